@@ -1,0 +1,47 @@
+# Every target is one line that anyone could type without make.
+RECIPE ?= demo
+CORPUS ?= demo
+ROOT ?=
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: help setup pretrain shards bench test check lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make pretrain [RECIPE=ssast_base_patch] [ENCODER=transformer SIZE=tiny] [DEVICES=8 NODES=4] [NAME=...] [ARGS=...]"
+	@echo "make shards CORPUS=folder ROOT=/data/audio [ARGS=...]"
+	@echo "make bench | make test | make check | make setup"
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml
+	python3 -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -o '^uv==[^ ]*' requirements.lock)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+shards/demo/manifest.json: | .venv/ready
+	$(BIN)/ssl-audio shards write --corpus demo --out shards/demo
+
+pretrain: .venv/ready $(if $(filter demo,$(RECIPE)),shards/demo/manifest.json)
+	$(BIN)/ssl-audio pretrain --config $(RECIPE) $(if $(ENCODER)$(SIZE),--model.backbone.encoder recipes/encoders/$(or $(ENCODER),transformer)_$(or $(SIZE),tiny).yaml) $(if $(NAME),--name $(NAME)) $(if $(DEVICES),--trainer.devices $(DEVICES)) $(if $(NODES),--trainer.num_nodes $(NODES)) $(ARGS)
+
+shards: .venv/ready
+	$(BIN)/ssl-audio shards write --corpus $(CORPUS) $(if $(ROOT),--root $(ROOT)) --out shards/$(CORPUS) $(ARGS)
+
+bench: .venv/ready
+	$(BIN)/ssl-audio bench step $(ARGS)
+
+test: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q $(ARGS)
+
+check: .venv/ready
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+lock:
+	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --extra demo --extra dev --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf .venv shards/demo

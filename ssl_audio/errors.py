@@ -1,0 +1,34 @@
+"""The errors a person can do something about.
+
+Every message says what was found, what was expected and what to do, in one line. The command line
+prints the message alone and exits with `exit_code`; anything else that escapes is our bug and keeps
+its traceback.
+"""
+
+
+class SslAudioError(Exception):
+    """A failure with one clear line for the person who meets it."""
+
+    exit_code = 1
+
+
+class RecipeError(SslAudioError, ValueError):
+    """A recipe or an option asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class AudioError(SslAudioError):
+    """An audio file or member cannot be decoded, is empty or is too short."""
+
+
+class ShardError(SslAudioError):
+    """Shards, a manifest or a corpus are missing, damaged or not what they claim."""
+
+
+class LayoutError(SslAudioError):
+    """Tokens have no layout of the kind asked for, such as a (band, time) grid."""
+
+
+class CheckpointError(SslAudioError):
+    """A checkpoint cannot be read or does not fit."""

@@ -1,0 +1,90 @@
+"""What travels between the floors: token states and where each token comes from."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token states with their place of origin.
+
+    A row is a sequence that the encoder mixes. Usually it is one whole clip; it may also be a clip with
+    padding behind it, or several clips one after the other (packing).
+
+    Args:
+        states: One vector a token.
+        clip: Which clip of the batch a token belongs to; -1 is padding.
+        time: Patch column, 0 is the earliest; -1 for class tokens.
+        band: Patch row, 0 is the lowest frequency; -1 for class tokens.
+        size: How many patches were merged into the token; 1 before merging.
+        whole: Every row is exactly one clip and nothing else, so that no mask is needed.
+    """
+
+    states: Float[Tensor, "row token width"]
+    clip: Int[Tensor, "row token"]
+    time: Int[Tensor, "row token"]
+    band: Int[Tensor, "row token"]
+    size: Float[Tensor, "row token"]
+    whole: bool = False
+
+    def with_states(self, states: Float[Tensor, "row token width"]) -> "Tokens":
+        """The same tokens in other states."""
+        return dataclasses.replace(self, states=states)
+
+    def same_clip(self) -> Bool[Tensor, "row token token"]:
+        """Which pairs of a row belong to the same clip; padding pairs with padding."""
+        return self.clip[:, :, None] == self.clip[:, None, :]
+
+    def is_patch(self) -> Bool[Tensor, "row token"]:
+        """Which tokens stand for patches: neither padding nor class tokens."""
+        return (self.clip >= 0) & (self.time >= 0)
+
+    def take(self, index: Int[Tensor, "row kept"]) -> "Tokens":
+        """The tokens at these places of each row, in the order of the index."""
+        width = self.states.shape[-1]
+        return dataclasses.replace(
+            self,
+            states=self.states.gather(1, index[:, :, None].expand(-1, -1, width)),
+            clip=self.clip.gather(1, index),
+            time=self.time.gather(1, index),
+            band=self.band.gather(1, index),
+            size=self.size.gather(1, index),
+        )
+
+
+def concatenate(front: Tokens, back: Tokens) -> Tokens:
+    """Rows of `front` followed by the rows of `back`."""
+    return Tokens(
+        states=torch.cat([front.states, back.states], dim=1),
+        clip=torch.cat([front.clip, back.clip], dim=1),
+        time=torch.cat([front.time, back.time], dim=1),
+        band=torch.cat([front.band, back.band], dim=1),
+        size=torch.cat([front.size, back.size], dim=1),
+        whole=front.whole and back.whole,
+    )
+
+
+def pool(tokens: Tokens, clips: int) -> Float[Tensor, "clip width"]:
+    """Mean state of each clip's patches, weighted by `size`; class tokens and padding do not enter.
+
+    Args:
+        tokens: What to pool.
+        clips: How many clips the batch has; a clip without patches gives zeros.
+    """
+    weight = tokens.size * tokens.is_patch()
+    index = tokens.clip.clamp_min(0).flatten()
+    weighted = (tokens.states.float() * weight[..., None]).flatten(0, 1)
+    total = weighted.new_zeros(clips, weighted.shape[-1]).index_add_(0, index, weighted)
+    count = weight.new_zeros(clips).index_add_(0, index, weight.flatten())
+    return total / count.clamp_min(1e-6)[:, None]
+
+
+def pool_moments(tokens: Tokens, clips: int) -> Float[Tensor, "clip moments"]:
+    """Mean and standard deviation of the states of each clip's patches, one after the other; weighted as in `pool`."""
+    mean = pool(tokens, clips)
+    square = pool(tokens.with_states(tokens.states.float().square()), clips)
+    deviation = (square - mean.square()).clamp_min(1e-6).sqrt()
+    return torch.cat([mean, deviation], dim=1)
