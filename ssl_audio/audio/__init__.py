@@ -1,0 +1,1 @@
+"""Signal processing: audio files, spectrograms, augmentations. Knows only tensors."""

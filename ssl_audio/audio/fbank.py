@@ -1,0 +1,263 @@
+"""The log-mel spectrogram of Kaldi, bit for bit, for batches and on any device."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ssl_audio.audio.frontend import Count, Frontend, Spectrogram
+from ssl_audio.errors import AudioError, RecipeError
+
+PadValue = Literal["silence", "published", "mean"]
+
+ENERGY_FLOOR = torch.finfo(torch.float32).eps
+LOG_FLOOR = float(torch.tensor(ENERGY_FLOOR).log())
+"""The smallest value of a log-mel, -15.94: digital silence."""
+
+PREEMPHASIS = 0.97
+
+# 256 frames of 400 samples are 0.4 MB: a few such arrays stay in a core's second-level cache.
+_FRAMES_AT_ONCE = 256
+
+
+def mel_filters(
+    bins: int, *, n_fft: int, sample_rate: int, low_hz: float, high_hz: float
+) -> Float[Tensor, "bin frequency"]:
+    """Triangles that overlap by half, equally spaced on the mel scale; a narrow one can be all zeros.
+
+    Args:
+        bins: How many triangles.
+        n_fft: Length of the Fourier transform; it has n_fft / 2 + 1 frequencies.
+        sample_rate: Samples per second.
+        low_hz: Where the first triangle starts.
+        high_hz: Where the last one ends.
+
+    Source: Kaldi's feat/mel-computations.cc, in the order of operations of torchaudio.compliance.kaldi's
+        get_mel_banks, because another order rounds differently.
+    """
+    low, high = (1127.0 * math.log(1.0 + hz / 700.0) for hz in (low_hz, high_hz))
+    step = (high - low) / (bins + 1)
+    index = torch.arange(bins)[:, None]
+    left, centre, right = low + index * step, low + (index + 1.0) * step, low + (index + 2.0) * step
+    hertz = sample_rate / n_fft * torch.arange(n_fft / 2)
+    mel = (1127.0 * (1.0 + hertz / 700.0).log())[None, :]
+    slopes = torch.minimum((mel - left) / (centre - left), (right - mel) / (right - centre))
+    # Kaldi gives the Nyquist frequency no weight.
+    return torch.nn.functional.pad(slopes.clamp(min=0.0), (0, 1))
+
+
+class Fbank(Frontend):
+    """Kaldi's log-mel filter bank energies, normalised: the input of SSAST, SSAMBA and AST.
+
+    Differs from torchaudio.compliance.kaldi.fbank (htk_compat=True, use_energy=False, window_type="hanning",
+    dither=0.0) by nothing at all on the CPU, and by rounding elsewhere. Features are constants: no gradient
+    flows through them.
+
+    Args:
+        bins: Mel bins.
+        sample_rate: Samples per second of the waveforms.
+        frame_seconds: Length of a frame.
+        hop_seconds: From one frame to the next; rounded down to whole samples.
+        low_hz: Where the lowest filter starts.
+        high_hz: Where the highest filter ends; None is half the sample rate.
+        mean: Mean of the log-mel over the corpus.
+        std: Its standard deviation. Values become (x - mean) / (2 std), so about half of unit deviation.
+        demean: Take the mean off each waveform first, as the published systems do.
+        pad_value: What frames after a clip's end hold: "silence" is the floor of the log-mel; "published" is
+            a log-mel of 0 before normalisation, which is louder than most sounds; "mean" is 0 after it.
+
+    Raises:
+        RecipeError: if the numbers cannot make a filter bank.
+
+    Source: YuanGongND/ssast@a1a3eec, dataloader.py; SUPERB's variant of it pads with "mean".
+    Differs: pads with silence by default, and the mean of a waveform does not see its padding.
+    """
+
+    window: Tensor
+    filters: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        bins: int = 128,
+        sample_rate: int = 16000,
+        frame_seconds: float = 0.025,
+        hop_seconds: float = 0.010,
+        low_hz: float = 20.0,
+        high_hz: float | None = None,
+        mean: float = -4.2677393,
+        std: float = 4.5689974,
+        demean: bool = True,
+        pad_value: PadValue = "silence",
+    ) -> None:
+        super().__init__()
+        top_hz = sample_rate / 2 if high_hz is None else high_hz
+        # A whisker more than the product, because 0.29 * 100 is 28.999… in binary.
+        self.frame_samples = int(sample_rate * frame_seconds + 1e-6)
+        self.hop_samples = int(sample_rate * hop_seconds + 1e-6)
+        if bins < 4 or self.frame_samples < 2 or self.hop_samples < 1:
+            raise RecipeError(
+                f"a filter bank needs 4 bins, frames of 2 samples and hops of 1; found {bins} bins, "
+                f"{self.frame_samples} and {self.hop_samples} samples"
+            )
+        if not 0.0 <= low_hz < top_hz <= sample_rate / 2:
+            raise RecipeError(f"mel filters from {low_hz} to {top_hz} Hz do not lie within 0 to {sample_rate / 2} Hz")
+        if not std > 0.0:
+            raise RecipeError(f"std is {std}; it must be above 0")
+        self.bins = bins
+        self.sample_rate = sample_rate
+        self.hop_seconds = self.hop_samples / sample_rate
+        self.demean = demean
+        self.pad_value = pad_value
+        self.n_fft = 1 << (self.frame_samples - 1).bit_length()
+        filters = mel_filters(bins, n_fft=self.n_fft, sample_rate=sample_rate, low_hz=low_hz, high_hz=top_hz)
+        self.register_buffer("window", torch.hann_window(self.frame_samples, periodic=False), persistent=False)
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+        self._statistics = (mean, std)
+
+    def forward(
+        self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None
+    ) -> Spectrogram:
+        """Normalised log-mel of a batch; see `Frontend.forward`."""
+        raw = self.log_mel(waveforms, samples)
+        mean, std = self._statistics
+        raw.values.sub_(mean).div_(2.0 * std)
+        fill = float((torch.tensor(raw.fill) - mean) / (2.0 * std))
+        return Spectrogram(values=raw.values, frames=raw.frames, whole=raw.whole, fill=fill)
+
+    @torch.no_grad()
+    def log_mel(
+        self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None
+    ) -> Spectrogram:
+        """The same in natural-log power, not normalised: what corpus statistics are taken of.
+
+        Args:
+            waveforms: Mono, in [-1, 1].
+            samples: Valid samples of each clip; None means that every clip fills its row. They are checked
+                where they lie on the CPU; elsewhere that would stall the device, and a clip that is too short
+                has 0 frames.
+
+        Raises:
+            AudioError: if a clip is shorter than one frame, or claims more samples than its row has.
+        """
+        lengths = self._check(waveforms.shape[1], samples)
+        total = self.frames_of(waveforms.shape[1])
+        with torch.autocast(waveforms.device.type, enabled=False):
+            if waveforms.device.type == "cpu":
+                values = self._by_clip(waveforms.float(), lengths)
+            else:
+                values = self._at_once(waveforms.float(), samples)
+        if samples is None:
+            frames = torch.full((len(waveforms),), total, dtype=torch.int64, device=waveforms.device)
+        else:
+            frames = self.frames_of(samples.to(device=waveforms.device, dtype=torch.int64))
+        whole = samples is None or (bool(lengths) and self.frames_of(min(lengths)) == total)
+        return Spectrogram(values=values, frames=frames, whole=whole, fill=self._raw_fill)
+
+    def frames_of(self, samples: Count) -> Count:
+        """How many frames so many samples give: only frames that lie wholly within them count."""
+        frames = (samples - self.frame_samples) // self.hop_samples + 1
+        return frames.clamp(min=0) if isinstance(frames, Tensor) else max(frames, 0)
+
+    @property
+    def deviation(self) -> float:  # type: ignore[override]
+        """The standard deviation that values are normalised with, in natural-log power."""
+        return self._statistics[1]
+
+    @property
+    def _raw_fill(self) -> float:
+        return {"silence": LOG_FLOOR, "published": 0.0, "mean": self._statistics[0]}[self.pad_value]
+
+    def _check(self, width: int, samples: Int[Tensor, " clip"] | None) -> list[int]:
+        """The lengths as numbers, as far as they are known without asking a device."""
+        known = samples is not None and samples.device.type == "cpu"
+        lengths = samples.tolist() if samples is not None and known else []
+        for clip, length in enumerate([width, *lengths]):
+            if length < self.frame_samples:
+                which = f"clip {clip - 1} of the batch" if clip else "a batch of waveforms"
+                raise AudioError(
+                    f"{which} has {length} samples, less than one frame of {self.frame_samples} "
+                    f"({1000 * self.frame_samples / self.sample_rate:g} ms): drop or lengthen it"
+                )
+            if length > width:
+                raise AudioError(f"clip {clip - 1} of the batch claims {length} samples, its row has {width}")
+        return lengths
+
+    def _by_clip(self, waveforms: Float[Tensor, "clip sample"], lengths: list[int]) -> Float[Tensor, "clip frame bin"]:
+        """Clip by clip: a batch at once falls out of the cache, and takes twice as long."""
+        total = self.frames_of(waveforms.shape[1])
+        values = waveforms.new_empty(len(waveforms), total, self.bins)
+        for clip, waveform in enumerate(waveforms):
+            valid = waveform[: lengths[clip]] if lengths else waveform
+            if self.demean:
+                valid = valid - valid.mean()
+            frames = valid.unfold(0, self.frame_samples, self.hop_samples)
+            power = valid.new_empty(len(frames), self.filters.shape[1])
+            padded = valid.new_zeros(min(_FRAMES_AT_ONCE, len(frames)), self.n_fft)
+            for start in range(0, len(frames), _FRAMES_AT_ONCE):
+                spectrum = self._spectrum(frames[start : start + _FRAMES_AT_ONCE], padded)
+                # The modulus and its square, not the sum of squares: it rounds as Kaldi in torchaudio does.
+                torch.hypot(spectrum.real, spectrum.imag, out=power[start : start + len(spectrum)])
+            target = values[clip, : len(frames)]
+            torch.mm(power.square_(), self.filters.T, out=target)
+            target.clamp_(min=ENERGY_FLOOR).log_()
+            values[clip, len(frames) :] = self._raw_fill
+        return values
+
+    def _at_once(
+        self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None
+    ) -> Float[Tensor, "clip frame bin"]:
+        """The whole batch in a few large operations, without waiting for the device."""
+        clips, width = waveforms.shape
+        counts = waveforms.new_full((clips,), width, dtype=torch.int64) if samples is None else samples
+        counts = counts.to(waveforms.device)
+        valid = torch.arange(width, device=waveforms.device) < counts[:, None]
+        waveforms = waveforms.where(valid, 0.0)
+        if self.demean:
+            waveforms = waveforms - waveforms.sum(1, keepdim=True) / counts[:, None]
+        frames = waveforms.unfold(1, self.frame_samples, self.hop_samples)
+        spectrum = self._spectrum(frames, waveforms.new_zeros(clips, frames.shape[1], self.n_fft))
+        power = spectrum.real.square() + spectrum.imag.square()
+        # In float64, because a trainer may have told CUDA to round the inputs of float32 products to 10 bits.
+        wide = torch.float64 if waveforms.device.type == "cuda" else torch.float32
+        energies = (power.to(wide) @ self.filters.T.to(wide)).float()
+        inside = torch.arange(frames.shape[1], device=waveforms.device) < self.frames_of(counts)[:, None]
+        return energies.clamp_(min=ENERGY_FLOOR).log_().where(inside[:, :, None], self._raw_fill)
+
+    def _spectrum(self, frames: Tensor, padded: Tensor) -> Tensor:
+        """Fourier transform of frames (…, frame_samples), by way of a zeroed buffer with n_fft columns."""
+        padded = padded[: len(frames)]
+        inner = padded[..., : self.frame_samples]
+        level = frames - frames.mean(-1, keepdim=True)
+        before = level * PREEMPHASIS
+        torch.sub(level[..., 1:], before[..., :-1], out=inner[..., 1:])
+        # The sample before the first is taken to equal it.
+        torch.sub(level[..., :1], before[..., :1], out=inner[..., :1])
+        inner.mul_(self.window)
+        return torch.fft.rfft(padded)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Fbank":
+        """Follow the model to another device, but never into half precision, which ruins a logarithm."""
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype != tensor.dtype else moved
+
+        return super()._apply(move, recurse)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """A checkpoint's statistics replace the constructor's."""
+        super()._load_from_state_dict(*args)
+        # Kept as numbers too: to read them from a device in every step would stall it.
+        self._statistics = (float(self.mean), float(self.std))
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return f"bins={self.bins}, sample_rate={self.sample_rate}, hop_seconds={self.hop_seconds:g}"
