@@ -1,0 +1,1 @@
+"""The data floor: corpora to shards to batches of waveforms. It knows no model."""

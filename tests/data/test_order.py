@@ -1,0 +1,95 @@
+"""The order of clips: exact, the same for any number of workers and ranks, resumable."""
+
+import io
+from itertools import islice
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import webdataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssl_audio.data.index import open_shards
+from ssl_audio.data.loading import BatchLoader, ClipReader
+from ssl_audio.data.order import Order
+from ssl_audio.errors import AudioError
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    clips=st.integers(1, 60),
+    batch=st.integers(1, 9),
+    world=st.integers(1, 4),
+    seed=st.integers(0, 5),
+    start=st.integers(0, 30),
+)
+def test_every_epoch_has_every_clip_once_on_any_number_of_ranks(clips, batch, world, seed, start):
+    steps = -(-3 * clips // (batch * world))
+    ranks = [list(islice(Order(clips, batch, seed, rank, world).batches(), steps)) for rank in range(world)]
+    assert all(len(requests) == batch for rank in ranks for requests in rank)
+    stream = [rank[step][place] for step in range(steps) for place in range(batch) for rank in ranks]
+    for epoch in range(3):
+        assert sorted(r.clip for r in stream[epoch * clips : (epoch + 1) * clips]) == list(range(clips))
+        assert {r.epoch for r in stream[epoch * clips : (epoch + 1) * clips]} == {epoch}
+    # The same stream on one rank, and from any step on.
+    alone = Order(clips, batch * world, seed).batches()
+    assert [r for requests in islice(alone, steps) for r in requests] == stream
+    resumed = list(islice(Order(clips, batch, seed, world - 1, world).batches(start), 3))
+    assert resumed == list(islice(Order(clips, batch, seed, world - 1, world).batches(), start, start + 3))
+
+
+def test_batches_do_not_depend_on_workers_and_go_on_where_they_stopped(demo_shards):
+    index = open_shards([demo_shards])
+
+    def batches(workers: int, start: int, count: int):
+        reader = ClipReader(index, crop_seconds=0.7, crops_per_clip=2, seed=3, cover=True)
+        loader = BatchLoader(reader, Order(len(reader), 5, 3), start=start, workers=workers)
+        return list(islice(iter(loader), count))
+
+    alone, many, resumed = batches(0, 0, 6), batches(2, 0, 6), batches(0, 4, 2)
+    for one, other in [*zip(alone, many, strict=True), *zip(alone[4:], resumed, strict=True)]:
+        assert one.keys == other.keys
+        assert torch.equal(one.waveforms, other.waveforms)
+        assert torch.equal(one.seeds, other.seeds)
+    assert alone[0].waveforms.shape == (10, 11200)
+    assert alone[0].source.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert len(set(torch.cat([batch.seeds for batch in alone]).tolist())) == 60
+    # Two crops of a clip lie at different places.
+    assert not torch.equal(alone[0].waveforms[0], alone[0].waveforms[1])
+
+
+def test_cover_repeats_long_clips(demo_shards):
+    index = open_shards([demo_shards])
+    reader = ClipReader(index, crop_seconds=0.5, cover=True)
+    expected = sum(max(1, int(seconds / 0.5 + 0.5)) for seconds in index.seconds)
+    assert len(reader) == expected > 2 * len(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_corrupt_clip_stops_with_its_name(demo_shards, tmp_path, workers):
+    import shutil
+
+    folder = tmp_path / "damaged"
+    shutil.copytree(demo_shards, folder)
+    index = open_shards([folder])
+    offset, size = index.audio[7]
+    with index.paths[index.shard[7]].open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\0" * size)
+    reader = ClipReader(index, crop_seconds=None)
+    loader = BatchLoader(reader, Order(len(reader), 4, 0), workers=workers)
+    with pytest.raises(AudioError, match=str(index.key[7])) as caught:
+        list(islice(iter(loader), len(index)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_clip_shorter_than_a_frame_stops_with_its_name(tmp_path):
+    with webdataset.TarWriter(str(tmp_path / "short.tar")) as writer:
+        buffer = io.BytesIO()
+        soundfile.write(buffer, np.zeros(300), 16000, format="WAV")
+        writer.write({"__key__": "tiny", "wav": buffer.getvalue()})
+    reader = ClipReader(open_shards([tmp_path / "short.tar"]), crop_seconds=1.0)
+    with pytest.raises(AudioError, match=r"short\.tar:tiny: 300 samples, less than one frame of 400"):
+        next(iter(BatchLoader(reader, Order(1, 1, 0))))
