@@ -1,0 +1,1 @@
+"""The model floor: waveform to token states."""

@@ -1,0 +1,174 @@
+"""The backbone: waveform to token states."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Bool, Float, Int
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+
+from ssl_audio.audio.frontend import Frontend, Spectrogram
+from ssl_audio.errors import RecipeError
+from ssl_audio.model.encoders.encoder import Encoder
+from ssl_audio.model.patches import Patches, cut, grid_of
+from ssl_audio.model.positions import PositionRule, Positions, PositionStart
+from ssl_audio.tokens import Tokens, concatenate
+
+
+class Backbone(nn.Module):
+    """Frontend, patch embedding, positions, class tokens and encoder.
+
+    Args:
+        frontend: Waveform to spectrogram.
+        encoder: Mixes tokens.
+        patch: Bins and frames of a patch: 16 × 16 is SSAST's "patch", 128 × 2 its "frame".
+        stride: Bins and frames from one patch to the next; None means that patches do not overlap.
+        position_frames: How many frames the table of learnt positions covers; other lengths are adapted.
+        position_rule: Where clips shorter than the table take their positions from.
+        position_start: What positions are before training; see `Positions`.
+        class_tokens: How many class tokens stand in front: SSAST has 2, SSAMBA 1.
+        fixed_frames: Cut or pad every clip to this many frames and treat the padding as content, as SSAST does;
+            None leaves clips as long as they are and keeps padding out of everything.
+
+    Raises:
+        RecipeError: if patches do not fit the spectrogram or the sizes contradict one another.
+
+    Source: arXiv 2110.09784 section 2.1; YuanGongND/ssast@a1a3eec.
+    Differs: padding is masked (unless `fixed_frames`), so a clip's states do not depend on its neighbours.
+    """
+
+    def __init__(
+        self,
+        *,
+        frontend: Frontend,
+        encoder: Encoder,
+        patch: tuple[PositiveInt, PositiveInt] = (16, 16),
+        stride: tuple[PositiveInt, PositiveInt] | None = None,
+        position_frames: PositiveInt = 1024,
+        position_rule: PositionRule = "start",
+        position_start: PositionStart = "waves",
+        class_tokens: NonNegativeInt = 0,
+        fixed_frames: PositiveInt | None = None,
+    ) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.encoder = encoder
+        self.patch = patch
+        self.stride = stride or patch
+        self.fixed_frames = fixed_frames
+        if any(step > side for step, side in zip(self.stride, patch, strict=True)):
+            raise RecipeError(
+                f"stride {self.stride} is larger than the patch {patch}: some of the sound would be skipped"
+            )
+        grid = grid_of(position_frames, frontend.bins, shape=patch, stride=self.stride)
+        width = encoder.width
+        self.embedding = nn.Linear(patch[0] * patch[1], width)
+        self.positions = Positions(grid, width, rule=position_rule, begin=position_start)
+        # Without class tokens these are empty and take no part: under DDP nothing may wait for their gradient.
+        self.class_tokens = nn.Parameter(torch.empty(class_tokens, width), requires_grad=class_tokens > 0)
+        self.class_positions = nn.Parameter(torch.empty(class_tokens, width), requires_grad=class_tokens > 0)
+        for parameter in (self.class_tokens, self.class_positions):
+            nn.init.trunc_normal_(parameter, std=0.02)
+            parameter.no_weight_decay = True  # type: ignore[attr-defined]
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return self.encoder.width
+
+    @property
+    def pixels(self) -> int:
+        """Spectrogram values in a patch."""
+        return self.patch[0] * self.patch[1]
+
+    @property
+    def column_seconds(self) -> float:
+        """Seconds from one patch column to the next."""
+        return self.stride[1] * self.frontend.hop_seconds
+
+    def forward(self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None) -> Tokens:
+        """Token states of whole clips.
+
+        Args:
+            waveforms: Mono at the frontend's rate, in [-1, 1]; what lies beyond a clip's end is ignored.
+            samples: Valid samples of each clip; None means all.
+        """
+        return self.encoder(self.embed(self.cut(self.spectrogram(waveforms, samples))))
+
+    def spectrogram(
+        self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None
+    ) -> Spectrogram:
+        """What the patches are cut from."""
+        spectrogram = self.frontend(waveforms, samples)
+        return spectrogram if self.fixed_frames is None else fit_frames(spectrogram, self.fixed_frames)
+
+    def cut(self, spectrogram: Spectrogram) -> Patches:
+        """The patches of a spectrogram, in the encoder's order."""
+        return cut(spectrogram, shape=self.patch, stride=self.stride)
+
+    def embed(
+        self,
+        patches: Patches,
+        *,
+        keep: Int[Tensor, "clip kept"] | None = None,
+        hidden: Bool[Tensor, "clip patch"] | None = None,
+        mask_token: Float[Tensor, " width"] | None = None,
+    ) -> Tokens:
+        """Patches to the tokens that enter the encoder.
+
+        Args:
+            patches: What to embed.
+            keep: Only the patches at these places of each row (ascending); the rest never become tokens.
+            hidden: Patches whose embedding is replaced by `mask_token`; their positions stay.
+            mask_token: What stands for a hidden patch.
+        """
+        positions = self.positions(patches.grid, None if patches.whole else patches.columns)
+        rows = patches.place()
+        pixels, clip, band, time = patches.pixels, patches.clip, patches.band, patches.time
+        if keep is not None:
+            pixels = pixels.gather(1, keep[:, :, None].expand(-1, -1, pixels.shape[2]))
+            clip, band, time, rows = (row.gather(1, keep) for row in (clip, band, time, rows))
+        states = self.embedding(pixels)
+        if hidden is not None and mask_token is not None:
+            states = torch.where(hidden[:, :, None], mask_token.to(states.dtype), states)
+        if patches.whole and keep is None:
+            states = states + positions
+        elif len(positions) == 1:
+            states = states + positions[0][rows]
+        else:
+            states = states + positions.gather(1, rows[:, :, None].expand(-1, -1, positions.shape[2]))
+        padding = clip < 0
+        tokens = Tokens(
+            states=states,
+            clip=clip,
+            time=torch.where(padding, -1, time),
+            band=torch.where(padding, -1, band),
+            size=torch.ones_like(clip, dtype=torch.float32),
+            whole=patches.whole,
+        )
+        return self._with_class_tokens(tokens)
+
+    def _with_class_tokens(self, tokens: Tokens) -> Tokens:
+        count = len(self.class_tokens)
+        if not count:
+            return tokens
+        rows = len(tokens.states)
+        nowhere = tokens.clip.new_full((rows, count), -1)
+        states = (self.class_tokens + self.class_positions).to(tokens.states.dtype)
+        front = Tokens(
+            states=states.expand(rows, -1, -1),
+            clip=tokens.clip[:, :1].expand(-1, count),
+            time=nowhere,
+            band=nowhere,
+            size=torch.ones_like(nowhere, dtype=torch.float32),
+            whole=tokens.whole,
+        )
+        return concatenate(front, tokens)
+
+
+def fit_frames(spectrogram: Spectrogram, frames: int) -> Spectrogram:
+    """Cut or pad every clip to `frames` and call the padding content (published)."""
+    values = spectrogram.values[:, :frames]
+    values = torch.nn.functional.pad(values, (0, 0, 0, frames - values.shape[1]), value=spectrogram.fill)
+    full = torch.full_like(spectrogram.frames, frames)
+    return dataclasses.replace(spectrogram, values=values, frames=full, whole=True)

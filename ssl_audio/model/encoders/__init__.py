@@ -1,0 +1,6 @@
+"""Encoders: what mixes tokens. One file each; import a new one here so that recipes know its name."""
+
+from ssl_audio.model.encoders.encoder import Encoder
+from ssl_audio.model.encoders.transformer import Transformer
+
+__all__ = ["Encoder", "Transformer"]

@@ -1,0 +1,115 @@
+"""Learnt two-dimensional positions and what becomes of them on another grid."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+PositionRule = Literal["start", "centre", "published"]
+PositionStart = Literal["waves", "noise"]
+
+
+def adapt(
+    table: Float[Tensor, "band column width"], grid: tuple[int, int], *, rule: PositionRule = "centre"
+) -> Float[Tensor, "new_band new_column width"]:
+    """A table of positions for another grid: cut where the grid is smaller, interpolate bilinearly where it is larger.
+
+    Args:
+        table: Positions of the grid they were learnt on.
+        grid: Bands and columns wanted.
+        rule: Where a smaller grid is cut from. `start` takes the first columns and the lowest bands, `centre` the
+            middle, `published` the middle with the ancestor's slip in the frequency cut.
+
+    Source: YuanGongND/ssast@a1a3eec, `ASTModel.__init__` (fine-tuning stage): time first, then frequency.
+    Differs: the ancestor ends its frequency cut at ``start + t_dim`` (only `published` does).
+    """
+    bands, columns = grid
+    had_bands, had_columns, _ = table.shape
+    if (bands, columns) == (had_bands, had_columns):
+        return table
+    if columns < had_columns:
+        start = 0 if rule == "start" else had_columns // 2 - columns // 2
+        table = table[:, start : start + columns]
+    elif columns > had_columns:
+        table = _interpolate(table, (had_bands, columns))
+    if bands < had_bands:
+        start = 0 if rule == "start" else had_bands // 2 - bands // 2
+        table = table[start : start + (columns if rule == "published" else bands)]
+    elif bands > had_bands:
+        table = _interpolate(table, (bands, columns))
+    return table
+
+
+def _interpolate(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    resized = F.interpolate(table.permute(2, 0, 1)[None], size=grid, mode="bilinear", align_corners=False)
+    return resized[0].permute(1, 2, 0)
+
+
+def waves(grid: tuple[int, int], width: int) -> Float[Tensor, "band column {width}"]:
+    """Sines and cosines of geometric wavelengths: the first half of the channels for the band, the rest for the column.
+
+    Source: arXiv 1706.03762 section 3.5, in two dimensions as in arXiv 2111.06377.
+    """
+    halves = []
+    for places, channels in zip(grid, (width - width // 2, width // 2), strict=True):
+        pairs = (channels + 1) // 2
+        rate = 10000.0 ** -(torch.arange(pairs) / max(1, pairs))
+        angle = torch.arange(places)[:, None] * rate
+        halves.append(torch.cat([angle.sin(), angle.cos()], dim=1)[:, :channels])
+    band, column = halves
+    return torch.cat([band[:, None].expand(-1, grid[1], -1), column[None].expand(grid[0], -1, -1)], dim=2).contiguous()
+
+
+class Positions(nn.Module):
+    """A learnt vector for every place of a (band, column) grid.
+
+    Clips of another length than the table get positions by `adapt` for their own length, whatever else is in
+    the batch, so that a clip means the same alone and among others.
+
+    Args:
+        grid: Bands and columns of the table.
+        width: Channels.
+        rule: Where shorter clips take their positions from; see `adapt`.
+        begin: What they are before training: `waves` (sines and cosines, as loud as a patch, so that places are told
+            apart from the first step on) or `noise` (published: truncated normal of standard deviation 0.02).
+    """
+
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        width: int,
+        *,
+        rule: PositionRule = "start",
+        begin: PositionStart = "waves",
+    ) -> None:
+        super().__init__()
+        self.rule = rule
+        self.begin = begin
+        self.table = nn.Parameter(waves(grid, width) if begin == "waves" else torch.empty(*grid, width))
+        self.table.no_weight_decay = True  # type: ignore[attr-defined]
+        if begin == "noise":
+            nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(
+        self, grid: tuple[int, int], columns: Int[Tensor, " clip"] | None = None
+    ) -> Float[Tensor, "row place width"]:
+        """Positions of a flattened (band, column) grid.
+
+        Args:
+            grid: Bands and columns of the batch.
+            columns: Columns of each clip; None means that every clip has them all.
+
+        Returns:
+            One row a clip, or a single row when all clips have the same positions. Places beyond a clip's end
+            hold whatever: they are padding.
+        """
+        table_columns = self.table.shape[1]
+        if columns is None or (self.rule == "start" and grid[1] <= table_columns):
+            return adapt(self.table, grid, rule=self.rule).flatten(0, 1)[None]
+        rows = self.table.new_zeros(len(columns), *grid, self.table.shape[2])
+        for length in columns.unique().tolist():
+            fitted = adapt(self.table, (grid[0], length), rule=self.rule)
+            rows[columns == length, :, :length] = fitted
+        return rows.flatten(1, 2)
