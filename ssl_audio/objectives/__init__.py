@@ -1,0 +1,1 @@
+"""Objectives: what is hidden, what is asked, what it costs."""
