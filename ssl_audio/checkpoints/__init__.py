@@ -1,0 +1,1 @@
+"""Checkpoints: our file format, and the published ones."""

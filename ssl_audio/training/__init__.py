@@ -1,0 +1,1 @@
+"""Training: Lightning modules, schedules and the run folder."""

@@ -1,0 +1,107 @@
+"""Self-supervised pretraining as a LightningModule."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.cli import OptimizerCallable
+
+from ssl_audio.audio.frontend import Spectrogram
+from ssl_audio.checkpoints.checkpoint import describe
+from ssl_audio.data.batch import Batch
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.objectives.masked_patches import Losses, MaskedPatches
+from ssl_audio.objectives.views import Views
+from ssl_audio.training.optimisation import DecayOn, Schedule, WarmupCosine, parameter_groups
+
+
+class Pretraining(L.LightningModule):
+    """Train a backbone on unlabelled audio.
+
+    Args:
+        backbone: Waveform to token states.
+        objective: What is hidden, asked and counted.
+        views: How views of a clip differ; None leaves them as they are.
+        optimizer: Made from groups of parameters.
+        schedule: Moves the learning rate.
+        decay_on: Which parameters weight decay is for.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        objective: MaskedPatches,
+        views: Views | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        schedule: Schedule | None = None,
+        decay_on: DecayOn = "weights",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.objective = objective
+        self.views = views
+        self.optimizer = optimizer
+        self.schedule = schedule or WarmupCosine()
+        self.decay_on: DecayOn = decay_on
+        self.recipe: dict[str, Any] = {}
+        objective.attach(backbone)
+
+    def losses(self, batch: Batch) -> Losses:
+        """The objective's losses of a batch."""
+        spectrogram, seeds, source = self.view(batch)
+        return self.objective(self.backbone, spectrogram, seeds, source)
+
+    def view(self, batch: Batch) -> tuple[Spectrogram, torch.Tensor, torch.Tensor]:
+        """Spectrogram, seed and source of each view."""
+        times = self.objective.masks_per_clip
+        with torch.no_grad():
+            spectrogram = self.backbone.spectrogram(batch.waveforms, batch.samples).repeat(times)
+            number = torch.arange(len(batch) * times, device=batch.seeds.device) % times
+            seeds = batch.seeds.repeat_interleave(times) + number
+            if self.views is not None:
+                std = self.backbone.frontend.deviation
+                spectrogram = self.views.apply(spectrogram, seeds, std=std)
+        return spectrogram, seeds, batch.source.repeat_interleave(times)
+
+    def on_train_start(self) -> None:
+        # A checkpoint brings the schedule's attributes back, its old length included.
+        self.schedule.prepare(self.trainer.max_steps)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
+                gone = callback.time_elapsed()
+                # One clock for all ranks, or their rates would differ.
+                self.schedule.spend(self.trainer.strategy.broadcast(gone / max(gone + left, 1e-9)))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        losses = self.losses(batch)
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(batch.keys))
+        return losses["loss"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        losses = self.losses(batch)
+        self.log_dict(
+            {f"valid/{name}": value for name, value in losses.items()},
+            batch_size=len(batch.keys),
+            sync_dist=True,
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        metrics = self.trainer.callback_metrics
+        if self.trainer.sanity_checking:
+            return
+        if "valid/pretext_accuracy" in metrics:
+            self.schedule.observe(float(metrics["valid/pretext_accuracy"]))
+        elif "valid/loss" in metrics:
+            self.schedule.observe(-float(metrics["valid/loss"]))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(parameter_groups(self, decay_on=self.decay_on))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ssl_audio"] = describe(self.recipe)

@@ -1,0 +1,159 @@
+"""The folder a run leaves behind."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ssl_audio import __version__
+from ssl_audio.data.manifest import FILE_NAME
+from ssl_audio.errors import SslAudioError
+
+RECIPE = "recipe.yaml"
+SUMMARY = "summary.json"
+METRICS = "metrics.csv"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """`runs/<verb>/<name>/<number>/`.
+
+    Args:
+        folder: Where it is.
+        resume: The checkpoint to go on from, or None to start.
+    """
+
+    folder: Path
+    resume: Path | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its checkpoints lie."""
+        return self.folder / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.checkpoints / "last.ckpt"
+
+    def save_recipe(self, recipe: dict[str, Any]) -> None:
+        """Write the whole recipe, so that the run can be repeated from its folder alone."""
+        self.write(RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+
+    def save_summary(self, summary: dict[str, Any]) -> None:
+        """Write the summary; a run that has one is finished."""
+        self.write(SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+
+    def summary(self) -> dict[str, Any] | None:
+        """The summary, if the run is finished."""
+        path = self.folder / SUMMARY
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Write a file of the run, whole or not at all.
+
+        Raises:
+            SslAudioError: if the folder cannot be written to.
+        """
+        aside = self.folder / f".{name}.part"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            aside.write_bytes(content.encode() if isinstance(content, str) else content)
+            aside.replace(self.folder / name)
+        except OSError as error:
+            raise SslAudioError(
+                f"cannot write {self.folder / name} ({error.strerror}); make room or choose another place with --runs"
+            ) from error
+
+
+def open_run(root: Path, verb: str, name: str, *, resume: str = "auto") -> Run:
+    """The run to go on with, or the next number.
+
+    Args:
+        root: Folder of all runs.
+        verb: `pretrain`, `finetune`.
+        name: Name of the run.
+        resume: `auto` goes on with the newest run of the name if it is unfinished, `never` begins a new one, a path
+            goes on from that checkpoint in a new run.
+
+    Raises:
+        SslAudioError: if the checkpoint to resume from is not there.
+    """
+    runs = numbered(root / verb / name)
+    fresh = Run(root / verb / name / str(int(runs[-1].folder.name) + 1 if runs else 0))
+    if resume == "never":
+        return fresh
+    if resume != "auto":
+        if not Path(resume).is_file():
+            raise SslAudioError(f"--resume {resume}: no such checkpoint; expected auto, never or a checkpoint file")
+        return dataclasses.replace(fresh, resume=Path(resume))
+    if runs and runs[-1].summary() is None:
+        newest = runs[-1]
+        return dataclasses.replace(newest, resume=newest.last if newest.last.exists() else None)
+    return fresh
+
+
+def numbered(folder: Path) -> list[Run]:
+    """The runs of a name, oldest first."""
+    if not folder.is_dir():
+        return []
+    return [
+        Run(path)
+        for path in sorted(
+            (path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()),
+            key=lambda path: int(path.name),
+        )
+    ]
+
+
+def read_rows(metrics: Path) -> list[tuple[int, dict[str, float]]]:
+    """Step and values of each row of a `metrics.csv`; none if it is not there."""
+    if not metrics.exists():
+        return []
+    with metrics.open(newline="", encoding="utf-8") as file:
+        return [
+            (int(row["step"]), {name: float(cell) for name, cell in row.items() if cell and name != "step"})
+            for row in csv.DictReader(file)
+        ]
+
+
+def circumstances(shards: Sequence[Path], device: torch.device) -> dict[str, Any]:
+    """What a result depends on besides the recipe: data, code, versions and machine."""
+    return {
+        "version": __version__,
+        "commit": _commit(),
+        "data": {path.name: _digest(path) for path in shards},
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in ("torch", "lightning", "numpy", "soundfile")},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def _digest(shards: Path) -> str | None:
+    manifest = shards / FILE_NAME
+    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else None
+
+
+def _processor() -> str:
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return str(capabilities.get("cpu_name") or platform.processor() or platform.machine())
