@@ -1,0 +1,188 @@
+"""What stands at the end of pretraining: probes, pictures and the report."""
+
+import copy
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import Tensor
+
+from ssl_audio import randomness
+from ssl_audio.audio.fbank import Fbank
+from ssl_audio.cli.progress import bar
+from ssl_audio.data.corpora.corpus import SAMPLE_RATE
+from ssl_audio.data.index import ShardIndex, open_shards
+from ssl_audio.data.loading import whole_clips
+from ssl_audio.data.modules import AudioShards
+from ssl_audio.evaluation.embedding import (
+    Embedder,
+    embed_clips,
+    frame_statistics,
+    token_statistics,
+)
+from ssl_audio.evaluation.pictures import curves_picture, reconstruction_picture, scores_picture
+from ssl_audio.evaluation.probe import Score, Task, score, tasks_of
+from ssl_audio.evaluation.reconstruction import reconstruct
+from ssl_audio.evaluation.report import Table, page
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.training.precision import default_precision
+from ssl_audio.training.pretraining import Pretraining
+from ssl_audio.training.run import METRICS, Run, read_rows
+
+Scores = dict[str, dict[str, Score]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Probing:
+    """Labelled shards that show what an encoder learnt.
+
+    Args:
+        shards: Folder of shards with labels.
+        targets: Kinds of label to tell apart; `speaker` is one too.
+        protocol: `split` tests on the split test, `fold` on each fold in turn.
+    """
+
+    shards: Path
+    targets: list[str]
+    protocol: Literal["split", "fold"] = "split"
+
+
+def assess(
+    this: Run,
+    module: Pretraining,
+    data: AudioShards,
+    summary: dict[str, Any],
+    *,
+    untrained: dict[str, Tensor],
+    probing: list[Probing],
+) -> None:
+    """Probe, draw, report and close the run."""
+    backbone = module.backbone.eval().cpu()
+    before = copy.deepcopy(backbone)
+    before.load_state_dict(untrained)
+    window = data.crop_seconds or 10.0
+    tables, pictures = [], {}
+    if probing:
+        scores = probe_all({"pretrained": backbone, "untrained": before.eval()}, probing, window_seconds=window)
+        tables = score_tables(scores)
+        summary["scores"] = {
+            task: {name: dataclasses.asdict(value) for name, value in row.items()} for task, row in scores.items()
+        }
+        pictures["Frozen linear probe"] = scores_picture(
+            {task: {name: value.linear for name, value in row.items()} for task, row in scores.items()},
+            ylabel="accuracy",
+        )
+    if module.objective.generative_weight and backbone.stride == backbone.patch:
+        picture = draw_reconstruction(module, data.index(data.split), window)
+        known = (
+            " (level and contrast of each patch are the original's)" if module.objective.targets == "normalised" else ""
+        )
+        pictures[f"Hidden patches{known}"] = picture
+        this.write("reconstruction.png", picture)
+    curves = curves_picture(read_rows(this.folder / METRICS))
+    if curves is not None:
+        pictures["Training"] = curves
+        this.write("curves.png", curves)
+    command = f"{_program()} inspect {this.folder}"
+    recipe = yaml.safe_dump(module.recipe, sort_keys=False, allow_unicode=True)
+    lead = (
+        f"{summary['steps']} steps in {summary['seconds']:.0f} s ({summary['clips_per_second']:.0f} clips/s, "
+        f"{summary['precision']}) on {summary['device']}"
+    )
+    details = {"Recipe": recipe, "Summary": json.dumps(summary, indent=1)}
+    report = page(
+        f"Pretraining: {summary['name']}",
+        lead,
+        tables=tables,
+        pictures=pictures,
+        details=details,
+        command=command,
+    )
+    this.write("report.html", report)
+    this.save_summary(summary)
+    for table in tables:
+        print(f"\n{table.text()}")
+    print(f"\ncheckpoint  {this.last}\nreport      {this.folder / 'report.html'}\nnext        {command}")
+
+
+def _program() -> str:
+    """How to call this program again: by its name where the shell finds it, else by its path."""
+    return "ssl-audio" if shutil.which("ssl-audio") else os.path.relpath(sys.argv[0])
+
+
+def check_probing(probing: list[Probing]) -> None:
+    """Find out before training whether the probes after it can be made.
+
+    Raises:
+        ShardError: if shards or labels are missing.
+    """
+    for wanted in probing:
+        tasks_of(open_shards([wanted.shards]), wanted.targets, protocol=wanted.protocol)
+
+
+def probe_all(backbones: dict[str, Backbone], probing: list[Probing], *, window_seconds: float) -> Scores:
+    """Frozen scores of each encoder, and of mel and cepstral statistics, on every task of every set of shards."""
+    scores: Scores = {}
+    for wanted in probing:
+        index = open_shards([wanted.shards])
+        tasks = tasks_of(index, wanted.targets, protocol=wanted.protocol)
+        used = _used(index, tasks)
+        embedders: dict[str, Embedder] = {
+            name: token_statistics(backbone, window_seconds=window_seconds) for name, backbone in backbones.items()
+        }
+        frontend = Fbank()
+        embedders["mel"] = frame_statistics(frontend)
+        embedders["cepstra"] = frame_statistics(frontend, cepstra=20)
+        with bar(f"probing {wanted.shards.name}") as progress:
+            features = embed_clips(
+                index.select(used), embedders, bf16=default_precision("cpu") == "bf16-mixed", progress=progress
+            )
+        place = {clip: row for row, clip in enumerate(used.tolist())}
+        for target, task in tasks.items():
+            rows = [place[clip] for clip in task.clips.tolist()]
+            name = target if len(probing) == 1 else f"{wanted.shards.name} {target}"
+            scores[name] = {encoder: score(values[rows], task) for encoder, values in features.items()}
+    return scores
+
+
+def _used(index: ShardIndex, tasks: dict[str, Task]) -> Any:
+    import numpy as np
+
+    return np.unique(np.concatenate([task.clips for task in tasks.values()]))
+
+
+def score_tables(scores: Scores) -> list[Table]:
+    """One table for each kind of probe."""
+    encoders = list(next(iter(scores.values())))
+    return [
+        Table(
+            caption,
+            ["task", *encoders],
+            [[task, *(getattr(row[encoder], kind) for encoder in encoders)] for task, row in scores.items()],
+        )
+        for kind, caption in (
+            ("linear", "frozen linear probe, accuracy on clips and voices held out"),
+            ("neighbours", "five nearest neighbours, accuracy on the same clips"),
+        )
+    ]
+
+
+def draw_reconstruction(module: Pretraining, index: ShardIndex, seconds: float, *, clips: int = 4) -> bytes:
+    """Original, masked and reconstructed spectrograms of a few clips that fill a crop, from all over the corpus."""
+    import numpy as np
+
+    long_enough = np.flatnonzero(index.seconds >= min(seconds, float(index.seconds.max())) * 0.999)
+    chosen = index.select(long_enough[np.linspace(0, len(long_enough) - 1, clips).astype(int)])
+    drawn = []
+    for batch in whole_clips(chosen, batch_clips=1, max_seconds=seconds):
+        waveform = batch.waveforms[:, : round(seconds * SAMPLE_RATE)]
+        spectrogram = module.backbone.spectrogram(waveform)
+        seeds = torch.tensor([randomness.derive("picture", *batch.keys)])
+        drawn.append((batch.keys[0][-24:], reconstruct(module.backbone, module.objective, spectrogram, seeds)[0]))
+    return reconstruction_picture(drawn, hop_seconds=module.backbone.frontend.hop_seconds)

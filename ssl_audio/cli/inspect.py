@@ -1,0 +1,102 @@
+"""`ssl-audio inspect`: say in a screenful what a thing is."""
+
+from pathlib import Path
+from typing import Any
+
+from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ssl_audio.cli.parser import call
+from ssl_audio.cli.shards import describe as describe_shards
+from ssl_audio.data.index import is_shard_folder, open_shards
+from ssl_audio.data.manifest import FILE_NAME, Manifest
+from ssl_audio.errors import SslAudioError
+from ssl_audio.training.run import RECIPE, Run
+
+
+def run(words: list[str]) -> None:
+    """Parse and call `inspect`."""
+    call(inspect, words, prog="ssl-audio inspect")
+
+
+def inspect(what: Path) -> None:
+    """Say what a run, a checkpoint or a folder of shards is.
+
+    Args:
+        what: A run folder such as runs/pretrain/demo/0, a checkpoint file, or a folder of shards.
+    """
+    if not what.exists():
+        raise SslAudioError(f"{what}: nothing there; expected a run, a checkpoint or a folder of shards")
+    if what.is_file() and what.suffix != ".tar":
+        print(_checkpoint(load_checkpoint(what)))
+    elif (what / RECIPE).exists():
+        print(_run(Run(what)))
+    elif is_shard_folder(what) or what.suffix == ".tar":
+        print(_shards(what))
+    else:
+        raise SslAudioError(
+            f"{what}: neither a run (no {RECIPE}), nor shards (no .tar), nor a checkpoint file; "
+            "a run lies in a numbered folder such as runs/pretrain/demo/0"
+        )
+
+
+def _shards(folder: Path) -> str:
+    if (folder / FILE_NAME).exists():
+        return describe_shards(folder, Manifest.load(folder))
+    index = open_shards([folder])
+    return (
+        f"shards      {folder}, without a manifest (not written by ssl-audio)\n"
+        f"clips       {len(index)} in {len(index.paths)} tar files\n"
+        f"sound       {float(index.seconds.sum()) / 3600:.2f} hours"
+    )
+
+
+def _run(this: Run) -> str:
+    summary = this.summary()
+    lines = [f"run         {this.folder} ({'finished' if summary else 'unfinished: the same command goes on with it'})"]
+    if summary:
+        lines += [
+            f"training    {summary['steps']} steps in {summary['seconds']:.0f} s, "
+            f"{summary['clips_per_second']:.0f} clips/s, {summary['precision']}, {summary['device']}",
+            f"versions    ssl_audio {summary['version']}, commit {str(summary['commit'])[:12]}, "
+            + ", ".join(f"{name} {version}" for name, version in summary["packages"].items()),
+            f"data        {', '.join(summary['data'])}",
+        ]
+        for task, row in summary.get("scores", {}).items():
+            values = ", ".join(f"{name} {value['linear']:.3f}" for name, value in row.items())
+            lines.append(f"probe       {task}: {values}")
+    if this.last.exists():
+        lines.append(_checkpoint(load_checkpoint(this.last)))
+    return "\n".join(lines)
+
+
+def _checkpoint(found: Checkpoint) -> str:
+    backbone = found.backbone()
+    model = found.recipe["model"]
+    parts = model["backbone"]["init_args"]
+    weights = sum(parameter.numel() for parameter in backbone.parameters())
+    table = backbone.positions.table
+    return "\n".join(
+        [
+            f"checkpoint  {found.path} ({found.path.stat().st_size / 1e6:.1f} MB), step {found.step}, "
+            f"ssl_audio {found.version}",
+            f"encoder     {_named(parts['encoder'])}",
+            f"backbone    {weights / 1e6:.2f} M parameters, width {backbone.width}, "
+            f"{len(backbone.class_tokens)} class tokens",
+            f"patches     {backbone.patch[0]} bins x {backbone.patch[1]} frames, stride "
+            f"{backbone.stride[0]} x {backbone.stride[1]}, "
+            f"positions for {table.shape[0]} bands x {table.shape[1]} columns "
+            f"({table.shape[1] * backbone.column_seconds:.2f} s)",
+            f"frontend    {_named(parts['frontend'])}",
+            f"objective   {_named(model['objective'])}",
+        ]
+    )
+
+
+def _named(spec: dict[str, Any]) -> str:
+    """A class with those of its options that are plain values."""
+    name = str(spec.get("class_path", "")).rsplit(".", 1)[-1]
+    options = {
+        key: _named(value) if isinstance(value, dict) and "class_path" in value else value
+        for key, value in spec.get("init_args", {}).items()
+        if value is not None
+    }
+    return f"{name}({', '.join(f'{key}={value}' for key, value in options.items())})"

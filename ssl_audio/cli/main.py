@@ -1,0 +1,70 @@
+"""`ssl-audio <verb>`: find the verb, run it, turn failures into one line."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from ssl_audio.errors import RecipeError, SslAudioError
+
+# Verb: its module in this package, and what it does. Modules are imported only when their verb runs.
+VERBS = {
+    "shards": "write, verify or show WebDataset shards of a corpus",
+    "stats": "mean and standard deviation of the log-mel spectrograms of shards",
+    "pretrain": "self-supervised pretraining from shards",
+    "probe": "frozen linear and nearest-neighbour scores of a checkpoint on labelled shards",
+    "inspect": "say what a run, a checkpoint or a folder of shards is",
+    "bench": "measure speed, as ratios in one run",
+}
+
+USAGE = """\
+usage: ssl-audio <verb> [options]
+
+Self-supervised pretraining of audio encoders.
+
+{verbs}
+
+`ssl-audio <verb> --help` lists a verb's options. `ssl-audio --version` prints the version.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exit with 0, 1 (failure), 2 (a mistake in the call or recipe) or 130 (interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(words)
+    except SslAudioError as error:
+        print(f"ssl-audio: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("ssl-audio: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+def _run(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        width = max(map(len, VERBS))
+        print(
+            USAGE.format(verbs="\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())),
+            end="",
+        )
+        return
+    if words[0] in ("-V", "--version"):
+        from ssl_audio import __version__
+
+        print(f"ssl-audio {__version__}")
+        return
+    verb, *rest = words
+    if verb not in VERBS:
+        raise RecipeError(f"no verb {verb!r}{suggest(verb, VERBS)}; `ssl-audio --help` lists them")
+    importlib.import_module(f"ssl_audio.cli.{verb}").run(rest)
+
+
+def suggest(word: str, known: Sequence[str] | dict[str, str]) -> str:
+    """`; did you mean ...?` when something known is close to the word, else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,98 @@
+"""Parsers whose mistakes are one line, with a guess at what was meant."""
+
+import contextlib
+import difflib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser
+
+from ssl_audio.errors import RecipeError, SslAudioError
+
+
+def one_line(message: str, known: Sequence[str] = ()) -> str:
+    """A parser's complaint in one line, with the nearest known key when it is about an unknown one."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    text = " ".join(lines)
+    text = re.sub(r"^Parser key \"?config\"?: ?", "", text)
+    text = re.sub(r"Does not validate against any of the Union subtypes.*?Errors:", "", text)
+    text = re.sub(r"\s+", " ", text)
+    unknown = re.search(r"(?:[Kk]ey|nrecognized arguments?:) ['\"]?-{0,2}([\w.]+)", text)
+    if unknown and ("not expected" in text or "nrecognized" in text):
+        wrong = unknown[1]
+        close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5) or _same_leaf(wrong, known)
+        if close:
+            text += f"; did you mean {close[0]!r}?"
+    return text if len(text) <= 500 else text[:497] + "..."
+
+
+def _same_leaf(wrong: str, known: Sequence[str]) -> list[str]:
+    leaf = wrong.rsplit(".", 1)[-1]
+    leaves = {name.rsplit(".", 1)[-1]: name for name in known}
+    return [leaves[found] for found in difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.6)]
+
+
+class _OneLine:
+    """Mixin: complain in one line and with exit code 2, as every other mistake of ours."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        known = [action.dest for action in self._actions]  # type: ignore[attr-defined]
+        cause: BaseException | None = ex
+        while cause is not None:
+            if isinstance(cause, SslAudioError):
+                raise cause
+            cause = cause.__cause__ or cause.__context__
+        raise RecipeError(f"{one_line(message, known)} (see `{self.prog} --help`)")  # type: ignore[attr-defined]
+
+
+class VerbParser(_OneLine, ArgumentParser):
+    """A parser for the verbs that are plain functions."""
+
+
+class RecipeParser(_OneLine, LightningArgumentParser):
+    """A parser for the verbs that train from a recipe."""
+
+
+def call(function: Callable[..., Any], words: list[str], *, prog: str, positional: bool = True) -> Any:
+    """Call a typed function with options from the command line; its signature and docstring are the help."""
+    parser = VerbParser(prog=prog, description=(function.__doc__ or "").split("\n\n")[0])
+    parser.add_function_arguments(function, as_positional=positional, fail_untyped=True)
+    chosen = parser.instantiate_classes(parser.parse_args(words))
+    return function(**chosen.as_dict() if hasattr(chosen, "as_dict") else vars(chosen))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that the user asked for.
+
+    Raises:
+        SslAudioError: if it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SslAudioError(f"cannot write {path} ({error.strerror}); choose another place with --out") from error
+
+
+@contextlib.contextmanager
+def quiet_warnings() -> Iterator[None]:
+    """Leave out warnings of libraries that no user can act on."""
+    import warnings
+
+    with warnings.catch_warnings():
+        for text in (
+            ".*does not have many workers.*",
+            ".*non-resumable dataloader.*",
+            ".*`isinstance\\(treespec, LeafSpec\\)`.*",
+            ".*Checkpoint directory .* exists and is not empty.*",
+            ".*save_hyperparameters.*",
+            ".*lr_scheduler.step.*",
+            ".*LightningCLI's args parameter.*",
+            ".*Experiment logs directory.*",
+            ".*Total length of `list` across ranks is zero.*",
+            ".*Found .* module.*in eval mode.*",
+        ):
+            warnings.filterwarnings("ignore", text)
+        yield

@@ -1,0 +1,54 @@
+"""`ssl-audio probe`: what a frozen encoder knows of labelled shards."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse.typing import PositiveFloat
+
+from ssl_audio.checkpoints.checkpoint import load_checkpoint
+from ssl_audio.cli.assess import Probing, probe_all, score_tables
+from ssl_audio.cli.parser import call, write_text
+
+
+def run(words: list[str]) -> None:
+    """Parse and call `probe`."""
+    call(probe, words, prog="ssl-audio probe", positional=False)
+
+
+def probe(
+    shards: list[Path],
+    checkpoint: Path,
+    targets: list[str],
+    protocol: Literal["split", "fold"] = "split",
+    window_seconds: PositiveFloat | None = None,
+    out: Path | None = None,
+) -> None:
+    """Frozen linear and nearest-neighbour scores of an encoder, beside an untrained one and mel and cepstral
+    statistics.
+
+    Args:
+        shards: Folders of labelled shards, each probed by itself.
+        checkpoint: A checkpoint of `ssl-audio pretrain`.
+        targets: Kinds of label to tell apart; `speaker` is one too.
+        protocol: `split` tests on the split test, `fold` on each fold in turn.
+        window_seconds: Length of the windows that long clips are cut in; by default the crops of pretraining.
+        out: Also write the scores to this JSON file.
+    """
+    found = load_checkpoint(checkpoint)
+    window = window_seconds or found.recipe.get("data", {}).get("crop_seconds") or 10.0
+    trained = found.backbone()
+    untrained = found.untrained()
+    scores = probe_all(
+        {"pretrained": trained, "untrained": untrained},
+        [Probing(folder, targets, protocol) for folder in shards],
+        window_seconds=window,
+    )
+    for table in score_tables(scores):
+        print(table.text() + "\n")
+    if out is not None:
+        rows = {
+            task: {name: {"linear": s.linear, "neighbours": s.neighbours} for name, s in row.items()}
+            for task, row in scores.items()
+        }
+        write_text(out, json.dumps(rows, indent=1) + "\n")

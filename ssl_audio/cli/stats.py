@@ -1,0 +1,36 @@
+"""`ssl-audio stats`: mean and standard deviation of the log-mel of shards."""
+
+from pathlib import Path
+
+import torch
+from jsonargparse.typing import PositiveInt
+
+from ssl_audio.audio.fbank import Fbank
+from ssl_audio.audio.statistics import Moments
+from ssl_audio.cli.parser import call
+from ssl_audio.cli.progress import bar
+from ssl_audio.data.index import open_shards
+from ssl_audio.data.loading import whole_clips
+
+
+def run(words: list[str]) -> None:
+    """Parse and call `stats`."""
+    call(stats, words, prog="ssl-audio stats")
+
+
+def stats(shards: list[Path], split: str | None = None, bins: PositiveInt = 128) -> None:
+    """Mean and standard deviation of the log-mel spectrograms of shards, in one pass.
+
+    Args:
+        shards: Folders of shards.
+        split: Only the clips of this split.
+        bins: Mel bins.
+    """
+    index = open_shards(shards)
+    index = index if split is None else index.of_split(split)
+    fbank, moments = Fbank(bins=bins), Moments()
+    with bar("measuring") as progress, torch.inference_mode():
+        for done, batch in enumerate(whole_clips(index, batch_clips=1), start=1):
+            moments.update(fbank.log_mel(batch.waveforms))
+            progress(done, len(index))
+    print(f"mean: {moments.mean:.6f}\nstd: {moments.std:.6f}")

@@ -1,0 +1,1 @@
+"""Evaluation: what an encoder learnt, how fast it is, and pages about it."""

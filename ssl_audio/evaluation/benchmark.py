@@ -1,0 +1,168 @@
+"""Speed as ratios: alternatives timed in turn in one run, so that whatever else the machine does hits all of them."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssl_audio.audio.fbank import Fbank
+from ssl_audio.evaluation.ancestor import AncestorStep
+from ssl_audio.model.backbone import Backbone, fit_frames
+from ssl_audio.model.encoders import Transformer
+from ssl_audio.objectives.masked_patches import MaskedPatches
+from ssl_audio.objectives.masking import ClusterMasking, PublishedMasking
+
+Work = Callable[[], object]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long a piece of work takes.
+
+    Args:
+        seconds: Median over the rounds.
+        spread: Half the distance between the quartiles, over the median.
+    """
+
+    seconds: float
+    spread: float
+
+
+def interleaved(works: Mapping[str, Work], *, rounds: int, device: torch.device) -> dict[str, Timing]:
+    """Time each piece of work once a round, in turn, after one warm-up each."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(rounds + 1):
+        for name, work in works.items():
+            _wait(device)
+            start = time.perf_counter()
+            work()
+            _wait(device)
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: _summary(values) for name, values in seconds.items()}
+
+
+def _summary(values: list[float]) -> Timing:
+    median = statistics.median(values)
+    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (median, median, median)
+    return Timing(seconds=median, spread=(high - low) / 2 / median)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Step:
+    """One training step on a fixed batch of waveforms: features, losses, gradients, update.
+
+    Args:
+        name: What it is called.
+        module: What is trained.
+        loss: Loss of a batch of waveforms.
+        precision: Type that matrix products are computed in.
+        device: Where.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        loss: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        precision: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.name = name
+        self.module = module
+        self.loss = loss
+        self.precision = precision
+        self.device = device
+        self.optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5, fused=True)
+
+    def __call__(self, waveforms: torch.Tensor) -> float:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
+            loss = self.loss(waveforms)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(loss.detach())
+
+    def flops(self, waveforms: torch.Tensor) -> int:
+        """Floating-point operations of the matrix products of a step, forward and backward."""
+        counter = FlopCounterMode(display=False)
+        with counter:
+            self(waveforms)
+        return counter.get_total_flops()
+
+
+def training_steps(*, width: int, depth: int, heads: int, device: torch.device) -> list[Step]:
+    """The ancestor's way of computing, and ours: `published` in both precisions, `default` and `dropped`."""
+    torch.manual_seed(0)
+    fbank = Fbank(pad_value="published").to(device)
+    ancestor = AncestorStep(width=width, depth=depth, heads=heads).to(device)
+
+    def encoder() -> Transformer:
+        return Transformer(width=width, depth=depth, heads=heads)
+
+    steps = [
+        Step(
+            "ancestor",
+            ancestor,
+            lambda waveforms: ancestor(fit_frames(fbank(waveforms), 1024).values),
+            precision=torch.float32,
+            device=device,
+        )
+    ]
+    for name, objective, precision in (
+        (
+            "published",
+            MaskedPatches(masking=PublishedMasking(400), direction="published", forwards="separate"),
+            torch.float32,
+        ),
+        (
+            "published-bf16",
+            MaskedPatches(masking=PublishedMasking(400), direction="published", forwards="separate"),
+            torch.bfloat16,
+        ),
+        ("default", MaskedPatches(masking=ClusterMasking(400)), torch.bfloat16),
+        (
+            "dropped",
+            MaskedPatches(masking=ClusterMasking(400), decoder=Transformer(width=128, depth=2, heads=2)),
+            torch.bfloat16,
+        ),
+    ):
+        backbone = Backbone(frontend=fbank, encoder=encoder(), class_tokens=2, fixed_frames=1024)
+        objective.attach(backbone)
+        steps.append(_our_step(name, backbone, objective, precision, device))
+    return steps
+
+
+def _our_step(
+    name: str, backbone: Backbone, objective: MaskedPatches, precision: torch.dtype, device: torch.device
+) -> Step:
+    module = nn.ModuleDict({"backbone": backbone, "objective": objective}).to(device)
+
+    def loss(waveforms: torch.Tensor) -> torch.Tensor:
+        clips = torch.arange(len(waveforms), device=device)
+        return objective(backbone, backbone.spectrogram(waveforms), clips, clips)["loss"]
+
+    return Step(name, module, loss, precision=precision, device=device)
+
+
+def product_rate(precision: torch.dtype, *, width: int, tokens: int, device: torch.device) -> float:
+    """Floating-point operations a second of the model's own largest matrix product, run alone: the bound of a step."""
+    a = torch.randn(tokens, width, device=device).to(precision)
+    b = torch.randn(width, 4 * width, device=device).to(precision)
+    best = float("inf")
+    for _ in range(30):
+        _wait(device)
+        start = time.perf_counter()
+        a @ b
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * tokens * width * 4 * width / best

@@ -1,0 +1,141 @@
+"""Pictures of a run, as PNG bytes."""
+
+import io
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from ssl_audio.evaluation.reconstruction import Reconstruction
+
+_TITLES = {
+    "loss": "loss",
+    "nce": "InfoNCE over patches",
+    "mse": "reconstruction error (MSE)",
+    "clip_nce": "InfoNCE over clips",
+    "sketch": "sketch of the clip (MSE)",
+    "pretext_accuracy": "patches identified",
+    "clip_accuracy": "clips identified",
+}
+_CHANCE = {"pretext_accuracy": "pretext_chance", "clip_accuracy": "clip_chance"}
+
+
+def reconstruction_picture(clips: list[tuple[str, Reconstruction]], *, hop_seconds: float) -> bytes:
+    """One row a clip: the original, what the model saw, what it made of the rest.
+
+    Args:
+        clips: Name and spectrograms of each.
+        hop_seconds: Time from one frame to the next.
+    """
+    figure, axes = plt.subplots(len(clips), 3, figsize=(13, 2.3 * len(clips)), squeeze=False, layout="constrained")
+    for row, (name, clip) in zip(axes, clips, strict=True):
+        low, high = np.percentile(clip.original, [2, 99.5])
+        seconds = clip.original.shape[1] * hop_seconds
+        seen = np.ma.masked_where(clip.hidden, clip.original)
+        for axis, values in zip(row, (clip.original, seen, clip.reconstructed), strict=True):
+            axis.set_facecolor("0.85")
+            axis.imshow(
+                values,
+                origin="lower",
+                aspect="auto",
+                vmin=low,
+                vmax=high,
+                cmap="magma",
+                interpolation="nearest",
+                extent=(0, seconds, 0, clip.original.shape[0]),
+            )
+            axis.set_yticks([0, 64, 128] if clip.original.shape[0] == 128 else [])
+        row[0].set_ylabel(f"{name}\nmel bin", fontsize=8)
+    for axis, title in zip(axes[0], ("original", "what the encoder saw", "reconstruction of the rest"), strict=True):
+        axis.set_title(title)
+    for axis in axes[-1]:
+        axis.set_xlabel("seconds")
+    return _png(figure)
+
+
+def curves_picture(rows: list[tuple[int, dict[str, float]]]) -> bytes | None:
+    """Losses and accuracies over the steps, with chance as a dashed line; None when nothing was logged.
+
+    Args:
+        rows: Step and values, as they were logged.
+    """
+    series = series_of(rows)
+    shown = [name for name in _TITLES if f"train/{name}" in series]
+    if not shown:
+        return None
+    columns = min(3, len(shown))
+    lines = -(-len(shown) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(4.3 * columns, 2.7 * lines), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat[len(shown) :]:
+        axis.axis("off")
+    for axis, name in zip(axes.flat, shown, strict=False):
+        for part, colour in (("train", "C0"), ("valid", "C1")):
+            if f"{part}/{name}" in series:
+                steps, values = series[f"{part}/{name}"]
+                if part == "train" and len(values) > 40:
+                    axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+                    steps, values = _smoothed(steps, values)
+                axis.plot(steps, values, color=colour, label=part, marker="o" if len(values) < 2 else None)
+        if name in _CHANCE and f"train/{_CHANCE[name]}" in series:
+            steps, values = series[f"train/{_CHANCE[name]}"]
+            axis.plot(steps, values, color="0.4", linestyle="--", label="chance")
+            axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+        axis.set_title(_TITLES[name], fontsize=10)
+        axis.set_xlabel("step")
+        axis.legend(fontsize=8, frameon=False)
+        axis.grid(alpha=0.2)
+    return _png(figure)
+
+
+def scores_picture(scores: dict[str, dict[str, float]], *, ylabel: str) -> bytes:
+    """Bars in groups: one group a task, one bar an encoder.
+
+    Args:
+        scores: Score in [0, 1] by task and encoder.
+        ylabel: What is scored.
+    """
+    tasks = list(scores)
+    encoders = list(next(iter(scores.values())))
+    figure, axis = plt.subplots(figsize=(1.6 + 1.7 * len(tasks), 3.2), layout="constrained")
+    width = 0.8 / len(encoders)
+    for number, encoder in enumerate(encoders):
+        places = np.arange(len(tasks)) + (number - (len(encoders) - 1) / 2) * width
+        bars = axis.bar(places, [scores[task][encoder] for task in tasks], width, label=encoder)
+        axis.bar_label(bars, fmt=lambda value: f"{value:.2f}", fontsize=7)
+    axis.set_xticks(range(len(tasks)), tasks)
+    axis.set_ylabel(ylabel)
+    axis.set_ylim(0, 1.05)
+    axis.legend(fontsize=8, frameon=False, ncols=len(encoders), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axis.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def series_of(rows: list[tuple[int, dict[str, float]]]) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and values of everything that was logged."""
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for step, row in rows:
+        for name, value in row.items():
+            steps, values = series.setdefault(name, ([], []))
+            steps.append(step)
+            values.append(value)
+    return series
+
+
+def _smoothed(steps: list[int], values: list[float]) -> tuple[Any, Any]:
+    window = max(3, len(values) // 25)
+    kernel = np.ones(window) / window
+    return np.convolve(steps, kernel, "valid"), np.convolve(values, kernel, "valid")
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    return buffer.getvalue()

@@ -1,0 +1,134 @@
+"""Frozen probes: what a linear classifier and nearest neighbours find in embeddings."""
+
+import dataclasses
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+
+from ssl_audio.data.clip import Clip
+from ssl_audio.data.index import ShardIndex
+from ssl_audio.errors import ShardError
+
+_PARTS = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A classification of the clips of some shards.
+
+    Args:
+        name: What it is called.
+        labels: Class of each clip.
+        parts: Rows to fit on and rows to test on, once a fold.
+        clips: Which clips of the index take part.
+    """
+
+    name: str
+    labels: Shaped[np.ndarray, " clip"]
+    parts: list[tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]]
+    clips: Int[np.ndarray, " clip"]
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(np.unique(self.labels))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Accuracy of a frozen probe, mean over the folds.
+
+    Args:
+        linear: Logistic regression on standardised embeddings.
+        neighbours: Five nearest neighbours by cosine of standardised embeddings.
+    """
+
+    linear: float
+    neighbours: float
+
+
+def tasks_of(index: ShardIndex, targets: list[str], *, protocol: str = "split", seed: int = 0) -> dict[str, Task]:
+    """The tasks that the descriptions in the shards allow.
+
+    Args:
+        index: The clips.
+        targets: Kinds of label; `speaker` is one too. Clips without exactly one label of the kind are left out.
+        protocol: `split` fits on the splits train and valid and tests on test; `fold` holds out each fold in turn.
+            Speakers of a test split that others do not share are identified among themselves, in five random parts.
+        seed: Decides those parts.
+
+    Raises:
+        ShardError: if a kind of label does not occur, or nothing is held out.
+    """
+    clips = [index.describe(number) for number in range(len(index))]
+    return {target: _task(clips, target, protocol, seed) for target in targets}
+
+
+def _task(clips: list[Clip], target: str, protocol: str, seed: int) -> Task:
+    names = [_label(clip, target) for clip in clips]
+    chosen = np.array([number for number, name in enumerate(names) if name is not None], dtype=np.int64)
+    if not len(chosen):
+        kinds = sorted({kind for clip in clips for kind in clip.labels} | {"speaker" for c in clips if c.speaker})
+        raise ShardError(f"no clip has a label of kind {target!r}; these shards have {', '.join(kinds) or 'no labels'}")
+    labels = np.array([names[number] for number in chosen])
+    if protocol == "fold":
+        chosen = np.array([number for number in chosen if clips[number].fold is not None], dtype=np.int64)
+        labels = np.array([names[number] for number in chosen])
+        marks = np.array([clips[number].fold for number in chosen])
+        parts = [(np.flatnonzero(marks != fold), np.flatnonzero(marks == fold)) for fold in np.unique(marks)]
+        if len(parts) < 2:
+            raise ShardError(f"probing {target!r} by fold: the clips have {len(parts)} fold; expected at least 2")
+        return Task(name=target, labels=labels, parts=parts, clips=chosen)
+    tested = np.array([clips[number].split == "test" for number in chosen])
+    if not tested.any() or tested.all():
+        raise ShardError(
+            f"probing {target!r} by split: expected clips in test and in other splits; found only one of these"
+        )
+    if not set(labels[tested]) & set(labels[~tested]):
+        chosen, labels = chosen[tested], labels[tested]
+        rarest = min(np.unique(labels, return_counts=True)[1])
+        if rarest < _PARTS:
+            raise ShardError(
+                f"probing {target!r} among the clips of test: a class has {rarest} clips; expected at least {_PARTS}"
+            )
+        return Task(name=target, labels=labels, parts=list(_random_parts(labels, seed)), clips=chosen)
+    return Task(name=target, labels=labels, parts=[(np.flatnonzero(~tested), np.flatnonzero(tested))], clips=chosen)
+
+
+def _label(clip: Clip, target: str) -> str | None:
+    if target == "speaker" and "speaker" not in clip.labels:
+        return clip.speaker
+    names = clip.labels.get(target, [])
+    return names[0] if len(names) == 1 else None
+
+
+def _random_parts(labels: Shaped[np.ndarray, " clip"], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    folds = StratifiedKFold(n_splits=_PARTS, shuffle=True, random_state=seed)
+    return folds.split(np.zeros(len(labels)), labels)
+
+
+def score(features: Float[np.ndarray, "clip feature"], task: Task) -> Score:
+    """Fit and test both probes on every fold.
+
+    Args:
+        features: Embeddings of the task's clips, in its order.
+        task: What to tell apart.
+    """
+    linear, neighbours = [], []
+    for fitted, tested in task.parts:
+        fit, test = (features[fitted], task.labels[fitted]), (features[tested], task.labels[tested])
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+        nearest = make_pipeline(StandardScaler(), Normalizer(), KNeighborsClassifier(min(5, len(fitted))))
+        with warnings.catch_warnings():
+            # Stopping short of the optimum is regularisation here, the same for every encoder compared.
+            warnings.simplefilter("ignore")
+            linear.append(model.fit(*fit).score(*test))
+        neighbours.append(nearest.fit(*fit).score(*test))
+    return Score(linear=float(np.mean(linear)), neighbours=float(np.mean(neighbours)))
