@@ -32,3 +32,7 @@ class LayoutError(SslAudioError):
 
 class CheckpointError(SslAudioError):
     """A checkpoint cannot be read or does not fit."""
+
+
+class ScanError(SslAudioError):
+    """A way of computing the selective scan cannot be used here."""
