@@ -5,11 +5,14 @@ import torch
 
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.branch import branches_named
-from ssl_audio.model.encoders import Encoder, Transformer
+from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
 from ssl_audio.tokens import Tokens
 
 WIDTH = 32
-ENCODERS = {Transformer: {"width": WIDTH, "depth": 2, "heads": 4}}
+ENCODERS = {
+    Transformer: {"width": WIDTH, "depth": 2, "heads": 4},
+    BiMamba: {"width": WIDTH, "depth": 2},
+}
 
 
 def encoders() -> list[type[Encoder]]:

@@ -1,0 +1,219 @@
+"""The bidirectional Mamba encoder of SSAMBA."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from torch import Tensor, nn
+
+from ssl_audio.errors import RecipeError
+from ssl_audio.model.branch import Branch
+from ssl_audio.model.encoders.encoder import Encoder
+from ssl_audio.scan.bidirectional import Way, scan_both
+from ssl_audio.scan.convolution import causal_convolution
+from ssl_audio.tokens import Tokens
+
+Borders = Bool[Tensor, "row token"] | None
+"""Where a token belongs to another clip than the token before it; None where every row is one clip."""
+
+
+class Direction(nn.Module):
+    """What one direction of the mixer has for itself: convolution, projections to dt, B and C, rates and skip.
+
+    Args:
+        inner: Channels.
+        states: States of each channel.
+        taps: Taps of the convolution.
+        rank: Channels through which dt is projected.
+        dt_bias: How the bias of dt begins: `spread` between steps of 0.001 and 0.1, or `zero`.
+    """
+
+    def __init__(self, inner: int, *, states: int, taps: int, rank: int, dt_bias: str = "spread") -> None:
+        super().__init__()
+        self.sizes = (rank, states, states)
+        self.taps = nn.Parameter(torch.empty(inner, taps))
+        self.taps_bias = nn.Parameter(torch.empty(inner))
+        self.project = nn.Linear(inner, rank + 2 * states, bias=False)
+        self.dt = nn.Linear(rank, inner)
+        self.A_log = nn.Parameter(torch.arange(1, states + 1, dtype=torch.float32).log().repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner))
+        for parameter in (self.A_log, self.D, self.taps_bias):
+            parameter.no_weight_decay = True  # type: ignore[attr-defined]
+        # Source: state-spaces/mamba@e9594ce `Mamba.__init__`; torch's Conv1d for the taps.
+        nn.init.uniform_(self.taps, -(taps**-0.5), taps**-0.5)
+        nn.init.uniform_(self.taps_bias, -(taps**-0.5), taps**-0.5)
+        nn.init.uniform_(self.dt.weight, -(rank**-0.5), rank**-0.5)
+        with torch.no_grad():
+            if dt_bias == "zero":
+                self.dt.bias.zero_()
+            else:
+                step = torch.exp(torch.empty(inner).uniform_(math.log(1e-3), math.log(1e-1))).clamp_min(1e-4)
+                self.dt.bias.copy_(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
+
+    def forward(self, x: Float[Tensor, "row token inner"], borders: Borders, *, reverse: bool) -> Way:
+        """What the scan of this direction is fed with."""
+        u = causal_convolution(x, self.taps, self.taps_bias, reverse=reverse, reset=borders)
+        dt, B, C = self.project(u).split(self.sizes, dim=-1)
+        # The bias is added, in float32, by the scan.
+        dt = F.linear(dt, self.dt.weight)
+        A = -torch.exp(self.A_log.float())
+        return Way(
+            u=u, dt=dt.to(u.dtype), A=A, B=B.to(u.dtype), C=C.to(u.dtype), D=self.D.float(), bias=self.dt.bias.float()
+        )
+
+
+class Mixer(nn.Module):
+    """A scan in either direction over the same projection, averaged, gated once and projected back.
+
+    Args:
+        width: Channels of a token.
+        states: States of each inner channel.
+        taps: Taps of the convolutions.
+        expansion: Inner channels over `width`.
+        depth: Blocks of the encoder, by which the output projection begins smaller.
+        turned: Exchange the directions: what this mixer does to a row turned round in time, turned back.
+        backward_dt_bias: See `Direction`.
+
+    Source: hustvl/Vim@dd0358a `mamba_simple.Mamba` (bimamba_type v2, if_divide_out).
+    Differs: gates after summing both directions, which gives the same numbers at half the cost; nothing is flipped.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        states: int,
+        taps: int,
+        expansion: int,
+        depth: int,
+        turned: bool = False,
+        backward_dt_bias: str = "spread",
+    ) -> None:
+        super().__init__()
+        inner, rank = expansion * width, math.ceil(width / 16)
+        self.turned = turned
+        self.into = nn.Linear(width, 2 * inner, bias=False)
+        self.ahead = Direction(inner, states=states, taps=taps, rank=rank)
+        self.back = Direction(inner, states=states, taps=taps, rank=rank, dt_bias=backward_dt_bias)
+        self.out = nn.Linear(inner, width, bias=False)
+        with torch.no_grad():
+            self.out.weight /= math.sqrt(depth)
+
+    def forward(self, tokens: Tokens, borders: Borders) -> Float[Tensor, "row token width"]:
+        x, gate = self.into(tokens.states).chunk(2, dim=-1)
+        ahead = self.ahead(x, borders, reverse=self.turned)
+        back = self.back(x, borders, reverse=not self.turned)
+        first, second = (back, ahead) if self.turned else (ahead, back)
+        with torch.autocast(x.device.type, enabled=False):
+            mixed = scan_both(first, second, reset=borders)
+        return self.out(mixed * F.silu(gate) * 0.5)
+
+
+class Block(nn.Module):
+    """A mixer before its norm, with stochastic depth; it has the branch `mixer`."""
+
+    def __init__(self, mixer: Mixer, *, width: int, drop: float) -> None:
+        super().__init__()
+        self.mixer: Branch[Borders] = Branch(nn.LayerNorm(width, eps=1e-5), mixer)
+        self.drop = drop
+
+    def forward(self, tokens: Tokens, borders: Borders) -> Float[Tensor, "row token width"]:
+        """What the block adds to the residual stream."""
+        states = self.mixer(tokens, borders)
+        if not (self.training and self.drop):
+            return states
+        kept = torch.rand(len(states), 1, 1, device=states.device) >= self.drop
+        return states * (kept / (1.0 - self.drop)).to(states.dtype)
+
+
+class BiMamba(Encoder):
+    """Bidirectional Mamba: cost and memory grow with the number of tokens, not with its square.
+
+    Published sizes: tiny 192, small 384, base 768 wide, all 24 deep.
+
+    Args:
+        width: Channels of every token.
+        depth: Number of blocks.
+        states: States of each inner channel.
+        taps: Taps of the convolutions before the scans.
+        expansion: Inner channels over `width`.
+        drop_path: Stochastic depth: how often the last block leaves out a row in training; earlier ones in proportion.
+        paired_flips: Published: blocks work in pairs, both on the same input, the second on it turned round in time,
+            and the residual stream doubles at every pair.
+        second_final_norm: Published: the final norm is applied twice.
+        zeroed_backward_dt_bias: Published: the bias of dt of the backward direction begins at 0.
+
+    Raises:
+        RecipeError: if blocks are to be paired and their number is odd.
+
+    Source: SiavashShams/ssamba@019b276 `AMBAModel` over hustvl/Vim@dd0358a `VisionMamba` (LayerNorm eps 1e-5, Vim's v2
+        mixer, inter_dpr); initialised as there.
+    Differs: stochastic depth leaves out what a block adds; with `paired_flips` the published code draws once more for
+        each member of the next pair.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: PositiveInt = 192,
+        depth: PositiveInt = 24,
+        states: PositiveInt = 16,
+        taps: PositiveInt = 4,
+        expansion: PositiveInt = 2,
+        drop_path: ClosedUnitInterval = 0.0,
+        paired_flips: bool = False,
+        second_final_norm: bool = False,
+        zeroed_backward_dt_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        if paired_flips and depth % 2:
+            raise RecipeError(f"BiMamba: paired_flips needs an even depth, not depth={depth}")
+        self.width = width
+        self.paired_flips = paired_flips
+        self.second_final_norm = second_final_norm
+        # As published: there each block drops what the one before it added, at rates shifted by one.
+        rates = [drop_path * number / max(1, depth - 1) for number in range(depth)]
+        self.blocks = nn.ModuleList(
+            Block(
+                Mixer(
+                    width,
+                    states=states,
+                    taps=taps,
+                    expansion=expansion,
+                    depth=depth,
+                    turned=paired_flips and number % 2 == 1,
+                    backward_dt_bias="zero" if zeroed_backward_dt_bias else "spread",
+                ),
+                width=width,
+                drop=rates[number],
+            )
+            for number in range(depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        borders = None if tokens.whole else borders_of(tokens)
+        for first, second in self._pairs():
+            added = first(tokens, borders)
+            if second is None:
+                tokens = tokens.with_states(tokens.states + added)
+            else:
+                tokens = tokens.with_states(2.0 * tokens.states + added + second(tokens, borders))
+        states = self.norm(tokens.states)
+        return tokens.with_states(self.norm(states) if self.second_final_norm else states)
+
+    def _pairs(self) -> list[tuple[nn.Module, nn.Module | None]]:
+        if not self.paired_flips:
+            return [(block, None) for block in self.blocks]
+        return list(zip(self.blocks[0::2], self.blocks[1::2], strict=True))
+
+    def branches(self) -> dict[str, list[Branch]]:
+        return {"mixer": [block.mixer for block in self.blocks]}  # type: ignore[misc]
+
+
+def borders_of(tokens: Tokens) -> Bool[Tensor, "row token"]:
+    """Where a token belongs to another clip (or to padding) than the token before it."""
+    changed = tokens.clip[:, 1:] != tokens.clip[:, :-1]
+    return F.pad(changed, (1, 0))
