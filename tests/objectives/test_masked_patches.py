@@ -6,30 +6,38 @@ from torch import nn
 
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.frontend import Spectrogram
-from ssl_audio.checkpoints.published import from_ssast
+from ssl_audio.checkpoints.published import _rename, from_ssast
+from ssl_audio.checkpoints.ssamba import from_ssamba, rename
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.model.encoders import Transformer
+from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
 from ssl_audio.objectives.hiding import hiding_of
 from ssl_audio.objectives.masked_patches import MaskedPatches
 from ssl_audio.objectives.masking import ClusterMasking, PublishedMasking
 from ssl_audio.tokens import pool
 
 
-def published(file: dict) -> nn.ModuleDict:
+def published(file: dict, family: str) -> nn.ModuleDict:
     config = file["config"]
+    if family == "ssast":
+        encoder: Encoder = Transformer(width=48, depth=2, heads=3)
+        convert, class_tokens, frames = from_ssast, 2, 1024
+    else:
+        encoder = BiMamba(width=48, depth=4, paired_flips=True, second_final_norm=True)
+        convert, class_tokens, frames = from_ssamba, 1, config["input_tdim"]
     backbone = Backbone(
         frontend=Fbank(),
-        encoder=Transformer(width=48, depth=2, heads=3),
+        encoder=encoder,
         patch=(config["fshape"], config["tshape"]),
-        class_tokens=2,
+        class_tokens=class_tokens,
+        position_frames=frames,
     )
     objective = MaskedPatches(
         masking=PublishedMasking(config["mask_patch"]), direction="published", forwards="separate"
     )
     objective.attach(backbone)
     model = nn.ModuleDict({"backbone": backbone, "objective": objective})
-    weights = from_ssast({f"module.{name}": value for name, value in file["state_dict"].items()})
+    weights = convert({f"module.{name}": value for name, value in file["state_dict"].items()})
     missing, unknown = model.load_state_dict(weights, strict=False)
     assert (missing, unknown) == (["backbone.frontend.mean", "backbone.frontend.std"], [])
     return model.eval()
@@ -40,37 +48,68 @@ def given_mask(patches, index):
     return hiding_of(drawn, patches, hidden=index.shape[1])
 
 
+def golden_losses(model: nn.ModuleDict, patches, part: dict, name: str):
+    backbone, objective = model["backbone"], model["objective"]
+    hiding = given_mask(patches, part)
+    states, tokens = objective.predict(backbone, patches, hiding)
+    found = objective.discriminate if name == "mpc" else objective.generate
+    return found(patches, hiding, states), tokens
+
+
+def golden_patches(backbone: Backbone, frames: int):
+    # goldens/README.md: every pretraining input is this draw.
+    values = torch.randn(2, frames, 128, generator=torch.Generator().manual_seed(5)) * 0.5
+    return backbone.cut(Spectrogram(values, torch.tensor([frames, frames]), whole=True))
+
+
 @pytest.mark.parametrize("kind", ["patch", "frame"])
 def test_ssast_goldens(golden, kind):
     """Losses, accuracy, states and gradient norms of the published implementation (YuanGongND/ssast@a1a3eec)."""
     file = golden(f"ssast_{kind}_mini.pt")
-    model = published(file)
-    backbone, objective = model["backbone"], model["objective"]
-    # goldens/README.md: every pretraining input is this draw.
-    values = torch.randn(2, 1024, 128, generator=torch.Generator().manual_seed(5)) * 0.5
-    patches = backbone.cut(Spectrogram(values, torch.tensor([1024, 1024]), whole=True))
-
-    def losses(part, name):
-        hiding = given_mask(patches, part)
-        states, tokens = objective.predict(backbone, patches, hiding)
-        found = objective.discriminate if name == "mpc" else objective.generate
-        return found(patches, hiding, states), tokens
-
-    found, tokens = losses(file["mpc"]["mask_index"], "mpc")
-    torch.testing.assert_close(found["nce"], file["mpc"]["nce"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(found["pretext_accuracy"], file["mpc"]["acc"], atol=1e-6, rtol=0)
+    model = published(file, "ssast")
+    patches = golden_patches(model["backbone"], 1024)
+    tokens = assert_single_losses(model, patches, file)
     inner = file["mpc"]["intermediates_sample0"]
     expected = inner["encoder_out"]
     torch.testing.assert_close(tokens.states[:1, : expected.shape[1]], expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(patches.pixels[:1, :4], inner["unfold"], atol=0, rtol=0)
+    joint = file["joint"]
+    both = golden_losses(model, patches, joint["mask_index_mpc"], "mpc")[0]
+    both |= golden_losses(model, patches, joint["mask_index_mpg"], "mpg")[0]
+    total = model["objective"].total(both)
+    torch.testing.assert_close(total, joint["loss"], atol=1e-5, rtol=0)
+    assert_gradients(model, total, joint["grad_norms"])
+
+
+@pytest.mark.parametrize("kind", ["patch", "frame"])
+def test_ssamba_goldens(golden, kind):
+    """Losses, states of every layer and gradient norms of the published code (SiavashShams/ssamba@019b276)."""
+    file = golden(f"ssamba_{kind}_mini.pt")
+    model = published(file, "ssamba")
+    encoder = model["backbone"].encoder
+    mixed, residuals = [], []
+    for branch in encoder.branches()["mixer"]:
+        branch.register_forward_hook(
+            lambda _, inputs, output: residuals.append(inputs[0].states) or mixed.append(output)
+        )
+    patches = golden_patches(model["backbone"], file["config"]["input_tdim"])
+    tokens = assert_single_losses(model, patches, file)
+    torch.testing.assert_close(tokens.states[:1], file["mpc"]["norm_f_call1_out"], atol=1e-5, rtol=0)
+    for layer, (hidden, residual) in file["mpc"]["layer_trace_sample0"].items():
+        flip = (lambda x: x.flip(1)) if int(layer) % 2 else (lambda x: x)
+        torch.testing.assert_close(flip(mixed[int(layer)][:1]), hidden, atol=1e-5, rtol=0)
+        torch.testing.assert_close(flip(residuals[int(layer)][:1]), residual, atol=1e-5, rtol=0)
+
+
+def assert_single_losses(model: nn.ModuleDict, patches, file: dict):
+    found, tokens = golden_losses(model, patches, file["mpc"]["mask_index"], "mpc")
+    torch.testing.assert_close(found["nce"], file["mpc"]["nce"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found["pretext_accuracy"], file["mpc"]["acc"], atol=1e-6, rtol=0)
     assert_gradients(model, found["nce"], file["mpc"]["grad_norms"])
-    found, _ = losses(file["mpg"]["mask_index"], "mpg")
+    found, _ = golden_losses(model, patches, file["mpg"]["mask_index"], "mpg")
     torch.testing.assert_close(found["mse"], file["mpg"]["mse"], atol=1e-5, rtol=0)
     assert_gradients(model, found["mse"], file["mpg"]["grad_norms"])
-    both = losses(file["joint"]["mask_index_mpc"], "mpc")[0] | losses(file["joint"]["mask_index_mpg"], "mpg")[0]
-    total = objective.total(both)
-    torch.testing.assert_close(total, file["joint"]["loss"], atol=1e-5, rtol=0)
-    assert_gradients(model, total, file["joint"]["grad_norms"])
+    return tokens
 
 
 def assert_gradients(model: nn.ModuleDict, loss: torch.Tensor, expected: dict) -> None:
@@ -83,24 +122,18 @@ def assert_gradients(model: nn.ModuleDict, loss: torch.Tensor, expected: dict) -
     for name, norm in expected.items():
         if norm is None or name in split or name.startswith(("v.head", "p_input")):
             continue
-        renamed = next(iter(_renamed(name)))
-        torch.testing.assert_close(ours[renamed], torch.as_tensor(norm), atol=1e-5, rtol=1e-4, msg=name)
+        torch.testing.assert_close(ours[_renamed(name)], torch.as_tensor(norm), atol=1e-5, rtol=1e-4, msg=name)
         compared += 1
-    tokens = torch.stack([torch.as_tensor(expected[name]) for name in ("v.cls_token", "v.dist_token")])
+    tokens = torch.stack([torch.as_tensor(expected[name]) for name in split if "token" in name and name in expected])
     torch.testing.assert_close(ours["backbone.class_tokens"], tokens.norm(), atol=1e-5, rtol=1e-4)
     positions = torch.stack([ours["backbone.class_positions"], ours["backbone.positions.table"]]).norm()
     torch.testing.assert_close(positions, torch.as_tensor(expected["v.pos_embed"]), atol=1e-5, rtol=1e-4)
     assert compared >= 30
 
 
-def _renamed(name: str):
-    from ssl_audio.checkpoints.published import _rename
-
-    special = {
-        "v.patch_embed.proj.weight": "backbone.embedding.weight",
-        "v.patch_embed.proj.bias": "backbone.embedding.bias",
-    }
-    yield special.get(name) or _rename(name)
+def _renamed(name: str) -> str:
+    embedded = name.removeprefix("v.patch_embed.proj.")
+    return f"backbone.embedding.{embedded}" if embedded != name else _rename(name) or rename(name)
 
 
 def ours(**options) -> tuple[Backbone, MaskedPatches]:
