@@ -9,7 +9,7 @@ BIN := .venv/bin
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make pretrain [RECIPE=ssast_base_patch] [ENCODER=transformer SIZE=tiny] [DEVICES=8 NODES=4] [NAME=...] [ARGS=...]"
+	@echo "make pretrain [RECIPE=ssast_base_patch] [ENCODER=bimamba SIZE=tiny] [DEVICES=8 NODES=4] [NAME=...] [ARGS=...]"
 	@echo "make shards CORPUS=folder ROOT=/data/audio [ARGS=...]"
 	@echo "make bench | make test | make check | make setup"
 
@@ -26,7 +26,7 @@ shards/demo/manifest.json: | .venv/ready
 	$(BIN)/ssl-audio shards write --corpus demo --out shards/demo
 
 pretrain: .venv/ready $(if $(filter demo,$(RECIPE)),shards/demo/manifest.json)
-	$(BIN)/ssl-audio pretrain --config $(RECIPE) $(if $(ENCODER)$(SIZE),--model.backbone.encoder recipes/encoders/$(or $(ENCODER),transformer)_$(or $(SIZE),tiny).yaml) $(if $(NAME),--name $(NAME)) $(if $(DEVICES),--trainer.devices $(DEVICES)) $(if $(NODES),--trainer.num_nodes $(NODES)) $(ARGS)
+	$(BIN)/ssl-audio pretrain --config $(RECIPE) $(if $(ENCODER)$(SIZE),--model.backbone.encoder recipes/encoders/$(or $(ENCODER),transformer)_$(or $(SIZE),$(if $(filter demo,$(RECIPE)),demo,tiny)).yaml) $(if $(NAME),--name $(NAME)) $(if $(DEVICES),--trainer.devices $(DEVICES)) $(if $(NODES),--trainer.num_nodes $(NODES)) $(ARGS)
 
 shards: .venv/ready
 	$(BIN)/ssl-audio shards write --corpus $(CORPUS) $(if $(ROOT),--root $(ROOT)) --out shards/$(CORPUS) $(ARGS)

@@ -1,6 +1,7 @@
 """The backbone: waveform to token states."""
 
 import dataclasses
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,7 +27,9 @@ class Backbone(nn.Module):
         position_frames: How many frames the table of learnt positions covers; other lengths are adapted.
         position_rule: Where clips shorter than the table take their positions from.
         position_start: What positions are before training; see `Positions`.
-        class_tokens: How many class tokens stand in front: SSAST has 2, SSAMBA 1.
+        class_tokens: How many class tokens there are: SSAST has 2, SSAMBA 1.
+        class_place: Where they stand in a clip: in `front` of its patches (published), or in the `middle` of them,
+            where both directions of a Mamba have come halfway.
         fixed_frames: Cut or pad every clip to this many frames and treat the padding as content, as SSAST does;
             None leaves clips as long as they are and keeps padding out of everything.
 
@@ -48,6 +51,7 @@ class Backbone(nn.Module):
         position_rule: PositionRule = "start",
         position_start: PositionStart = "waves",
         class_tokens: NonNegativeInt = 0,
+        class_place: Literal["front", "middle"] = "front",
         fixed_frames: PositiveInt | None = None,
     ) -> None:
         super().__init__()
@@ -55,6 +59,7 @@ class Backbone(nn.Module):
         self.encoder = encoder
         self.patch = patch
         self.stride = stride or patch
+        self.class_place = class_place
         self.fixed_frames = fixed_frames
         if any(step > side for step, side in zip(self.stride, patch, strict=True)):
             raise RecipeError(
@@ -148,11 +153,20 @@ class Backbone(nn.Module):
         )
         return self._with_class_tokens(tokens)
 
+    def patch_states(self, tokens: Tokens) -> Float[Tensor, "clip patch width"]:
+        """The states of the patches alone, in the order in which `embed` got them; padding stays behind."""
+        count = len(self.class_tokens)
+        if not count or self.class_place == "front":
+            return tokens.states[:, count:]
+        behind = _half(tokens.clip, tokens.states.shape[1] - count, count)
+        place = torch.arange(tokens.states.shape[1] - count, device=tokens.clip.device)
+        return tokens.take(place + count * (place >= behind)).states
+
     def _with_class_tokens(self, tokens: Tokens) -> Tokens:
         count = len(self.class_tokens)
         if not count:
             return tokens
-        rows = len(tokens.states)
+        rows, patches = tokens.clip.shape
         nowhere = tokens.clip.new_full((rows, count), -1)
         states = (self.class_tokens + self.class_positions).to(tokens.states.dtype)
         front = Tokens(
@@ -163,7 +177,19 @@ class Backbone(nn.Module):
             size=torch.ones_like(nowhere, dtype=torch.float32),
             whole=tokens.whole,
         )
-        return concatenate(front, tokens)
+        joined = concatenate(front, tokens)
+        if self.class_place == "front":
+            return joined
+        before = _half(joined.clip, patches, count)
+        place = torch.arange(patches + count, device=tokens.clip.device)
+        own = (place >= before) & (place < before + count)
+        shifted = torch.where(place < before, place + count, place)
+        return joined.take(torch.where(own, place - before, shifted))
+
+
+def _half(clip: Int[Tensor, "clip token"], patches: int, count: int) -> Int[Tensor, "clip 1"]:
+    """Half as many as each row has patches, padding not counted."""
+    return ((clip >= 0).sum(dim=1, keepdim=True) - count).clamp(max=patches) // 2
 
 
 def fit_frames(spectrogram: Spectrogram, frames: int) -> Spectrogram:

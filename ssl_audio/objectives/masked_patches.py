@@ -194,10 +194,10 @@ class MaskedPatches(nn.Module):
         if self.decoder is None:
             embedded = backbone.embed(patches, hidden=hiding.hidden, mask_token=self.mask_token)
             tokens = backbone.encoder(embedded)
-            states = tokens.states[:, len(backbone.class_tokens) :]
+            states = backbone.patch_states(tokens)
         else:
             tokens = backbone.encoder(backbone.embed(patches, keep=hiding.visible))
-            states = self.decode(tokens.states[:, len(backbone.class_tokens) :], patches, hiding)
+            states = self.decode(backbone.patch_states(tokens), patches, hiding)
         return _rows_at(states, hiding.index), tokens
 
     def decode(

@@ -1,5 +1,7 @@
 """The backbone: exact padding, patches, positions."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.model.encoders import Transformer
+from ssl_audio.model.encoders import BiMamba, Transformer
 from ssl_audio.model.patches import cut
 from ssl_audio.model.positions import adapt
 from ssl_audio.tokens import pool
@@ -24,17 +26,27 @@ from ssl_audio.tokens import pool
         ((16, 16), None, "published"),
     ],
 )
-@pytest.mark.parametrize("class_tokens", [0, 2])
-def test_a_clip_is_the_same_alone_padded_and_in_a_batch(patch, stride, rule, class_tokens):
+@pytest.mark.parametrize(
+    ("encoder", "class_tokens", "class_place"),
+    [
+        (partial(Transformer, heads=4), 0, "front"),
+        (partial(Transformer, heads=4), 2, "front"),
+        (BiMamba, 1, "middle"),
+        (partial(BiMamba, paired_flips=True), 3, "middle"),
+    ],
+    ids=str,
+)
+def test_a_clip_is_the_same_alone_padded_and_in_a_batch(patch, stride, rule, encoder, class_tokens, class_place):
     torch.manual_seed(0)
     backbone = Backbone(
         frontend=Fbank(),
-        encoder=Transformer(width=32, depth=2, heads=4),
+        encoder=encoder(width=32, depth=2),
         patch=patch,
         stride=stride,
         position_frames=64,
         position_rule=rule,
         class_tokens=class_tokens,
+        class_place=class_place,
     ).eval()
     # Shorter than a patch, shorter than the table of positions, longer than it.
     clips = [torch.randn(samples, generator=torch.Generator().manual_seed(samples)) for samples in (900, 7000, 20000)]
@@ -52,6 +64,12 @@ def test_a_clip_is_the_same_alone_padded_and_in_a_batch(patch, stride, rule, cla
             torch.testing.assert_close(pooled[row], pool(alone, 1)[0], atol=2e-5, rtol=0)
             assert torch.equal(together.band[row, :count], alone.band[0])
             assert torch.equal(together.time[row, :count], alone.time[0])
+            patches, own = backbone.patch_states(together)[row], backbone.patch_states(alone)[0]
+            torch.testing.assert_close(patches[: len(own)], own, atol=2e-5, rtol=0)
+            assert torch.equal(own, alone.states[0][alone.is_patch()[0]])
+            middle = (alone.time[0] < 0).nonzero()[:, 0].tolist()
+            first = len(own) // 2 if class_place == "middle" else 0
+            assert middle == list(range(first, first + class_tokens))
 
 
 @settings(max_examples=25, deadline=None)

@@ -29,14 +29,14 @@ def build(kind: type[Encoder]) -> Encoder:
     return kind(**ENCODERS[kind]).eval()
 
 
-def tokens_of(*clips: torch.Tensor, padding: int = 0) -> Tokens:
-    """One row with the clips one after the other and padding behind."""
-    states = torch.cat([*clips, torch.full((padding, WIDTH), 1e3)])[None]
-    owner = torch.cat(
-        [torch.full((len(clip),), number) for number, clip in enumerate(clips)] + [torch.full((padding,), -1)]
-    )[None]
-    time = torch.cat([torch.arange(len(clip)) for clip in clips] + [torch.full((padding,), -1)])[None]
-    whole = len(clips) == 1 and not padding
+def tokens_of(*clips: torch.Tensor, padding: int = 0, before: int = 0) -> Tokens:
+    """One row with the clips one after the other, and padding before and behind."""
+    states = torch.cat([torch.full((before, WIDTH), -1e3), *clips, torch.full((padding, WIDTH), 1e3)])[None]
+    owners = [torch.full((len(clip),), number) for number, clip in enumerate(clips)]
+    outside = torch.full((before,), -1), torch.full((padding,), -1)
+    owner = torch.cat([outside[0], *owners, outside[1]])[None]
+    time = torch.cat([outside[0], *(torch.arange(len(clip)) for clip in clips), outside[1]])[None]
+    whole = len(clips) == 1 and not padding and not before
     return Tokens(states, owner, time, torch.where(time < 0, -1, 0), torch.ones_like(time).float(), whole)
 
 
@@ -46,6 +46,8 @@ def test_padding_and_packing_change_nothing(kind):
     a, b, c = (torch.randn(n, WIDTH, generator=torch.Generator().manual_seed(n)) for n in (7, 12, 3))
     alone = encoder(tokens_of(b)).states[0]
     torch.testing.assert_close(encoder(tokens_of(b, padding=5)).states[0, :12], alone, atol=1e-5, rtol=0)
+    padded = encoder(tokens_of(b, padding=2, before=3)).states[0, 3:15]
+    torch.testing.assert_close(padded, alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(encoder(tokens_of(a, b, c, padding=4)).states[0, 7:19], alone, atol=1e-5, rtol=0)
 
 
