@@ -1,5 +1,6 @@
-"""`ssl-audio bench step`: speed, as ratios in one run."""
+"""`ssl-audio bench`: speed, as ratios in one run."""
 
+import importlib
 import json
 from functools import partial
 from pathlib import Path
@@ -17,19 +18,38 @@ from ssl_audio.evaluation.report import Table
 SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
 
 
+BENCHES = {
+    "step": ("bench", "a pretraining step beside the ancestor's way of computing it"),
+    "scan": ("bench_scan", "the selective scan's backends beside a loop"),
+    "encoders": ("bench_encoders", "time and memory of the encoders at growing length"),
+}
+"""Benchmark: the module in this package that has a function of its name, and what it does."""
+
+
 def run(words: list[str]) -> None:
     """Parse and run a benchmark."""
-    benches = {"step": step}
     if not words or words[0] in ("-h", "--help"):
-        print(
-            "usage: ssl-audio bench step [options]\n\n  step  a pretraining step beside the ancestor's "
-            "way of computing it"
-        )
+        width = max(map(len, BENCHES))
+        lines = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in BENCHES.items())
+        print(f"usage: ssl-audio bench NAME [options]\n\n{lines}")
         return
     name, *rest = words
-    if name not in benches:
-        raise RecipeError(f"bench: no benchmark {name!r}{suggest(name, list(benches))}; expected {', '.join(benches)}")
-    call(benches[name], rest, prog=f"ssl-audio bench {name}")
+    if name not in BENCHES:
+        known = ", ".join(BENCHES)
+        raise RecipeError(f"bench: no benchmark {name!r}{suggest(name, list(BENCHES))}; expected {known}")
+    module = importlib.import_module(f"ssl_audio.cli.{BENCHES[name][0]}")
+    call(getattr(module, name), rest, prog=f"ssl-audio bench {name}")
+
+
+def device_named(name: str) -> torch.device:
+    """The device of that name; `auto` is the GPU if there is one.
+
+    Raises:
+        RecipeError: if a GPU is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("--device cuda: no CUDA device here; expected cpu or auto")
+    return torch.device("cuda" if torch.cuda.is_available() and name != "cpu" else "cpu")
 
 
 def step(
@@ -54,9 +74,7 @@ def step(
         device: auto, cpu or cuda.
         out: Also write the figures to this JSON file.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RecipeError("--device cuda: no CUDA device here; expected cpu or auto")
-    where = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
+    where = device_named(device)
     width, depth, heads = SIZES[size]
     torch.manual_seed(0)
     waveforms = torch.randn(clips, round(seconds * 16000), device=where) * 0.1

@@ -16,6 +16,7 @@ VERBS = {
     "probe": "frozen linear and nearest-neighbour scores of a checkpoint on labelled shards",
     "inspect": "say what a run, a checkpoint or a folder of shards is",
     "bench": "measure speed, as ratios in one run",
+    "doctor": "say what this machine has, what is missing and how to get it",
 }
 
 USAGE = """\

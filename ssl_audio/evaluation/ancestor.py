@@ -29,7 +29,9 @@ class _Attention(nn.Module):
         return self.proj((scores @ v).transpose(1, 2).reshape(rows, count, width))
 
 
-class _Block(nn.Module):
+class AncestorBlock(nn.Module):
+    """A Transformer block whose attention scores are written out."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
@@ -58,7 +60,7 @@ class AncestorStep(nn.Module):
         self.tokens = nn.Parameter(torch.zeros(1, 2, width))
         self.positions = nn.Parameter(torch.randn(1, 514, width) * 0.02)
         self.mask_embed = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
-        self.blocks = nn.Sequential(*(_Block(width, heads) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(AncestorBlock(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.cpred = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 256))
         self.gpred = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 256))

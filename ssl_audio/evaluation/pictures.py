@@ -117,6 +117,28 @@ def scores_picture(scores: dict[str, dict[str, float]], *, ylabel: str) -> bytes
     return _png(figure)
 
 
+def costs_picture(modes: dict[str, dict[str, dict[int, tuple[float, float]]]]) -> bytes:
+    """Time and memory over length, on logarithmic axes: one row of panels a mode, one line an encoder.
+
+    Args:
+        modes: Seconds and mebibytes by mode, encoder and number of tokens.
+    """
+    figure, axes = plt.subplots(len(modes), 2, figsize=(9.5, 3.4 * len(modes)), squeeze=False, layout="constrained")
+    for row, (mode, encoders) in zip(axes, modes.items(), strict=True):
+        for axis, place, title in zip(row, (0, 1), ("seconds", "peak memory, MiB"), strict=True):
+            for name, costs in encoders.items():
+                axis.plot(list(costs), [cost[place] for cost in costs.values()], marker="o", label=name)
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            lengths = sorted({length for costs in encoders.values() for length in costs})
+            axis.set_xticks(lengths, [f"{n // 1024}k" if n >= 1024 else str(n) for n in lengths])
+            axis.set_xlabel("tokens")
+            axis.set_title(f"{mode}: {title}", fontsize=10)
+            axis.grid(alpha=0.2)
+            axis.legend(fontsize=8, frameon=False)
+    return _png(figure)
+
+
 def series_of(rows: list[tuple[int, dict[str, float]]]) -> dict[str, tuple[list[int], list[float]]]:
     """Steps and values of everything that was logged."""
     series: dict[str, tuple[list[int], list[float]]] = {}

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import functools
 import hashlib
 import os
 import platform
@@ -31,7 +30,6 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ssl_audio"
 
 
-@functools.cache
 def variant() -> str:
     """The widest variant this CPU runs; `SSL_AUDIO_SCAN_VARIANT` overrides.
 
@@ -57,8 +55,12 @@ def compiler() -> str | None:
     )
 
 
-def library() -> Path:
+def library(name: str | None = None, *, cache: Path | None = None) -> Path:
     """The compiled kernels, built at first use: under a lock, and renamed into place when whole.
+
+    Args:
+        name: One of `VARIANTS`; None is the widest this CPU runs.
+        cache: Where to keep them; None is `cache_folder`.
 
     Raises:
         ScanError: if there is no compiler, it fails, or the cache cannot be written to.
@@ -66,10 +68,10 @@ def library() -> Path:
     found = compiler()
     if found is None:
         raise ScanError("no C++ compiler found (g++, clang++ or CXX); install one, for example Debian's g++")
-    name = variant()
+    name = name or variant()
     instructions, lanes = VARIANTS[name]
     command = [found, *_FLAGS, *instructions.split(), f"-DLANES={lanes}"]
-    folder = cache_folder() / "scan"
+    folder = (cache or cache_folder()) / "scan"
     target = folder / f"{name}-{_key(command)}.so"
     if target.exists():
         return target

@@ -38,14 +38,23 @@ _ConvolutionArguments = _structure(
 )
 
 
+FORWARD_OPERATIONS = 11
+"""Vector operations that one state of one token takes: 8 for the exponential, 3 for state and output."""
+BACKWARD_OPERATIONS = 18
+"""The same going back: 10 to work the state out again, 8 for the gradients."""
+
+
 @functools.cache
-def kernels() -> ctypes.CDLL:
+def kernels(variant: str | None = None) -> ctypes.CDLL:
     """The library, built if it has to be.
+
+    Args:
+        variant: One of `build.VARIANTS`; None is the widest this CPU runs.
 
     Raises:
         ScanError: if it cannot be built or loaded.
     """
-    path = build.library()
+    path = build.library(variant)
     try:
         found = ctypes.CDLL(str(path))
     except OSError as error:
@@ -68,37 +77,39 @@ def neighbours(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def unfit(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the kernels cannot be used for such tensors; None if they can."""
-    if device.type != "cpu":
-        return f"for the CPU, not for {device.type}"
-    if dtype not in _NUMBERS:
-        return f"for float32 and bfloat16, not for {str(dtype).removeprefix('torch.')}"
-    try:
-        kernels()
-    except ScanError as error:
-        return str(error)
-    return None
-
-
 class Cpu(Backend):
-    """AVX-512, AVX2 or whatever there is; see kernels.cpp."""
+    """AVX-512, AVX2 or whatever there is; see kernels.cpp.
+
+    Args:
+        variant: One of `build.VARIANTS`; None is the widest this CPU runs.
+    """
 
     name = "cpu"
     compiled = True
 
+    def __init__(self, variant: str | None = None) -> None:
+        self.variant = variant
+
     def unfit(self, device: torch.device, dtype: torch.dtype) -> str | None:
-        return unfit(device, dtype)
+        if device.type != "cpu":
+            return f"for the CPU, not for {device.type}"
+        if dtype not in _NUMBERS:
+            return f"for float32 and bfloat16, not for {str(dtype).removeprefix('torch.')}"
+        try:
+            kernels(self.variant)
+        except ScanError as error:
+            return str(error)
+        return None
 
     def saved_shape(self, scan: Scan) -> tuple[int, ...]:
         rows, length, channels = scan.u.shape
-        return (rows, -(-length // kernels().chunk()), scan.A.shape[1], channels)
+        return (rows, -(-length // kernels(self.variant).chunk()), scan.A.shape[1], channels)
 
     def forward(self, scan: Scan, *, save: bool) -> tuple[Tensor, Tensor]:
         values = _shared(scan)
         y = torch.empty_like(scan.u, memory_format=torch.contiguous_format)
         saved = torch.empty(self.saved_shape(scan)) if save else nothing_saved(scan)
-        _call(kernels().scan_forward, _ScanArguments, values | {"y": y, "saved": saved if save else None})
+        _call(kernels(self.variant).scan_forward, _ScanArguments, values | {"y": y, "saved": saved if save else None})
         return y, saved
 
     def backward(self, scan: Scan, saved: Tensor, dy: Tensor) -> Gradients:
@@ -106,7 +117,7 @@ class Cpu(Backend):
         rows, length, channels = scan.u.shape
         groups, states = scan.groups, scan.A.shape[1]
         # B and C of a group are shared by its channels: a worker owns a stretch of them, and stretches are added up.
-        blocks = -(-(channels // groups) // kernels().lanes())
+        blocks = -(-(channels // groups) // kernels(self.variant).lanes())
         split = max(1, min(blocks, -(-values["threads"] // (rows * groups))))
         dy = neighbours(dy.to(scan.u.dtype))
         du, ddt = (torch.empty(scan.u.shape, dtype=scan.u.dtype) for _ in range(2))
@@ -115,7 +126,7 @@ class Cpu(Backend):
         results = {"du": du, "ddt": ddt, "dA": dA, "dD": dD, "dbias": dbias, "dB": dB, "dC": dC}
         strides = {"dy_row": dy.stride(0), "dy_token": dy.stride(1)}
         _call(
-            kernels().scan_backward,
+            kernels(self.variant).scan_backward,
             _ScanArguments,
             values | results | strides | {"dy": dy, "saved": saved, "split": split},
         )
@@ -210,11 +221,15 @@ def _convolution(
     }
 
 
-def multiply_adds_per_second() -> float:
-    """Fused multiply-adds that one thread reaches: the bound of the arithmetic."""
-    rounds, best = 200_000, float("inf")
+def multiply_adds_per_second(variant: str | None = None) -> float:
+    """Fused multiply-adds that one thread reaches: the bound of the arithmetic.
+
+    Args:
+        variant: One of `build.VARIANTS`; None is the widest this CPU runs.
+    """
+    rounds, best, compiled = 200_000, float("inf"), kernels(variant)
     for _ in range(5):
         start = time.perf_counter()
-        kernels().multiply_adds(rounds)
+        compiled.multiply_adds(rounds)
         best = min(best, time.perf_counter() - start)
-    return rounds * 16 * kernels().lanes() / best
+    return rounds * 16 * compiled.lanes() / best

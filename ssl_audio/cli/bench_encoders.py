@@ -1,0 +1,121 @@
+"""`ssl-audio bench encoders`: time and memory of the encoders at growing length."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse.typing import PositiveInt
+
+from ssl_audio.cli.bench import SIZES, device_named
+from ssl_audio.cli.parser import write_text
+from ssl_audio.cli.progress import bar
+from ssl_audio.errors import RecipeError, SslAudioError
+from ssl_audio.evaluation.encoder_benchmark import CONTENDERS, Cost, Setting, cost_of, crossover
+from ssl_audio.evaluation.pictures import costs_picture
+from ssl_audio.evaluation.report import Table
+
+LENGTHS = [512, 1024, 2048, 4096, 8192, 16384, 32768]
+Costs = dict[str, dict[int, Cost]]
+
+
+def encoders(
+    size: Literal["tiny", "small", "base"] = "tiny",
+    tokens: list[PositiveInt] = LENGTHS,
+    clips: PositiveInt = 1,
+    contenders: list[str] = ["transformer", "bimamba"],  # noqa: B006
+    modes: list[Literal["inference", "training"]] = ["inference", "training"],  # noqa: B006
+    precision: Literal["fp32", "bf16"] = "fp32",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    out: Path | None = None,
+    picture: Path | None = None,
+) -> None:
+    """Time and peak memory of encoders of one width as clips grow longer, each measured in a process of its own.
+
+    Args:
+        size: Width: tiny 192, small 384, base 768; depth as published, 12 blocks of a Transformer and 24 of a Mamba.
+        tokens: Lengths.
+        clips: Clips of the batch.
+        contenders: Among transformer, bimamba and naive (attention scores written out).
+        modes: Among inference and training (a forward and a backward pass).
+        precision: fp32, or bf16 for matrix products.
+        device: auto, cpu or cuda.
+        out: Also write the figures to this JSON file.
+        picture: Also draw them into this PNG file.
+    """
+    unknown = [name for name in contenders if name not in CONTENDERS]
+    if unknown:
+        raise RecipeError(f"--contenders: no encoder {unknown[0]!r}; expected some of {', '.join(CONTENDERS)}")
+    where = device_named(device)
+    width = SIZES[size][0]
+    settings = [(mode, name, length) for mode in modes for length in sorted(tokens) for name in contenders]
+    costs: dict[str, Costs] = {mode: {name: {} for name in contenders} for mode in modes}
+    with bar("measuring") as progress:
+        for done, (mode, name, length) in enumerate(settings, start=1):
+            setting = Setting(
+                contender=name,
+                width=width,
+                tokens=length,
+                clips=clips,
+                training=mode == "training",
+                precision=precision,
+                device=where.type,
+            )
+            costs[mode][name][length] = cost_of(setting)
+            progress(done, len(settings))
+    for title, found in costs.items():
+        caption = f"{title}, width {width}, batch {clips}, {precision}, {where}"
+        print("\n" + _table(caption, found).text())
+        for line in _crossovers(found):
+            print(line)
+    if picture is not None:
+        _save(picture, costs_picture({mode: _series(found) for mode, found in costs.items()}))
+    if out is not None:
+        figures = {
+            mode: {name: {n: dataclasses.asdict(cost) for n, cost in row.items()} for name, row in found.items()}
+            for mode, found in costs.items()
+        }
+        write_text(out, json.dumps(figures, indent=1) + "\n")
+
+
+def _table(caption: str, found: Costs) -> Table:
+    head = ["tokens"]
+    for name in found:
+        head += [f"{name} ms", "MiB"]
+    rows: list[list[str | float]] = []
+    for length in next(iter(found.values())):
+        row: list[str | float] = [str(length)]
+        for costs in found.values():
+            cost = costs[length]
+            row += [cost.failure, ""] if cost.failure else [f"{cost.seconds * 1e3:.0f}", f"{cost.mebibytes:.0f}"]
+        rows.append(row)
+    return Table(caption, head, rows)
+
+
+def _crossovers(found: Costs) -> list[str]:
+    """Where the Mamba becomes cheaper than each of the others."""
+    lines = []
+    for name in found:
+        if name == "bimamba" or "bimamba" not in found:
+            continue
+        for kind, unit in (("seconds", "faster"), ("mebibytes", "smaller")):
+            lengths = [n for n in found[name] if not found[name][n].failure and not found["bimamba"][n].failure]
+            pair = [[max(getattr(found[who][n], kind), 1e-9) for n in lengths] for who in (name, "bimamba")]
+            at = crossover(lengths, *pair)
+            where = "at no length measured" if at is None else f"from about {at:.0f} tokens on"
+            lines.append(f"bimamba is {unit} than {name} {where}")
+    return lines
+
+
+def _series(found: Costs) -> dict[str, dict[int, tuple[float, float]]]:
+    return {
+        name: {length: (cost.seconds, cost.mebibytes) for length, cost in costs.items() if not cost.failure}
+        for name, costs in found.items()
+    }
+
+
+def _save(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise SslAudioError(f"cannot write {path} ({error.strerror}); choose another place with --picture") from error

@@ -1,0 +1,80 @@
+"""`ssl-audio bench scan`: the selective scan's backends beside a loop."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse.typing import PositiveInt
+
+from ssl_audio.cli.bench import device_named
+from ssl_audio.cli.parser import write_text
+from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.report import Table
+from ssl_audio.evaluation.scan_benchmark import build_seconds, share_of_bound, time_scans
+
+
+def scan(
+    shapes: list[str] | None = None,
+    channels: PositiveInt = 384,
+    states: PositiveInt = 16,
+    rounds: PositiveInt = 7,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    out: Path | None = None,
+) -> None:
+    """Every way of computing the selective scan beside a fair loop in torch, in turn in one run.
+
+    Args:
+        shapes: Rows and tokens, such as [8x512,1x4096].
+        channels: Channels of a token.
+        states: States of each.
+        rounds: How often each is timed.
+        device: auto, cpu or cuda.
+        out: Also write the figures to this JSON file.
+    """
+    where = device_named(device)
+    figures: dict[str, Any] = {}
+    for shape in shapes or ["8x512", "1x4096"]:
+        rows, length = _parsed(shape)
+        timed = time_scans(rows, length, channels=channels, states=states, device=where, rounds=rounds)
+        loop, lines = timed["loop"], []
+        for name, times in timed.items():
+            figure: dict[str, Any] = {
+                kind: {
+                    "milliseconds": t.seconds * 1e3,
+                    "spread": t.spread,
+                    "times_loop": loop[kind].seconds / t.seconds,
+                }
+                for kind, t in times.items()
+            }
+            shares = share_of_bound(name, times, rows=rows, length=length, channels=channels, states=states)
+            for kind, share in shares.items():
+                figure[kind]["share_of_arithmetic_bound"] = share
+            figures.setdefault(shape, {})[name] = figure
+            cells = [
+                cell
+                for kind in ("forward", "both")
+                for cell in (
+                    f"{figure[kind]['milliseconds']:.1f} ± {figure[kind]['milliseconds'] * figure[kind]['spread']:.1f}",
+                    f"{figure[kind]['times_loop']:.1f}",
+                )
+            ]
+            bound = figure["both"].get("share_of_arithmetic_bound")
+            lines.append([name, *cells, "" if bound is None else f"{bound:.0%}"])
+        head = ["scan", "forward ms", "times loop", "and backward ms", "times loop", "of arithmetic bound"]
+        threads = f"{torch.get_num_threads()} threads, " if where.type == "cpu" else ""
+        sizes = f"{shape} tokens, {channels} channels, {states} states"
+        caption = f"{sizes}, fp32 unless named, {where}, {threads}{rounds} rounds"
+        print(Table(caption, head, lines).text() + "\n")
+    seconds = build_seconds()
+    if seconds is not None:
+        print(f"compiling the CPU kernels from nothing took {seconds:.1f} s")
+    if out is not None:
+        write_text(out, json.dumps(figures | {"build_seconds": seconds}, indent=1) + "\n")
+
+
+def _parsed(shape: str) -> tuple[int, int]:
+    parts = shape.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise RecipeError(f"--shapes: {shape!r} is no shape; expected rows x tokens, such as 8x512")
+    return int(parts[0]), int(parts[1])

@@ -1,0 +1,110 @@
+"""`ssl-audio doctor`: what this machine has, what is missing, and how to get it."""
+
+import importlib.util
+import platform
+from importlib import metadata
+
+import torch
+
+from ssl_audio import __version__
+from ssl_audio.cli.parser import call
+from ssl_audio.errors import ScanError
+from ssl_audio.scan import build, choice
+from ssl_audio.scan.choice import BACKENDS, PREFERENCE, TOLERANCE, VARIABLE
+from ssl_audio.scan.cuda import INSTALL
+from ssl_audio.training.precision import default_precision
+
+PACKAGES = {
+    "torch": "",
+    "torchaudio": "",
+    "lightning": "",
+    "webdataset": "",
+    "soundfile": "",
+    "triton": "scans on GPUs without a CUDA toolchain; comes with torch on Linux",
+    "mamba-ssm": f"the fastest scan on CUDA GPUs: {INSTALL}",
+    "causal-conv1d": "comes with mamba-ssm",
+    "espeakng-loader": "speaks the demo corpus: pip install 'ssl_audio[demo]'",
+    "wandb": "",
+}
+"""Packages worth knowing of, and what for when they are missing."""
+
+
+def run(words: list[str]) -> None:
+    """Parse and call `doctor`."""
+    call(doctor, words, prog="ssl-audio doctor")
+
+
+def doctor() -> None:
+    """Say what this machine has: devices, versions, and which scan backends work, each tested on the spot."""
+    print(f"ssl_audio {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}\n")
+    for line in _devices():
+        print(line)
+    print("\npackages")
+    for name, version, advice in _packages():
+        print(f"  {name:<16} {version:<11} {advice}".rstrip())
+    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    rows = [row for kind in kinds for row in _backends(kind)]
+    print("\nselective scan, tested against float64")
+    for kind, name, state in rows:
+        print(f"  {kind:<5} {name:<7} {state}")
+    print()
+    for kind in kinds:
+        try:
+            print(f"scans on {kind} use: {choice.choose('auto', kind, torch.float32)}")
+        except ScanError as error:
+            print(f"scans on {kind}: {error}")
+    print(f"{VARIABLE} chooses another; compiled kernels are kept in {build.cache_folder()}")
+
+
+def _devices() -> list[str]:
+    lines = [
+        f"cpu     {_processor()}, {torch.get_num_threads()} threads, kernels for {build.variant()}, "
+        f"trains in {default_precision('cpu')}"
+    ]
+    for number in range(torch.cuda.device_count()):
+        found = torch.cuda.get_device_properties(number)
+        lines.append(
+            f"cuda:{number}  {found.name}, {found.total_memory / 2**30:.0f} GiB, trains in {default_precision('cuda')}"
+        )
+    if not torch.cuda.is_available():
+        lines.append("cuda    none found; everything here runs without one, more slowly")
+    lines.append(f"C++     {build.compiler() or 'no compiler found: install one for fast scans, such as g++'}")
+    return lines
+
+
+def _processor() -> str:
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return str(capabilities.get("cpu_name") or platform.processor() or platform.machine())
+
+
+def _packages() -> list[tuple[str, str, str]]:
+    rows: list[tuple[str, str, str]] = []
+    for name, advice in PACKAGES.items():
+        try:
+            rows.append((name, metadata.version(name), ""))
+        except metadata.PackageNotFoundError:
+            rows.append((name, "missing", advice))
+    if importlib.util.find_spec("mamba_ssm") and not importlib.util.find_spec("selective_scan_cuda"):
+        rows.append(("mamba-ssm", "incomplete", f"it was built without its CUDA scan: {INSTALL}"))
+    return rows
+
+
+def _backends(device_type: str) -> list[tuple[str, str, str]]:
+    device = torch.device(device_type)
+    rows: list[tuple[str, str, str]] = []
+    for name, backend in BACKENDS.items():
+        if name == "reference":
+            continue
+        reason = choice.refusal(name, device_type, torch.float32)
+        if reason is not None:
+            state = reason
+        else:
+            errors = {kind: choice.self_test(backend, device, kind) for kind in TOLERANCE}
+            state = "works: off by at most " + ", ".join(
+                f"{error:.0e} in {str(kind).removeprefix('torch.')}" for kind, error in errors.items()
+            )
+        if name in PREFERENCE.get(device_type, ()) or not reason:
+            rows.append((device_type, name, state))
+        elif device_type == "cpu":
+            rows.append((device_type, name, f"not used: {state}"))
+    return rows
