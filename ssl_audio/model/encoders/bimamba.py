@@ -1,6 +1,7 @@
 """The bidirectional Mamba encoder of SSAMBA."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -194,20 +195,29 @@ class BiMamba(Encoder):
         self.norm = nn.LayerNorm(width, eps=1e-5)
 
     def forward(self, tokens: Tokens) -> Tokens:
-        borders = None if tokens.whole else borders_of(tokens)
-        for first, second in self._pairs():
-            added = first(tokens, borders)
-            if second is None:
-                tokens = tokens.with_states(tokens.states + added)
-            else:
-                tokens = tokens.with_states(2.0 * tokens.states + added + second(tokens, borders))
-        states = self.norm(tokens.states)
-        return tokens.with_states(self.norm(states) if self.second_final_norm else states)
+        last = tokens
+        for last in self._stream(tokens):  # noqa: B007
+            pass
+        states = self.norm(last.states)
+        return last.with_states(self.norm(states) if self.second_final_norm else states)
 
-    def _pairs(self) -> list[tuple[nn.Module, nn.Module | None]]:
+    def layers(self, tokens: Tokens) -> list[Tokens]:
+        return list(self._stream(tokens))
+
+    def _stream(self, tokens: Tokens) -> Iterator[Tokens]:
+        """The residual stream behind each block."""
+        borders = None if tokens.whole else borders_of(tokens)
         if not self.paired_flips:
-            return [(block, None) for block in self.blocks]
-        return list(zip(self.blocks[0::2], self.blocks[1::2], strict=True))
+            for block in self.blocks:
+                tokens = tokens.with_states(tokens.states + block(tokens, borders))
+                yield tokens
+            return
+        for first, second in zip(self.blocks[0::2], self.blocks[1::2], strict=True):
+            before = tokens
+            tokens = tokens.with_states(2.0 * before.states + first(before, borders))
+            yield tokens
+            tokens = tokens.with_states(tokens.states + second(before, borders))
+            yield tokens
 
     def branches(self) -> dict[str, list[Branch]]:
         return {"mixer": [block.mixer for block in self.blocks]}  # type: ignore[misc]
