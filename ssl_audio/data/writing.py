@@ -19,9 +19,11 @@ from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.files import encode
 from ssl_audio.audio.statistics import Moments
 from ssl_audio.data.clip import Clip
+from ssl_audio.data.columns import columns_of, save_columns
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE, Corpus, Recording
-from ssl_audio.data.index import INDEX_NAME, index_tars, save_index
+from ssl_audio.data.index import INDEX_NAME
 from ssl_audio.data.manifest import FILE_NAME, Manifest, Shard
+from ssl_audio.data.tars import clips_of
 from ssl_audio.errors import AudioError, ShardError
 
 Progress = Callable[[int, int], None]
@@ -131,8 +133,8 @@ def _write(
         raise ShardError(f"none of the {len(recordings)} recordings of {name} can be used")
     _write_rejected(folder, rejected)
     tars = sorted(folder.glob("*.tar"))
-    index = index_tars(tars)
-    save_index(index, folder / INDEX_NAME)
+    index = columns_of((tar.name, tar.stat().st_size, clips_of(tar)) for tar in tars)
+    save_columns(index, folder / INDEX_NAME)
     manifest = Manifest(
         corpus=name,
         licence=corpus.licence,

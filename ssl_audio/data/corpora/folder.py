@@ -9,7 +9,7 @@ from jaxtyping import Float
 from ssl_audio.audio.files import decode
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.corpora.corpus import Corpus, Recording
-from ssl_audio.data.index import AUDIO_ENDINGS
+from ssl_audio.data.tars import AUDIO_ENDINGS
 from ssl_audio.errors import ShardError
 
 
