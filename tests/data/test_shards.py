@@ -16,7 +16,8 @@ from ssl_audio.data.clip import Clip, Event
 from ssl_audio.data.corpora import Folder, Table
 from ssl_audio.data.index import INDEX_NAME, open_shards
 from ssl_audio.data.manifest import Manifest
-from ssl_audio.data.writing import verify_shards, write_shards
+from ssl_audio.data.verifying import verify_shards
+from ssl_audio.data.writing import write_shards
 from ssl_audio.errors import ShardError
 
 RATE = 16000
