@@ -23,7 +23,7 @@ from ssl_audio.data.writing import merge_shards, write_part
 from ssl_audio.errors import RecipeError
 
 CORPORA: dict[str, type[Corpus]] = {
-    name.lower(): kind
+    kind.name or name.lower(): kind
     for name, kind in vars(corpora).items()
     if isinstance(kind, type) and issubclass(kind, Corpus) and kind is not Corpus
 }
