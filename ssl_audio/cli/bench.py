@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
+from ssl_audio.cli.bench_data import data
 from ssl_audio.cli.main import suggest
 from ssl_audio.cli.parser import call, write_text
 from ssl_audio.errors import RecipeError
@@ -19,11 +20,11 @@ SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
 
 def run(words: list[str]) -> None:
     """Parse and run a benchmark."""
-    benches = {"step": step}
+    benches = {"step": step, "data": data}
     if not words or words[0] in ("-h", "--help"):
         print(
-            "usage: ssl-audio bench step [options]\n\n  step  a pretraining step beside the ancestor's "
-            "way of computing it"
+            "usage: ssl-audio bench step|data [options]\n\n  step  a pretraining step beside the ancestor's "
+            "way of computing it\n  data  reading and writing shards beside what else one could do"
         )
         return
     name, *rest = words

@@ -19,7 +19,7 @@ from ssl_audio.data.index import open_shards
 from ssl_audio.data.manifest import FILE_NAME, Manifest
 from ssl_audio.data.preparing import Form
 from ssl_audio.data.verifying import verify_shards
-from ssl_audio.data.writing import merge_shards, write_part
+from ssl_audio.data.writing import MEASURED, merge_shards, write_part
 from ssl_audio.errors import RecipeError
 
 CORPORA: dict[str, type[Corpus]] = {
@@ -73,6 +73,12 @@ def _write(words: list[str]) -> None:
         help="Share of unusable recordings that is put up with.",
     )
     parser.add_argument(
+        "--measured",
+        type=PositiveInt,
+        default=MEASURED,
+        help="Measure the log-mel of about so many recordings, taken evenly.",
+    )
+    parser.add_argument(
         "--part",
         type=str,
         default="1/1",
@@ -82,7 +88,7 @@ def _write(words: list[str]) -> None:
     parser.add_class_arguments(CORPORA[name], None, as_positional=False)
     chosen = vars(parser.parse_args(rest))
     form = Form(**{field.name: chosen.pop(field.name) for field in dataclasses.fields(Form)})
-    options = {key: chosen.pop(key) for key in ("out", "shard_clips", "processes", "max_rejected")}
+    options = {key: chosen.pop(key) for key in ("out", "shard_clips", "processes", "max_rejected", "measured")}
     part, parts = _part(chosen.pop("part"))
     out = options.pop("out")
     chosen.pop("config", None)

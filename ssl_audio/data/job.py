@@ -37,6 +37,7 @@ class Plan:
         listing: Digest of which they are.
         shard_clips: Recordings a tar file.
         form: Form in which they are stored.
+        measured: Of about so many recordings the log-mel is measured.
     """
 
     corpus: str
@@ -45,11 +46,17 @@ class Plan:
     listing: str
     shard_clips: int
     form: dict[str, Any]
+    measured: int
 
     @property
     def shards(self) -> int:
         """How many there will be."""
         return -(-self.recordings // self.shard_clips)
+
+    @property
+    def every(self) -> int:
+        """Each how-manieth recording is measured."""
+        return max(1, self.recordings // self.measured)
 
     def slice(self, number: int) -> slice:
         """The recordings of a shard."""

@@ -56,8 +56,15 @@ class Rejected(NamedTuple):
     reason: str
 
 
-def prepare(corpus: Corpus, form: Form, recording: Recording) -> list[Written | Rejected]:
-    """The clips of a recording: one, several when it is cut, or one rejection."""
+def prepare(corpus: Corpus, form: Form, recording: Recording, *, measure: bool = True) -> list[Written | Rejected]:
+    """The clips of a recording: one, several when it is cut, or one rejection.
+
+    Args:
+        corpus: Where it is from.
+        form: In what form it is stored.
+        recording: Which it is.
+        measure: Take the moments of its log-mel, which takes longer than encoding it.
+    """
     clip, source = recording.clip, recording.clip.source or recording.clip.key
     try:
         waveform = corpus.waveform(recording)
@@ -72,16 +79,16 @@ def prepare(corpus: Corpus, form: Form, recording: Recording) -> list[Written | 
         return [Rejected(clip.key, source, f"{source}: is silent, every sample is 0 in 16 bits")]
     pieces = 1 if form.split_seconds is None else math.ceil(seconds / form.split_seconds)
     if pieces == 1:
-        return [_store(clip, waveform, form)]
+        return [_store(clip, waveform, form, measure)]
     bounds = [round(len(waveform) * number / pieces) for number in range(pieces + 1)]
     return [
-        _piece(clip, source, waveform[first:end], form, number=number, start=first / SAMPLE_RATE)
+        _piece(clip, source, waveform[first:end], form, measure, number=number, start=first / SAMPLE_RATE)
         for number, (first, end) in enumerate(itertools.pairwise(bounds), start=1)
     ]
 
 
 def _piece(
-    clip: Clip, source: str, waveform: Float[np.ndarray, " _"], form: Form, *, number: int, start: float
+    clip: Clip, source: str, waveform: Float[np.ndarray, " _"], form: Form, measure: bool, *, number: int, start: float
 ) -> Written | Rejected:
     key = f"{clip.key}@{number:04d}"
     if np.abs(waveform).max() < _SILENCE:
@@ -92,12 +99,13 @@ def _piece(
         for event in clip.events
         if event.onset < end and event.offset > start
     ]
-    return _store(dataclasses.replace(clip, key=key, events=events), waveform, form)
+    return _store(dataclasses.replace(clip, key=key, events=events), waveform, form, measure)
 
 
-def _store(clip: Clip, waveform: Float[np.ndarray, " _"], form: Form) -> Written:
+def _store(clip: Clip, waveform: Float[np.ndarray, " _"], form: Form, measure: bool) -> Written:
     moments = Moments()
-    moments.update(_fbank().log_mel(torch.from_numpy(np.ascontiguousarray(waveform))[None]))
+    if measure:
+        moments.update(_fbank().log_mel(torch.from_numpy(np.ascontiguousarray(waveform))[None]))
     clip = dataclasses.replace(clip, duration=round(len(waveform) / SAMPLE_RATE, 6), sample_rate=SAMPLE_RATE)
     return Written(clip, encode(waveform, sample_rate=SAMPLE_RATE, format=ENDINGS[form.encoding]), moments)
 

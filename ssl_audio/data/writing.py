@@ -27,7 +27,11 @@ from ssl_audio.data.tars import clips_of
 from ssl_audio.errors import ShardError
 
 Progress = Callable[[int, int], None]
+Wanted = tuple[Recording, bool]
+"""A recording, and whether its log-mel is measured."""
+
 REJECTED_NAME = "rejected.csv"
+MEASURED = 20_000
 _CHUNK = 16
 
 
@@ -40,6 +44,7 @@ def write_shards(
     form: Form | None = None,
     processes: int = 1,
     max_rejected: float = 0.01,
+    measured: int = MEASURED,
     progress: Progress = lambda done, total: None,
 ) -> Manifest:
     """Write every recording of a corpus with its description, in tars of `shard_clips`.
@@ -55,6 +60,7 @@ def write_shards(
         form: In what form they are stored; 16-bit FLAC by default.
         processes: How many decode and encode at a time.
         max_rejected: The share of unusable recordings above which writing stops.
+        measured: Of about so many recordings, taken evenly, mean and deviation of the log-mel are measured.
         progress: Called with the recordings done and their number.
 
     Raises:
@@ -68,6 +74,7 @@ def write_shards(
         form=form,
         processes=processes,
         max_rejected=max_rejected,
+        measured=measured,
         progress=progress,
     )
     return merge_shards(out)
@@ -84,6 +91,7 @@ def write_part(
     form: Form | None = None,
     processes: int = 1,
     max_rejected: float = 0.01,
+    measured: int = MEASURED,
     progress: Progress = lambda done, total: None,
 ) -> None:
     """Write every `parts`-th shard, beginning with the `part`-th; `merge_shards` makes a whole of all parts.
@@ -106,6 +114,7 @@ def write_part(
         listing=digest(recordings),
         shard_clips=shard_clips,
         form=dataclasses.asdict(form),
+        measured=measured,
     )
     try:
         job.begin(plan)
@@ -143,7 +152,8 @@ def _write(
             left.append(number)
         else:
             so_far.merge(entry)
-    wanted = [recording for number in left for recording in recordings[plan.slice(number)]]
+    every = range(plan.recordings)
+    wanted = [(recordings[i], i % plan.every == 0) for number in left for i in every[plan.slice(number)]]
     outcomes = _prepare_all(corpus, form, wanted, processes)
     for number in left:
         entry = Entry()
@@ -215,14 +225,14 @@ class _Tar:
 
 
 def _prepare_all(
-    corpus: Corpus, form: Form, recordings: list[Recording], processes: int
+    corpus: Corpus, form: Form, recordings: list[Wanted], processes: int
 ) -> Iterator[list[Written | Rejected]]:
     """What comes of each recording, in order; only so much is held as keeps the processes busy."""
     chunks = [recordings[start : start + _CHUNK] for start in range(0, len(recordings), _CHUNK)]
     processes = min(processes, len(chunks))
     if processes <= 1:
-        for recording in recordings:
-            yield prepare(corpus, form, recording)
+        for recording, measure in recordings:
+            yield prepare(corpus, form, recording, measure=measure)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_worker)
@@ -250,8 +260,8 @@ def _worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _prepare_chunk(corpus: Corpus, form: Form, chunk: list[Recording]) -> list[list[Written | Rejected]]:
-    return [prepare(corpus, form, recording) for recording in chunk]
+def _prepare_chunk(corpus: Corpus, form: Form, chunk: list[Wanted]) -> list[list[Written | Rejected]]:
+    return [prepare(corpus, form, recording, measure=measure) for recording, measure in chunk]
 
 
 def merge_shards(out: Path) -> Manifest:

@@ -1,5 +1,7 @@
 """Every corpus in its own layout: what it lists, where its samples come from, and what a wrong layout says."""
 
+# ruff: noqa: E501
+
 import numpy as np
 import pytest
 import soundfile
@@ -125,9 +127,7 @@ def desed(root):
     text(
         root,
         "dataset/metadata/validation/validation.tsv",
-        "filename\tonset\toffset\tevent_label\nv.wav\t0.0\t0.1\tCat\nempty.wav\t\t\t\n".replace(
-            "empty.wav\t\t\t\n", ""
-        ),
+        "filename\tonset\toffset\tevent_label\nv.wav\t0.0\t0.1\tCat\n",
     )
     audio(
         root,
