@@ -153,7 +153,7 @@ def start_and_resume(clips: int, *, shards: int = 2000) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "index.npz"
         save_columns(synthetic(clips, shards), path)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
+        with multiprocessing.get_context("fork").Pool(1) as pool:
             return pool.apply(_start, (path,))
 
 
