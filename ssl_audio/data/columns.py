@@ -49,7 +49,6 @@ class Columns:
     Args:
         tars: Names of the tar files.
         tar_bytes: Their sizes, by which a stale index is told.
-        ending: Ending of the audio members; empty when there are several.
         splits: Names of the splits.
         labels: Kinds and names of labels.
         shard: Which tar each clip is in.
