@@ -16,6 +16,7 @@ from ssl_audio.data.index import open_shards
 from ssl_audio.data.loading import BatchLoader, ClipReader
 from ssl_audio.data.order import Bucketed, Once, Order
 from ssl_audio.data.streams import Shuffled
+from ssl_audio.errors import ShardError
 
 WORLD = 2
 BAD = {"s0-c1", "s2-c3"}
@@ -88,3 +89,16 @@ def test_labels_of_others_are_read_too(ragged):
     assert index.describe(2).labels == {"cls": ["0"], "txt": ["clip 2"]}
     assert np.bincount(index.labels("cls").codes).tolist() == [7, 4]
     assert sorted(index.key[clip] for clip in np.flatnonzero(index.seconds == 0)) == sorted(BAD)
+
+
+def test_shards_behind_a_url_are_fetched_once_and_kept(ragged, tmp_path_factory, monkeypatch):
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("SSL_AUDIO_CACHE", str(cache))
+    url = f"pipe:cat {ragged}/theirs-{{0..2}}.tar"
+    index = open_shards([url])
+    assert (len(index), len(index.paths)) == (11, 3)
+    assert {path.parent for path in index.paths} == {cache}
+    (ragged / "theirs-1.tar").unlink()
+    assert list(open_shards([url]).key) == list(index.key)
+    with pytest.raises(ShardError, match=r"theirs-9.tar: cannot be fetched"):
+        open_shards([f"pipe:cat {ragged}/theirs-9.tar"])
