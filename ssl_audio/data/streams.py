@@ -59,10 +59,6 @@ class Shuffled(Stream):
     def __len__(self) -> int:
         return self.clips
 
-    def __reduce__(self) -> tuple[object, ...]:
-        shard = np.repeat(np.arange(len(self.sizes)), self.sizes)
-        return functools.partial(Shuffled, seed=self.seed, window_clips=self.window_clips), (shard,)
-
     def draw(self, start: int, count: int) -> Drawn:
         clips, turns = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
         done = 0
