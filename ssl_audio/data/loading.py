@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -209,6 +211,18 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
+def _without_handler(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Begin to read. Torch's handler of dead workers raises wherever the main process happens to be, in the middle of
+    a training step for one; without it a death is found where the next batch is waited for, within five seconds.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    signal.signal(signal.SIGCHLD, before)
+    return batches
+
+
 class BatchLoader:
     """The batches of a plan, from some step on; raises what a worker could not.
 
@@ -261,7 +275,7 @@ class BatchLoader:
         return self.order.steps - self.start
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self.loader)
+        batches = _without_handler(self.loader)
         while True:
             try:
                 loaded = next(batches)
