@@ -20,6 +20,7 @@ from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.loading import whole_clips
 from ssl_audio.data.modules import AudioShards
+from ssl_audio.errors import AudioError, SslAudioError
 from ssl_audio.evaluation.embedding import (
     Embedder,
     embed_clips,
@@ -178,11 +179,17 @@ def draw_reconstruction(module: Pretraining, index: ShardIndex, seconds: float, 
     import numpy as np
 
     long_enough = np.flatnonzero(index.seconds >= min(seconds, float(index.seconds.max())) * 0.999)
-    chosen = index.select(long_enough[np.linspace(0, len(long_enough) - 1, clips).astype(int)])
     drawn = []
-    for batch in whole_clips(chosen, batch_clips=1, max_seconds=seconds):
+    for clip in long_enough[np.linspace(0, len(long_enough) - 1, clips).astype(int)]:
+        try:
+            batch = next(whole_clips(index.select(np.array([clip])), batch_clips=1, max_seconds=seconds))
+        except AudioError:
+            # It was counted in training; the picture has a row less.
+            continue
         waveform = batch.waveforms[:, : round(seconds * SAMPLE_RATE)]
         spectrogram = module.backbone.spectrogram(waveform)
         seeds = torch.tensor([randomness.derive("picture", *batch.keys)])
         drawn.append((batch.keys[0][-24:], reconstruct(module.backbone, module.objective, spectrogram, seeds)[0]))
+    if not drawn:
+        raise SslAudioError("none of the clips chosen for the picture can be decoded; mend the shards")
     return reconstruction_picture(drawn, hop_seconds=module.backbone.frontend.hop_seconds)

@@ -70,8 +70,17 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         SslAudioError: if it cannot be written.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that the user asked for.
+
+    Raises:
+        SslAudioError: if it cannot be written.
+    """
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content)
     except OSError as error:
         raise SslAudioError(f"cannot write {path} ({error.strerror}); choose another place with --out") from error
 

@@ -120,12 +120,6 @@ def train(cli: PretrainCLI) -> None:
             "trainer.max_steps is not set; the stream of clips is endless, so say where training stops, "
             "such as --trainer.max_steps 1000 or --trainer.max_time 00:01:00:00"
         )
-    if data.validation_split is not None and not isinstance(trainer.limit_val_batches, int):
-        raise RecipeError(
-            f"trainer.limit_val_batches is {trainer.limit_val_batches}; the validation stream is endless "
-            "too, so say how many "
-            "batches a validation has, such as --trainer.limit_val_batches 50"
-        )
     _check_objective(module, data)
     _check_resume(this, cli.recipe)
     check_probing(cli.config_init.probe)
@@ -151,8 +145,11 @@ def train(cli: PretrainCLI) -> None:
         ) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
+    replaced = data.replaced()
     if not trainer.is_global_zero:
         return
+    if replaced:
+        print(f"{len(replaced)} clips could not be decoded and were replaced; the summary lists them", file=sys.stderr)
     summary = {
         "verb": "pretrain",
         "name": cli.recipe["name"],
@@ -161,6 +158,7 @@ def train(cli: PretrainCLI) -> None:
         "clips_per_second": round(cli.progress.clips_per_second, 2),
         "precision": str(trainer.precision),
         "final": {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()},
+        "replaced": dict(sorted(replaced.items())),
         "log_mel": {"mean": float(module.backbone.frontend.mean), "std": float(module.backbone.frontend.std)},
         **circumstances(data.shards, trainer.strategy.root_device),
     }

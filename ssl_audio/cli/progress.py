@@ -34,29 +34,45 @@ def bar(title: str) -> Iterator[Any]:
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        task = progress.add_task(title, total=None, rate="")
+        rate = _Rate()
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, rate=f"{rate(done):.0f}/s")
+
+        yield show
+
+
+class _Rate:
+    """How many a second, not counting what was done already at the first call."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def __call__(self, done: int) -> float:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, done
+        begun, before = self._first
+        return (done - before) / max(now - begun, 1e-3)
 
 
 def _lines(title: str) -> Any:
-    last = time.monotonic()
-    started = last
+    last, rate = time.monotonic(), _Rate()
 
     def show(done: int, total: int) -> None:
         nonlocal last
-        now = time.monotonic()
+        now, speed = time.monotonic(), rate(done)
         if now - last >= _LINE_SECONDS or done == total:
             last = now
-            print(
-                f"{title}: {done}/{total} ({done / max(now - started, 1e-9):.0f}/s)",
-                file=sys.stderr,
-                flush=True,
-            )
+            left = f", {timedelta(seconds=round((total - done) / speed))} left" if speed and done < total else ""
+            print(f"{title}: {done}/{total} ({speed:.0f}/s{left})", file=sys.stderr, flush=True)
 
     return show
 

@@ -1,45 +1,54 @@
-"""`ssl-audio shards write|verify|show`."""
+"""`ssl-audio shards write|merge|verify|show`."""
 
+import dataclasses
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from ssl_audio.cli.main import suggest
-from ssl_audio.cli.parser import VerbParser, call
+from ssl_audio.cli.parser import VerbParser, call, write_bytes
 from ssl_audio.cli.progress import bar
 from ssl_audio.data import corpora
 from ssl_audio.data.corpora import Corpus
-from ssl_audio.data.manifest import Manifest
-from ssl_audio.data.writing import verify_shards, write_shards
+from ssl_audio.data.index import open_shards
+from ssl_audio.data.manifest import FILE_NAME, Manifest
+from ssl_audio.data.preparing import Form
+from ssl_audio.data.verifying import verify_shards
+from ssl_audio.data.writing import MEASURED, merge_shards, write_part
 from ssl_audio.errors import RecipeError
 
 CORPORA: dict[str, type[Corpus]] = {
-    name.lower(): kind
+    kind.name or name.lower(): kind
     for name, kind in vars(corpora).items()
     if isinstance(kind, type) and issubclass(kind, Corpus) and kind is not Corpus
 }
 HELP = """\
-usage: ssl-audio shards write --corpus {corpora} --out DIR [--root DIR] [options]
-       ssl-audio shards verify DIR
-       ssl-audio shards show DIR
+usage: ssl-audio shards write --corpus NAME --out DIR [--root DIR] [--part i/n] [options]
+       ssl-audio shards merge DIR
+       ssl-audio shards verify DIR [--decoding true]
+       ssl-audio shards show DIR [--out FILE.png]
 
-Write a corpus as WebDataset shards, check shards against their manifest, or say what is in them.
+Write a corpus as WebDataset shards, make a whole of parts, check shards against their manifest, or say what is in them.
+Corpora: {corpora}.
 `ssl-audio shards write --corpus NAME --help` lists a corpus' options.
 """
 
 
 def run(words: list[str]) -> None:
-    """Write, verify or show shards."""
-    actions = {"write": _write, "verify": _verify, "show": _show}
+    """Write, merge, verify or show shards."""
+    actions = {"write": _write, "merge": _merge, "verify": _verify, "show": _show}
     if not words or words[0] in ("-h", "--help"):
-        print(HELP.format(corpora="|".join(CORPORA)), end="")
+        print(HELP.format(corpora=", ".join(sorted(CORPORA))), end="")
         return
     action, *rest = words
     if action not in actions:
         raise RecipeError(
-            f"shards: no action {action!r}{suggest(action, list(actions))}; expected write, verify or show"
+            f"shards: no action {action!r}{suggest(action, list(actions))}; expected {', '.join(actions)}"
         )
     actions[action](rest)
 
@@ -63,13 +72,41 @@ def _write(words: list[str]) -> None:
         default=0.01,
         help="Share of unusable recordings that is put up with.",
     )
+    parser.add_argument(
+        "--measured",
+        type=PositiveInt,
+        default=MEASURED,
+        help="Measure the log-mel of about so many recordings, taken evenly.",
+    )
+    parser.add_argument(
+        "--part",
+        type=str,
+        default="1/1",
+        help="i/n: write every n-th shard from the i-th on, so that n machines share the work; then `shards merge`.",
+    )
+    parser.add_class_arguments(Form, None, as_positional=False)
     parser.add_class_arguments(CORPORA[name], None, as_positional=False)
     chosen = vars(parser.parse_args(rest))
-    options = {key: chosen.pop(key) for key in ("out", "shard_clips", "processes", "max_rejected")}
+    form = Form(**{field.name: chosen.pop(field.name) for field in dataclasses.fields(Form)})
+    options = {key: chosen.pop(key) for key in ("out", "shard_clips", "processes", "max_rejected", "measured")}
+    part, parts = _part(chosen.pop("part"))
+    out = options.pop("out")
     chosen.pop("config", None)
-    with bar(f"writing {options['out']}") as progress:
-        manifest = write_shards(CORPORA[name](**chosen), name=name, progress=progress, **options)
-    print(describe(options["out"], manifest))
+    corpus = CORPORA[name](**chosen)
+    with bar(f"writing {out}") as progress:
+        write_part(corpus, out, name=name, form=form, part=part, parts=parts, progress=progress, **options)
+    if parts == 1:
+        print(describe(out, merge_shards(out)))
+    else:
+        print(f"part {part} of {parts} of {out} is written; when all are: ssl-audio shards merge {out}")
+
+
+def _part(word: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)/(\d+)", word)
+    part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise RecipeError(f"--part {word}: expected i/n with i from 1 to n, such as 3/8")
+    return part, parts
 
 
 def _corpus_name(words: list[str]) -> tuple[str, list[str]]:
@@ -85,30 +122,73 @@ def _corpus_name(words: list[str]) -> tuple[str, list[str]]:
     return name, words[:at] + words[at + 2 :]
 
 
+def _merge(words: list[str]) -> None:
+    def merge(shards: Path) -> None:
+        """Make a whole of shards that were written in parts.
+
+        Args:
+            shards: Folder that the parts were to be written to.
+        """
+        print(describe(shards, merge_shards(shards)))
+
+    call(merge, words, prog="ssl-audio shards merge")
+
+
 def _verify(words: list[str]) -> None:
-    def verify(shards: Path) -> None:
-        """Check every shard of a folder against its manifest.
+    def verify(shards: Path, decoding: bool = False) -> None:
+        """Check every shard of a folder against its manifest, and the index against the shards.
 
         Args:
             shards: Folder of shards.
+            decoding: Decode every clip as well.
         """
         with bar(f"verifying {shards}") as progress:
-            manifest = verify_shards(shards, progress=progress)
+            manifest = verify_shards(shards, decoding=decoding, progress=progress)
         print(f"{shards}: {len(manifest.shards)} shards, {manifest.clips} clips, all whole and unchanged")
 
     call(verify, words, prog="ssl-audio shards verify")
 
 
 def _show(words: list[str]) -> None:
-    def show(shards: Path) -> None:
+    def show(shards: Path, out: Path | None = None, clips: PositiveInt = 6) -> None:
         """Say what is in a folder of shards.
 
         Args:
             shards: Folder of shards.
+            out: Also draw a few spectrograms into this PNG.
+            clips: How many, taken from all over the shards.
         """
-        print(describe(shards, Manifest.load(shards)))
+        index = open_shards([shards])
+        if (shards / FILE_NAME).exists():
+            print(describe(shards, Manifest.load(shards)))
+        else:
+            print(f"shards      {shards}, without a manifest (not written by ssl-audio)")
+            print(f"clips       {len(index)} in {len(index.paths)} tar files")
+        print(_durations(index.seconds))
+        if out is not None:
+            from ssl_audio.evaluation.pictures import spectrograms_picture  # matplotlib takes a second
+
+            chosen = index.select(np.linspace(0, len(index) - 1, min(clips, len(index))).round().astype(np.int64))
+            write_bytes(out, spectrograms_picture(chosen))
+            print(f"picture     {out}")
 
     call(show, words, prog="ssl-audio shards show")
+
+
+def _durations(seconds: Float[np.ndarray, " clip"]) -> str:
+    """Quantiles, and how many clips are how long."""
+    low, median, high = np.quantile(seconds, [0.05, 0.5, 0.95])
+    edges = [0, 1, 2, 5, 10, 20, 60, np.inf]
+    counts = np.histogram(seconds, edges)[0]
+    bins = [
+        f"{first:g}-{end:g} s {count}" if end < np.inf else f"over {first:g} s {count}"
+        for first, end, count in zip(edges, edges[1:], counts, strict=False)
+        if count
+    ]
+    return (
+        f"durations   {seconds.min():.2f} to {seconds.max():.2f} s, median {median:.2f}, nine in ten from {low:.2f} to "
+        f"{high:.2f}; {', '.join(bins)}"
+    )
 
 
 def describe(folder: Path, manifest: Manifest) -> str:

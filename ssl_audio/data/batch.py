@@ -19,6 +19,7 @@ class Batch:
         source: Which clip of the batch a row is of.
         seeds: One a row; whatever is random about it later follows from this.
         keys: Names of the clips.
+        filler: The batch only keeps this rank in step with the others: its clips are counted elsewhere.
     """
 
     waveforms: Float[Tensor, "row sample"]
@@ -26,6 +27,7 @@ class Batch:
     source: Int[Tensor, " row"]
     seeds: Int[Tensor, " row"]
     keys: tuple[str, ...]
+    filler: bool = False
 
     def __len__(self) -> int:
         return len(self.waveforms)
@@ -52,7 +54,11 @@ class Batch:
 
 
 def collate(
-    crops: Sequence[Sequence[Float[np.ndarray, " _"]]], seeds: Sequence[Sequence[int]], keys: Sequence[str]
+    crops: Sequence[Sequence[Float[np.ndarray, " _"]]],
+    seeds: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    *,
+    filler: bool = False,
 ) -> Batch:
     """Rows of zero-padded crops, those of a clip next to each other.
 
@@ -60,16 +66,43 @@ def collate(
         crops: Crops of each clip.
         seeds: One for each crop.
         keys: Names of the clips.
+        filler: They only keep this rank in step with the others.
     """
     rows = [crop for clip in crops for crop in clip]
-    lengths = [len(row) for row in rows]
-    waveforms = np.zeros((len(rows), max(lengths)), dtype=np.float32)
+    waveforms = np.empty((len(rows), max(map(len, rows))), dtype=np.float32)
     for target, row in zip(waveforms, rows, strict=True):
         target[: len(row)] = row
+    return gather(torch.from_numpy(waveforms), crops, seeds, keys, filler=filler)
+
+
+def gather(
+    waveforms: Float[Tensor, "row sample"],
+    crops: Sequence[Sequence[Float[np.ndarray, " _"]]],
+    seeds: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    *,
+    filler: bool = False,
+) -> Batch:
+    """A batch whose crops stand already at the beginnings of its rows; what is behind them is made zero.
+
+    Args:
+        waveforms: The rows, at least as long as the longest crop.
+        crops: Crops of each clip, of which only the lengths are looked at.
+        seeds: One for each crop.
+        keys: Names of the clips.
+        filler: They only keep this rank in step with the others.
+    """
+    lengths = [len(crop) for clip in crops for crop in clip]
+    longest = max(lengths)
+    if longest < waveforms.shape[1]:
+        waveforms = waveforms[:, :longest].contiguous()
+    for row, length in zip(waveforms.numpy(), lengths, strict=True):
+        row[length:] = 0.0
     return Batch(
-        waveforms=torch.from_numpy(waveforms),
-        samples=None if min(lengths) == max(lengths) else torch.tensor(lengths),
+        waveforms=waveforms,
+        samples=None if min(lengths) == longest else torch.tensor(lengths),
         source=torch.tensor([number for number, clip in enumerate(crops) for _ in clip]),
         seeds=torch.tensor([seed for clip in seeds for seed in clip]),
         keys=tuple(keys),
+        filler=filler,
     )

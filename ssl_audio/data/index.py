@@ -1,54 +1,111 @@
-"""Where every clip of a set of shards lies, so that any of them is one read away.
+"""Where every clip of a set of shards lies, so that any of them is one read away."""
 
-Works on any tar in the WebDataset layout: an audio member and optionally a `.json` of the same key. Members are read
-by their place in the file; nothing is extracted.
-"""
-
+import bisect
 import contextlib
 import dataclasses
 import functools
+import io
 import os
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
-from ssl_audio.audio.files import probe
 from ssl_audio.data.clip import Clip
+from ssl_audio.data.columns import Columns, columns_of, load_columns, save_columns
 from ssl_audio.data.manifest import FILE_NAME
-from ssl_audio.errors import AudioError, ShardError
+from ssl_audio.data.remote import fetch, is_remote
+from ssl_audio.data.streams import Labels
+from ssl_audio.data.tars import AUDIO_ENDINGS, clips_of
+from ssl_audio.errors import ShardError
 
-AUDIO_ENDINGS = ("flac", "wav", "ogg", "opus", "mp3")
 INDEX_NAME = "index.npz"
 _NO_SPLIT = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """The clips of some shards, in the order of the shards.
+    """The clips of some folders of shards, in the order of the shards, or a choice of them.
 
     Args:
-        paths: The tar files.
-        shard: Which of them each clip is in.
-        key: Names of the clips.
-        audio: Offset and size of the audio member, in bytes.
-        meta: Offset and size of the `.json` member; size 0 means that there is none.
-        seconds: Length of each clip.
-        split: Split of each clip; empty when it has none.
+        paths: The tar files of all folders.
+        columns: What is known of the clips of each folder.
+        rows: Which clips are chosen, counted through all folders; None is all of them.
     """
 
-    paths: tuple[Path, ...]
-    shard: Int[np.ndarray, " clip"]
-    key: Shaped[np.ndarray, " clip"]
-    audio: Int[np.ndarray, "clip 2"]
-    meta: Int[np.ndarray, "clip 2"]
-    seconds: Shaped[np.ndarray, " clip"]
-    split: Shaped[np.ndarray, " clip"]
+    def __init__(
+        self, paths: tuple[Path, ...], columns: tuple[Columns, ...], rows: Int[np.ndarray, " clip"] | None = None
+    ) -> None:
+        self.paths = paths
+        self.columns = columns
+        self.rows = rows
+        self._firsts = [0, *np.cumsum([len(part) for part in columns]).tolist()]
+        self._first_paths = [0, *np.cumsum([len(part.tars) for part in columns]).tolist()]
 
     def __len__(self) -> int:
-        return len(self.shard)
+        return self._firsts[-1] if self.rows is None else len(self.rows)
+
+    @property
+    def shard(self) -> Int[np.ndarray, " clip"]:
+        """Which of `paths` each clip is in."""
+        return self._gather(lambda part, first: part.shard + np.int32(first))
+
+    @property
+    def folder(self) -> Int[np.ndarray, " clip"]:
+        """Which of the folders each clip is in."""
+        every = np.repeat(np.arange(len(self.columns), dtype=np.int32), [len(part) for part in self.columns])
+        return every if self.rows is None else every[self.rows]
+
+    @property
+    def seconds(self) -> Float[np.ndarray, " clip"]:
+        """Length of each clip."""
+        return self._gather(lambda part, first: part.seconds)
+
+    @property
+    def audio(self) -> Int[np.ndarray, "clip 2"]:
+        """Offset and size of each audio member, in bytes."""
+        return self._gather(lambda part, first: part.audio)
+
+    @property
+    def split(self) -> Shaped[np.ndarray, " clip"]:
+        """Split of each clip; empty when it has none."""
+        return self._gather(lambda part, first: np.array([*part.splits, _NO_SPLIT])[part.split])
+
+    @property
+    def key(self) -> "Keys":
+        """Names of the clips."""
+        return Keys(self)
+
+    def length(self, clip: int) -> float:
+        """Seconds of one clip."""
+        part, row = self._at(clip)
+        return float(part.seconds[row])
+
+    def labels(self, kind: str) -> Labels:
+        """Labels of a kind as numbers, those of all folders told apart by name.
+
+        Raises:
+            ShardError: if no clip has one; the message lists the kinds there are.
+        """
+        names = sorted({name for part in self.columns for k, name in part.labels if k == kind})
+        if not names:
+            kinds = sorted({k for part in self.columns for k, _ in part.labels})
+            raise ShardError(
+                f"no clip has a label of kind {kind!r}; these shards have {', '.join(kinds) or 'no labels'}"
+            )
+        places = {(kind, name): number for number, name in enumerate(names)}
+        codes, counts = [], []
+        for part in self.columns:
+            found = part.labels_of(kind)
+            codes.append(np.array([places.get(label, -1) for label in part.labels], dtype=np.int64)[found.codes])
+            counts.append(np.diff(found.ends, prepend=0))
+        every, count = np.concatenate(codes), np.concatenate(counts)
+        if self.rows is not None:
+            starts = np.cumsum(count) - count
+            count = count[self.rows]
+            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+            every = every[np.repeat(starts[self.rows], count) + within]
+        return Labels(codes=every, ends=np.cumsum(count))
 
     def audio_bytes(self, clip: int) -> bytes:
         """The encoded audio of a clip.
@@ -56,21 +113,30 @@ class ShardIndex:
         Raises:
             ShardError: if the shard has vanished or is shorter than it was.
         """
-        return self._read(clip, self.audio[clip])
+        part, row = self._at(clip)
+        return self._read(clip, int(part.audio[row, 0]), int(part.audio[row, 1]))
+
+    def open_audio(self, clip: int) -> "Member":
+        """The encoded audio of a clip as a file, of which only what is asked for is read."""
+        part, row = self._at(clip)
+        return Member(functools.partial(self._read, clip), int(part.audio[row, 0]), int(part.audio[row, 1]))
 
     def describe(self, clip: int) -> Clip:
         """What the shard says of a clip."""
-        key = str(self.key[clip])
-        if not self.meta[clip, 1]:
-            return Clip(key=key, duration=float(self.seconds[clip]))
-        return Clip.from_json(key, self._read(clip, self.meta[clip]))
+        part, row = self._at(clip)
+        offset, size = (int(number) for number in part.meta[row])
+        if size:
+            return Clip.from_json(part.key(row), self._read(clip, offset, size))
+        labels: dict[str, list[str]] = {}
+        start = int(part.label_ends[row - 1]) if row else 0
+        for code in part.label_codes[start : int(part.label_ends[row])]:
+            kind, name = part.labels[code]
+            labels.setdefault(kind, []).append(name)
+        return Clip(key=part.key(row), duration=float(part.seconds[row]), labels=labels)
 
     def select(self, clips: Int[np.ndarray, " kept"]) -> "ShardIndex":
-        """Only these clips, in this order."""
-        return dataclasses.replace(
-            self,
-            **{name: getattr(self, name)[clips] for name in ("shard", "key", "audio", "meta", "seconds", "split")},
-        )
+        """Only these clips, in this order. Nothing is copied but their numbers."""
+        return ShardIndex(self.paths, self.columns, clips if self.rows is None else self.rows[clips])
 
     def of_split(self, split: str) -> "ShardIndex":
         """Only the clips of a split.
@@ -78,64 +144,138 @@ class ShardIndex:
         Raises:
             ShardError: if there are none; the message lists the splits there are.
         """
-        chosen = np.flatnonzero(self.split == split)
-        if not len(chosen):
-            splits = sorted({str(name) for name in np.unique(self.split)} - {_NO_SPLIT})
+        chosen = self._gather(
+            lambda part, first: part.split == (part.splits.index(split) if split in part.splits else -2)
+        )
+        if not chosen.any():
+            splits = sorted({name for part in self.columns for name in part.splits})
             raise ShardError(
                 f"no clip of these shards is in split {split!r}; they have "
                 f"{', '.join(splits) if splits else 'no splits: leave the split out'}"
             )
-        return self.select(chosen)
+        return self.select(np.flatnonzero(chosen).astype(np.int32))
 
     def where(self, clip: int) -> str:
         """Shard and key of a clip, for messages."""
-        return f"{self.paths[self.shard[clip]]}:{self.key[clip]}"
+        return f"{self._path(clip)}:{self.key[clip]}"
 
-    def _read(self, clip: int, place: Int[np.ndarray, " 2"]) -> bytes:
-        path = self.paths[self.shard[clip]]
-        offset, size = (int(number) for number in place)
+    def _at(self, clip: int) -> tuple[Columns, int]:
+        row = int(clip if self.rows is None else self.rows[clip])
+        number = bisect.bisect_right(self._firsts, row) - 1
+        return self.columns[number], row - self._firsts[number]
+
+    def _gather(self, column: Callable[[Columns, int], Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:
+        """A column of all folders; the function is also given the number of a folder's first path."""
+        parts = [column(part, first) for part, first in zip(self.columns, self._first_paths, strict=False)]
+        every = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return every if self.rows is None else every[self.rows]
+
+    def _path(self, clip: int) -> Path:
+        row = int(clip if self.rows is None else self.rows[clip])
+        number = bisect.bisect_right(self._firsts, row) - 1
+        return self.paths[self._first_paths[number] + int(self.columns[number].shard[row - self._firsts[number]])]
+
+    def _read(self, clip: int, offset: int, size: int) -> bytes:
+        path = self._path(clip)
         try:
-            data = os.pread(_open(path, os.getpid()), size, offset)
+            data = os.pread(_open(path, os.getpid()).fileno(), size, offset)
         except OSError as error:
-            raise ShardError(f"{self.where(clip)}: cannot read the shard ({error.strerror})") from error
+            raise ShardError(
+                f"{self.where(clip)}: cannot read the shard ({error.strerror}); it was there when it was "
+                "indexed: bring it back, or take it out of the recipe"
+            ) from error
         if len(data) != size:
             raise ShardError(
-                f"{self.where(clip)}: the shard ends after {len(data)} of the clip's {size} bytes; it "
-                "was cut off or replaced "
-                f"since it was indexed: write it again, or delete {INDEX_NAME} beside it"
+                f"{self.where(clip)}: the shard ends after {len(data)} of the clip's {size} bytes; it was cut off or "
+                f"replaced since it was indexed: write it again, or delete {INDEX_NAME} beside it"
             )
         return data
 
 
-@functools.lru_cache(maxsize=512)
-def _open(path: Path, process: int) -> int:
-    """A descriptor for positional reads, one a file and process."""
-    return os.open(path, os.O_RDONLY)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of the clips of an index, read as they are asked for."""
+
+    clips: ShardIndex
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, clip: int | np.integer) -> str:
+        """The name of a clip."""
+        part, row = self.clips._at(int(clip))
+        return part.key(row)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[clip] for clip in range(len(self)))
 
 
-def open_shards(folders: Sequence[Path]) -> ShardIndex:
-    """The index of one or more folders of shards (or single tar files), built and stored at first use.
+class Member(io.RawIOBase):
+    """A member of a tar as a file of its own.
+
+    A failure to read is kept in `failure` and looks like the end of the file: decoders in C cannot hand it on.
+
+    Args:
+        read: Gives so many bytes from an offset of the tar on.
+        offset: Where the member begins.
+        size: Its length in bytes.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes], offset: int, size: int) -> None:
+        super().__init__()
+        self._bytes = read
+        self._offset = offset
+        self.size = size
+        self._place = 0
+        self.failure: ShardError | None = None
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + (0, self._place, self.size)[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+        wanted = max(0, min(len(buffer), self.size - self._place))
+        try:
+            buffer[:wanted] = self._bytes(self._offset + self._place, wanted)
+        except ShardError as error:
+            self.failure = error
+            return 0
+        self._place += wanted
+        return wanted
+
+
+@functools.lru_cache(maxsize=256)
+def _open(path: Path, process: int) -> io.FileIO:
+    """A file for positional reads, one a path and process; closed when it has not been used for long."""
+    return io.FileIO(path)
+
+
+def open_shards(folders: Sequence[Path | str]) -> ShardIndex:
+    """The index of one or more folders of shards (or single tar files, or URLs), built and stored at first use.
 
     Raises:
         ShardError: if a folder is missing or holds no shards.
     """
-    indices = [_open_one(Path(folder)) for folder in folders]
-    if not indices:
+    if not folders:
         raise ShardError("no shards were given; expected at least one folder with tar files")
-    if len(indices) == 1:
-        return indices[0]
-    starts = np.cumsum([0, *(len(index.paths) for index in indices)])
-    return ShardIndex(
-        paths=tuple(path for index in indices for path in index.paths),
-        shard=np.concatenate([index.shard + start for index, start in zip(indices, starts, strict=False)]),
-        **{
-            name: np.concatenate([getattr(index, name) for index in indices])
-            for name in ("key", "audio", "meta", "seconds", "split")
-        },
-    )
+    opened = [_open_one(folder) for folder in folders]
+    return ShardIndex(tuple(path for paths, _ in opened for path in paths), tuple(columns for _, columns in opened))
 
 
-def _open_one(path: Path) -> ShardIndex:
+def _open_one(source: Path | str) -> tuple[list[Path], Columns]:
+    if is_remote(source):
+        tars = fetch(str(source))
+        return tars, _indexed(tars, tars[0].parent, tars[0].with_suffix(f".{len(tars)}.npz"))
+    path = Path(source)
     if not path.exists():
         raise ShardError(
             f"{path}: no such folder of shards; write it with `ssl-audio shards write`, "
@@ -144,116 +284,30 @@ def _open_one(path: Path) -> ShardIndex:
     tars = [path] if path.is_file() else sorted(path.glob("*.tar"))
     if not tars:
         raise ShardError(f"{path}: no .tar files in it; expected a folder written by `ssl-audio shards write`")
-    stored = path / INDEX_NAME if path.is_dir() else None
+    return tars, _indexed(tars, path, path / INDEX_NAME if path.is_dir() else None)
+
+
+def _indexed(tars: list[Path], folder: Path, stored: Path | None) -> Columns:
     if stored is not None and stored.exists():
-        index = _load(stored, tars)
-        if index is not None:
-            return index
-    index = index_tars(tars)
+        # A damaged index, or one of other files, is made anew.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            columns = load_columns(stored)
+            if list(columns.tars) == [t.name for t in tars] and list(columns.tar_bytes) == [
+                t.stat().st_size for t in tars
+            ]:
+                return columns
+    columns = columns_of((tar.name, tar.stat().st_size, clips_of(tar)) for tar in tars)
+    if not len(columns):
+        raise ShardError(
+            f"{folder}: {len(tars)} tar files without a single clip; expected members such as KEY.flac and KEY.json "
+            f"(audio may be {', '.join(AUDIO_ENDINGS)})"
+        )
     if stored is not None:
         # Only a cache: a folder that cannot be written to is indexed anew each time.
         with contextlib.suppress(OSError):
-            save_index(index, stored)
-    return index
-
-
-def save_index(index: ShardIndex, path: Path) -> None:
-    """Store the index; it appears whole or not at all."""
-    sizes = np.array([tar.stat().st_size for tar in index.paths], dtype=np.int64)
-    names = np.array([tar.name for tar in index.paths])
-    aside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez(
-        aside,
-        names=names,
-        sizes=sizes,
-        **{name: getattr(index, name) for name in ("shard", "key", "audio", "meta", "seconds", "split")},
-    )
-    aside.replace(path)
-
-
-def _load(stored: Path, tars: list[Path]) -> ShardIndex | None:
-    """The stored index, or None when it is damaged or not of these files."""
-    try:
-        with np.load(stored, allow_pickle=False) as arrays:
-            sizes = [tar.stat().st_size for tar in tars]
-            if list(arrays["names"]) != [tar.name for tar in tars] or list(arrays["sizes"]) != sizes:
-                return None
-            columns = {name: arrays[name] for name in ("shard", "key", "audio", "meta", "seconds", "split")}
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
-    return ShardIndex(paths=tuple(tars), **columns)
-
-
-def index_tars(tars: Sequence[Path]) -> ShardIndex:
-    """Read the headers of every tar.
-
-    Raises:
-        ShardError: if one is no tar, is cut off, or they hold no audio.
-    """
-    rows = [(shard, *row) for shard, tar in enumerate(tars) for row in _clips(tar)]
-    if not rows:
-        raise ShardError(
-            f"{tars[0].parent}: {len(tars)} tar files without a single clip; expected members such as "
-            "KEY.flac and KEY.json "
-            f"(audio may be {', '.join(AUDIO_ENDINGS)})"
-        )
-    shard, key, audio, meta, seconds, split = zip(*rows, strict=True)
-    return ShardIndex(
-        paths=tuple(tars),
-        shard=np.array(shard, dtype=np.int32),
-        key=np.array(key),
-        audio=np.array(audio, dtype=np.int64),
-        meta=np.array(meta, dtype=np.int64),
-        seconds=np.array(seconds, dtype=np.float32),
-        split=np.array(split),
-    )
-
-
-def _clips(tar: Path) -> Iterator[tuple[str, tuple[int, int], tuple[int, int], float, str]]:
-    members = _members(tar)
-    with tar.open("rb") as file:
-        for key, places in members.items():
-            ending = next((ending for ending in AUDIO_ENDINGS if ending in places), None)
-            if ending is None:
-                continue
-            meta = places.get("json", (0, 0))
-            clip = Clip(key=key)
-            if meta[1]:
-                file.seek(meta[0])
-                clip = Clip.from_json(key, file.read(meta[1]))
-            seconds = clip.duration
-            if seconds is None:
-                file.seek(places[ending][0])
-                seconds = _seconds(file.read(places[ending][1]), f"{tar}:{key}")
-            yield key, places[ending], meta, seconds, clip.split or _NO_SPLIT
-
-
-def _seconds(audio: bytes, name: str) -> float:
-    try:
-        information = probe(audio, name=name)
-    except AudioError as error:
-        raise ShardError(f"{error}; remove the clip or write the shard again") from error
-    return information.frames / information.sample_rate
-
-
-def _members(tar: Path) -> dict[str, dict[str, tuple[int, int]]]:
-    """Offset and size of each member by key and ending; the ending begins at the first dot of the file's name."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
-    end = tar.stat().st_size
-    try:
-        with tarfile.open(tar, mode="r:") as archive:
-            for member in archive:
-                if not member.isreg():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                stem, _, ending = name.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if member.offset_data + member.size > end:
-                    raise tarfile.ReadError("unexpected end of data")
-                found.setdefault(key, {})[ending.lower()] = (member.offset_data, member.size)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ShardError(f"{tar}: not a whole, uncompressed tar file ({error}); write it again") from error
-    return found
+            save_columns(columns, stored)
+            return load_columns(stored)
+    return columns
 
 
 def is_shard_folder(path: Path) -> bool:

@@ -1,31 +1,62 @@
-"""From requests to batches: read, decode, crop."""
+"""From requests to batches: read, decode, crop, and go on when a clip cannot be decoded."""
 
-from collections.abc import Iterator
-from typing import Any
+import logging
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_audio import randomness
 from ssl_audio.audio.files import decode
-from ssl_audio.data.batch import Batch, collate
+from ssl_audio.data.batch import Batch, collate, gather
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import ShardIndex
-from ssl_audio.data.order import Batches, Order, Request
-from ssl_audio.errors import AudioError, SslAudioError
+from ssl_audio.data.order import Batches, Plan, Request
+from ssl_audio.errors import AudioError, ShardError, SslAudioError
 
 SHORTEST_SAMPLES = 400
 """A clip shorter than this has no spectrogram: one frame of 25 ms."""
 
-Crops = tuple[str, list[Float[np.ndarray, " _"]], list[int]]
+_TRIES = 20
+_LARGE_BYTES = 1 << 18
+_log = logging.getLogger(__name__)
+
+Row = Float[np.ndarray, " _"]
+Rows = Sequence[Row]
+Loaded = tuple[Batch, list[tuple[str, str]]]
+
+
+class Crops(NamedTuple):
+    """The crops of a clip, and what happened on the way to them.
+
+    Args:
+        key: Name of the clip.
+        waveforms: One a crop.
+        seeds: One a crop.
+        filler: The clip must not be counted.
+        bad: Key and reason of each clip that could not be decoded before this one took its place.
+    """
+
+    key: str
+    waveforms: list[Row]
+    seeds: list[int]
+    filler: bool
+    bad: list[tuple[str, str]]
 
 
 class ClipReader(Dataset[Any]):
     """Random crops of the clips of some shards.
 
-    A failure is returned rather than raised: an exception that crosses from a worker becomes a page of traceback.
+    A clip that cannot be decoded is replaced by another, chosen by (seed, epoch, key). A failure of a shard is returned
+    rather than raised: an exception that crosses from a worker becomes a page of traceback.
 
     Args:
         index: The clips.
@@ -44,52 +75,135 @@ class ClipReader(Dataset[Any]):
         seed: int = 0,
         cover: bool = False,
     ) -> None:
-        self.copy = np.zeros(len(index), dtype=np.int64)
+        self.copy: np.ndarray | None = None
         if cover and crop_seconds is not None:
-            times = np.maximum(1, (index.seconds / crop_seconds + 0.5).astype(np.int64))
-            index = index.select(np.repeat(np.arange(len(index)), times))
-            self.copy = np.arange(len(index)) - np.repeat(np.cumsum(times) - times, times)
+            times = np.maximum(1, (index.seconds / crop_seconds + 0.5).astype(np.int32))
+            index = index.select(np.repeat(np.arange(len(index), dtype=np.int32), times))
+            self.copy = np.arange(len(index), dtype=np.int32) - np.repeat(np.cumsum(times) - times, times)
         self.index = index
         self.crop_seconds = crop_seconds
         self.crops_per_clip = crops_per_clip
         self.seed = seed
+        self.watch: Watch | None = None
 
     def __len__(self) -> int:
         """Clips an epoch, repeated ones counted each time."""
         return len(self.index)
 
+    @property
+    def lengths(self) -> Float[np.ndarray, " clip"]:
+        """Seconds of sound that each clip gives."""
+        seconds = self.index.seconds
+        return seconds if self.crop_seconds is None else np.minimum(seconds, np.float32(self.crop_seconds))
+
     def __getitem__(self, request: Request) -> Crops | SslAudioError:
-        key, copy = str(self.index.key[request.clip]), int(self.copy[request.clip])
+        return self._get(request, None)
+
+    def __getitems__(self, requests: Sequence[Request]) -> Loaded | SslAudioError:
+        """The clips of a batch, decoded straight into its memory where their length is known beforehand."""
+        rows: Rows | None = None
+        if self.crop_seconds is not None:
+            waveforms = _memory(len(requests) * self.crops_per_clip, round(self.crop_seconds * SAMPLE_RATE))
+            rows = list(waveforms.numpy())
+        found: list[Crops] = []
+        for number, request in enumerate(requests):
+            some = rows and rows[number * self.crops_per_clip :][: self.crops_per_clip]
+            crops = self._get(request, some)
+            if isinstance(crops, SslAudioError):
+                return crops
+            found.append(crops)
+        bad = [one for crops in found for one in crops.bad]
+        seeds, keys = [crops.seeds for crops in found], [crops.key for crops in found]
+        filler = all(crops.filler for crops in found)
+        parts = [crops.waveforms for crops in found]
+        if rows is None:
+            return collate(parts, seeds, keys, filler=filler), bad
+        return gather(waveforms, parts, seeds, keys, filler=filler), bad
+
+    def _get(self, request: Request, rows: Rows | None) -> Crops | SslAudioError:
+        bad: list[tuple[str, str]] = []
+        clip = request.clip
+        while True:
+            if self.watch is not None:
+                self.watch.note(clip)
+            try:
+                return self._crops(clip, request, bad, rows)
+            except AudioError as error:
+                bad.append((self.index.key[clip], str(error)))
+                if len(bad) == _TRIES:
+                    return error
+                key = self.index.key[request.clip]
+                clip = randomness.derive(self.seed, request.epoch, key, "instead", len(bad)) % len(self.index)
+            except SslAudioError as error:
+                return error
+
+    def _crops(self, clip: int, request: Request, bad: list[tuple[str, str]], rows: Rows | None) -> Crops:
+        key, copy = self.index.key[clip], 0 if self.copy is None else int(self.copy[clip])
         seeds = [randomness.derive(self.seed, request.epoch, key, copy, view) for view in range(self.crops_per_clip)]
+        crops = self._decode(clip, seeds, rows or [None] * len(seeds))
+        shortest = min(len(crop) for crop in crops)
+        if shortest < SHORTEST_SAMPLES:
+            raise AudioError(
+                f"{self.index.where(clip)}: {shortest} samples, less than one frame of {SHORTEST_SAMPLES} "
+                "(25 ms); take the clip out of the shard"
+            )
+        return Crops(key, crops, seeds, request.filler, bad)
+
+    def _decode(self, clip: int, seeds: list[int], rows: Sequence[Row | None]) -> list[Row]:
+        name, seconds = self.index.where(clip), self.crop_seconds
+        spare = 0.0 if seconds is None else self.index.length(clip) - seconds
+        if seconds is None or spare <= 0:
+            audio = self.index.audio_bytes(clip)
+            whole = [decode(audio, sample_rate=SAMPLE_RATE, name=name, out=row) for row in rows]
+            return whole if seconds is None else [part[: round(seconds * SAMPLE_RATE)] for part in whole]
+        member = self.index.open_audio(clip)
+        # What is small is fetched at once; of a long recording only what the crops need.
+        source = member if member.size > _LARGE_BYTES and spare > seconds else self.index.audio_bytes(clip)
+        starts = [float(randomness.generator(seed, "crop").uniform(0.0, spare)) for seed in seeds]
         try:
-            audio = self.index.audio_bytes(request.clip)
-            crops = [self._crop(audio, request, seed) for seed in seeds]
-            shortest = min(len(crop) for crop in crops)
-            if shortest < SHORTEST_SAMPLES:
-                raise AudioError(
-                    f"{self.index.where(request.clip)}: {shortest} samples, less than one frame of {SHORTEST_SAMPLES} "
-                    "(25 ms); take the clip out of the shard"
-                )
-        except SslAudioError as error:
-            return error
-        return key, crops, seeds
-
-    def _crop(self, audio: bytes, request: Request, seed: int) -> Float[np.ndarray, " sample"]:
-        name = self.index.where(request.clip)
-        spare = 0.0 if self.crop_seconds is None else float(self.index.seconds[request.clip]) - self.crop_seconds
-        if self.crop_seconds is None or spare <= 0:
-            whole = decode(audio, sample_rate=SAMPLE_RATE, name=name)
-            return whole if self.crop_seconds is None else whole[: round(self.crop_seconds * SAMPLE_RATE)]
-        start = float(randomness.generator(seed, "crop").uniform(0.0, spare))
-        return decode(audio, sample_rate=SAMPLE_RATE, start=start, seconds=self.crop_seconds, name=name)
+            return [
+                decode(source, sample_rate=SAMPLE_RATE, start=start, seconds=seconds, name=name, out=row)
+                for start, row in zip(starts, rows, strict=True)
+            ]
+        except AudioError:
+            if member.failure is not None:
+                raise member.failure from None
+            raise
 
 
-def _collate(items: list[Crops | SslAudioError]) -> Batch | SslAudioError:
-    for item in items:
-        if isinstance(item, SslAudioError):
-            return item
-    keys, crops, seeds = zip(*items, strict=True)
-    return collate(crops, seeds, keys)
+def _memory(rows: int, samples: int) -> Float[Tensor, "row sample"]:
+    """Room for a batch; in a worker it is shared with the main process, so that nothing is copied on the way."""
+    if torch.utils.data.get_worker_info() is None:
+        return torch.from_numpy(np.empty((rows, samples), dtype=np.float32))
+    storage = torch.UntypedStorage._new_shared(rows * samples * 4)
+    return torch.empty(0).set_(storage, 0, (rows, samples))  # type: ignore[call-overload]
+
+
+class Watch:
+    """Which clip each worker is at, kept where the main process sees it even after a worker has died.
+
+    Args:
+        workers: How many there are.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.table = torch.full((workers, 2), -1, dtype=torch.int64).share_memory_()
+
+    def note(self, clip: int) -> None:
+        """This worker begins a clip."""
+        worker = torch.utils.data.get_worker_info()
+        if worker is not None:
+            row = self.table[worker.id]
+            row[0], row[1] = os.getpid(), clip
+
+    def at(self, pids: set[int]) -> list[int]:
+        """The clips that these processes were at."""
+        return [int(clip) for pid, clip in self.table.tolist() if pid in pids and clip >= 0]
+
+
+def _as_it_is(loaded: Any) -> Any:
+    """A batch comes whole from the reader."""
+    return loaded
 
 
 def _one_thread(worker: int) -> None:
@@ -97,35 +211,109 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
+def _without_handler(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Begin to read. Torch's handler of dead workers raises wherever the main process happens to be, in the middle of
+    a training step for one; without it a death is found where the next batch is waited for, within five seconds.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    signal.signal(signal.SIGCHLD, before)
+    return batches
+
+
 class BatchLoader:
-    """The batches of an order, from some step on; raises what a worker could not.
+    """The batches of a plan, from some step on; raises what a worker could not.
 
     Args:
         reader: Where clips come from.
         order: Which clips, when.
-        start: First step.
+        start: First step, counted from `place`.
+        place: Where in the order of all ranks the steps begin.
         workers: Processes that read ahead; 0 reads in this one.
         pin_memory: Page-locked batches, for copies to a GPU.
+        max_replaced: Share of the clips that may turn out undecodable, on this rank, before iteration stops.
     """
 
     def __init__(
-        self, reader: ClipReader, order: Order, *, start: int = 0, workers: int = 0, pin_memory: bool = False
+        self,
+        reader: ClipReader,
+        order: Plan,
+        *,
+        start: int = 0,
+        place: int = 0,
+        workers: int = 0,
+        pin_memory: bool = False,
+        max_replaced: float = 0.0,
     ) -> None:
+        self.reader = reader
+        self.order = order
+        self.start = start
+        self.most_replaced = max_replaced * len(reader)
+        self.max_replaced = max_replaced
+        self.replaced: dict[str, str] = {}
+        reader.watch = Watch(workers) if workers else None
         self.loader: DataLoader[Any] = DataLoader(
             reader,
-            batch_sampler=Batches(order, start=start),
+            batch_sampler=Batches(order, start=start, place=place),
             num_workers=workers,
-            collate_fn=_collate,
+            collate_fn=_as_it_is,
             worker_init_fn=_one_thread,
             pin_memory=pin_memory,
             prefetch_factor=4 if workers else None,
         )
 
+    def __len__(self) -> int:
+        """Batches that are left.
+
+        Raises:
+            TypeError: if there is no end.
+        """
+        if self.order.steps is None:
+            raise TypeError("an endless order has no length")
+        return self.order.steps - self.start
+
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
-            if isinstance(batch, SslAudioError):
-                raise batch
+        batches = _without_handler(self.loader)
+        while True:
+            try:
+                loaded = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                raise self._of_worker(error) from error
+            if isinstance(loaded, SslAudioError):
+                raise loaded
+            batch, bad = loaded
+            self._count(bad)
             yield batch
+
+    def _count(self, bad: list[tuple[str, str]]) -> None:
+        for key, reason in bad:
+            if key in self.replaced:
+                continue
+            if not self.replaced and self.most_replaced:
+                _log.warning("%s; another clip takes its place, and those to come are counted in the summary", reason)
+            self.replaced[key] = reason
+            if not self.most_replaced:
+                raise AudioError(reason)
+            if len(self.replaced) > self.most_replaced:
+                raise ShardError(
+                    f"{len(self.replaced)} of {len(self.reader)} clips cannot be decoded, more than the "
+                    f"{self.max_replaced:.2%} allowed; the last: {reason}. Mend the shards or raise data.max_replaced"
+                )
+
+    def _of_worker(self, error: RuntimeError) -> Exception:
+        """A worker's death in one line, with the clips it was at."""
+        if self.reader.watch is None or "DataLoader worker" not in str(error):
+            return error
+        pids = {int(found) for found in re.findall(r"\d+", str(error).split("worker", 1)[1])}
+        places = [self.reader.index.where(clip) for clip in self.reader.watch.at(pids)]
+        return ShardError(
+            f"a worker died ({' '.join(str(error).split())[:200]}) at {', '.join(places) or 'no clip'}; if that clip "
+            "kills it each time, take it out of the shard; if it was out of memory, use fewer data.workers"
+        )
 
 
 def whole_clips(index: ShardIndex, *, batch_clips: int, max_seconds: float | None = None) -> Iterator[Batch]:
@@ -144,5 +332,5 @@ def whole_clips(index: ShardIndex, *, batch_clips: int, max_seconds: float | Non
         waveforms = [decode(index.audio_bytes(clip), sample_rate=SAMPLE_RATE, name=index.where(clip)) for clip in clips]
         if max_seconds is not None:
             waveforms = [waveform[: round(max_seconds * SAMPLE_RATE)] for waveform in waveforms]
-        keys = [str(index.key[clip]) for clip in clips]
+        keys = [index.key[clip] for clip in clips]
         yield collate([[w] for w in waveforms], [[randomness.derive(key)] for key in keys], keys)

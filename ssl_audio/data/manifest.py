@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ssl_audio.data.storing import store
 from ssl_audio.errors import ShardError
 
 FILE_NAME = "manifest.json"
@@ -55,7 +56,7 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Write `manifest.json` into the folder."""
         text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False, sort_keys=True)
-        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+        store(folder / FILE_NAME, text + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+import torch
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.loading import BatchLoader, ClipReader
-from ssl_audio.data.order import Order
+from ssl_audio.data.order import Bucketed, Once, Order, Plan
+from ssl_audio.data.remote import is_remote
+from ssl_audio.data.streams import WINDOW_CLIPS, Mixture, Shuffled, Stream, Weighted, balanced_weights
 from ssl_audio.errors import RecipeError
 
 
@@ -16,41 +19,66 @@ class AudioShards(L.LightningDataModule):
     """Endless batches of crops from shards, in an order that is a pure function of (seed, step).
 
     Args:
-        shards: Folders written by `ssl-audio shards write`, or any WebDataset tars.
+        shards: Folders written by `ssl-audio shards write`, or any WebDataset tars, or URLs of such.
         split: Only the clips of this split; None takes all.
-        validation_split: Clips of this split are for validation; None means none are.
-        batch_clips: Clips a batch and device.
+        validation_split: Clips of this split are for validation, each once; None means none are.
+        batch_clips: Clips a batch and device; with `batch_seconds`, at most so many.
+        batch_seconds: Seconds of sound a batch and device, padding included: clips of like length come together.
         crop_seconds: Length of a random crop; shorter clips are padded. None takes clips whole.
         crops_per_clip: Crops of each clip in a batch, which the InfoNCE over clips can match.
         cover: Long clips come several times an epoch, as often as their crops would cover them end to end.
+        weights: Share of each of `shards` in the stream; None shuffles all of them together, each clip once an epoch.
+        balance: Kind of label whose classes are to come about as often as one another (drawn with replacement).
+        window_clips: Clips that are shuffled together; what it costs stands at `Shuffled`.
+        max_replaced: Share of the clips that may turn out undecodable, each replaced by another, before the run stops.
         workers: Processes that read and decode ahead.
         seed: Decides order, crops, masks and augmentations.
+
+    Raises:
+        RecipeError: if options exclude each other.
     """
 
     def __init__(
         self,
         *,
-        shards: list[Path],
+        shards: list[str | Path],
         split: str | None = None,
         validation_split: str | None = None,
         batch_clips: PositiveInt = 32,
+        batch_seconds: PositiveFloat | None = None,
         crop_seconds: PositiveFloat | None = 10.0,
         crops_per_clip: PositiveInt = 1,
         cover: bool = False,
+        weights: list[float] | None = None,
+        balance: str | None = None,
+        window_clips: PositiveInt = WINDOW_CLIPS,
+        max_replaced: ClosedUnitInterval = 0.01,
         workers: NonNegativeInt = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.shards = shards
+        if batch_seconds is not None and (weights is not None or balance is not None):
+            raise RecipeError("data.batch_seconds goes with neither data.weights nor data.balance; choose one of them")
+        if balance is not None and (weights is not None or cover):
+            raise RecipeError("data.balance goes with neither data.weights nor data.cover; choose one of them")
+        self.shards = [source if is_remote(source) else Path(source) for source in shards]
         self.split = split
         self.validation_split = validation_split
         self.batch_clips = batch_clips
+        self.batch_seconds = batch_seconds
         self.crop_seconds = crop_seconds
         self.crops_per_clip = crops_per_clip
         self.cover = cover
+        self.weights = weights
+        self.balance = balance
+        self.window_clips = window_clips
+        self.max_replaced = max_replaced
         self.workers = workers
         self.seed = seed
-        self._start = 0
+        self._place = 0
+        self._before = 0
+        self._replaced: dict[str, str] = {}
+        self._loader: BatchLoader | None = None
 
     def index(self, split: str | None = None) -> ShardIndex:
         """The clips of a split, or all of them.
@@ -62,46 +90,102 @@ class AudioShards(L.LightningDataModule):
         return index if split is None else index.of_split(split)
 
     def train_dataloader(self) -> BatchLoader:
-        """From the step at which the checkpoint that was loaded stopped, or from the first."""
-        return self._loader(self.split, self.batch_clips, start=self._start)
+        """From the clip at which the checkpoint that was loaded stopped, or from the first."""
+        reader = self._reader(self.split, cover=self.cover)
+        self._loader = self._load(reader, self._plan(reader), place=self._place)
+        self._loader.replaced.update(self._replaced)
+        return self._loader
 
     def val_dataloader(self) -> BatchLoader | list[Any]:
-        """Batches of the validation split; `trainer.limit_val_batches` says how many."""
+        """The clips of the validation split, each once over all ranks."""
         if self.validation_split is None:
             return []
-        return self._loader(self.validation_split, self.batch_clips, start=0)
+        reader = self._reader(self.validation_split, cover=False)
+        rank, world = self._ranks()
+        return self._load(reader, Once(self._shuffled(reader), self.batch_clips, rank=rank, world=world), place=0)
 
-    def _loader(self, split: str | None, batch_clips: int, *, start: int) -> BatchLoader:
-        index = self.index(split)
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        reader = ClipReader(
-            index,
+    def replaced(self) -> dict[str, str]:
+        """Clips of all ranks that could not be decoded in training, with the reason. Every rank must ask."""
+        here = dict(self._loader.replaced if self._loader is not None else self._replaced)
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return here
+        every: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(every, here)
+        return {key: reason for some in every for key, reason in some.items()}
+
+    def _reader(self, split: str | None, *, cover: bool) -> ClipReader:
+        return ClipReader(
+            self.index(split),
             crop_seconds=self.crop_seconds,
             crops_per_clip=self.crops_per_clip,
             seed=self.seed,
-            cover=self.cover,
+            cover=cover,
         )
-        order = Order(clips=len(reader), batch_clips=batch_clips, seed=self.seed, rank=rank, world=world)
-        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return BatchLoader(reader, order, start=start, workers=self.workers, pin_memory=pin)
 
-    def state_dict(self) -> dict[str, Any]:
-        """How many clips of the stream were trained on, all ranks together."""
+    def _shuffled(self, reader: ClipReader) -> Shuffled:
+        return Shuffled(reader.index.shard, seed=self.seed, window_clips=self.window_clips)
+
+    def _plan(self, reader: ClipReader) -> Plan:
+        rank, world = self._ranks()
+        if self.batch_seconds is not None:
+            return Bucketed(
+                self._shuffled(reader),
+                reader.lengths * self.crops_per_clip,
+                batch_seconds=self.batch_seconds,
+                most_clips=self.batch_clips,
+                rank=rank,
+                world=world,
+            )
+        return Order(self._stream(reader), self.batch_clips, rank=rank, world=world)
+
+    def _stream(self, reader: ClipReader) -> Stream:
+        if self.balance is not None:
+            return Weighted(balanced_weights(reader.index.labels(self.balance)), seed=self.seed)
+        if self.weights is None:
+            return self._shuffled(reader)
+        owner = reader.index.folder
+        parts = [reader.index.shard[owner == number] for number in range(len(self.shards))]
+        empty = [str(source) for source, part in zip(self.shards, parts, strict=True) if not len(part)]
+        if empty:
+            raise RecipeError(f"data.weights: {', '.join(empty)} has no clip of split {self.split!r}; leave it out")
+        streams = [
+            Shuffled(part, seed=self.seed + number, window_clips=self.window_clips) for number, part in enumerate(parts)
+        ]
+        return Mixture(streams, self.weights, seed=self.seed)
+
+    def _load(self, reader: ClipReader, plan: Plan, *, place: int) -> BatchLoader:
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return BatchLoader(
+            reader, plan, place=place, workers=self.workers, pin_memory=pin, max_replaced=self.max_replaced
+        )
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _processed(self) -> int:
         assert self.trainer is not None
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
-        return {"clips": progress.total.processed * self.batch_clips * self.trainer.world_size}
+        return int(progress.total.processed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far training has come in the order of all ranks together, and which clips were replaced."""
+        assert self._loader is not None
+        plan, processed = self._loader.order, self._processed()
+        place = self._place + (processed - self._before) * plan.stride
+        return {plan.unit: place, "processed": processed, "replaced": dict(self._loader.replaced)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the next clip.
+        """Go on with the next clip, with as many devices and clips a batch as there are now.
 
         Raises:
-            RecipeError: if batches are of another size now, and the next clip would lie within one.
+            RecipeError: if batches were counted otherwise: by seconds then and by clips now, or the reverse.
         """
-        assert self.trainer is not None
-        self._start, within = divmod(int(state_dict["clips"]), self.batch_clips * self.trainer.world_size)
-        if within:
+        unit = (Order if self.batch_seconds is None else Bucketed).unit
+        if unit not in state_dict:
             raise RecipeError(
-                f"the checkpoint has seen {state_dict['clips']} clips, which is no whole number of "
-                f"batches of {self.batch_clips} "
-                f"clips on {self.trainer.world_size} devices; choose data.batch_clips so that it is"
+                "data.batch_seconds is set now and was not when the checkpoint was written, or the reverse; keep it as "
+                "it was, or begin a new run with --resume never"
             )
+        self._place = int(state_dict[unit])
+        self._before = int(state_dict["processed"])
+        self._replaced = dict(state_dict.get("replaced", {}))

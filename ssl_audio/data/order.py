@@ -1,75 +1,210 @@
-"""Which clips make up which step: a pure function of (seed, step) and of how many clips there are."""
+"""Which clips make up which step: a pure function of (seed, step) and of what there is.
 
-import dataclasses
+Nothing here depends on workers. Ranks take turns, so that all have equally many batches, and the stream goes on
+unchanged with another number of ranks: `place` counts what all ranks together have had.
+"""
+
+import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch.utils.data import Sampler
 
-from ssl_audio import randomness
+from ssl_audio.data.streams import Shuffled, Stream
 
 
 class Request(NamedTuple):
-    """A clip wanted, and in which pass over the data."""
+    """A clip wanted.
+
+    Args:
+        clip: Which.
+        epoch: Which time it comes: the pass over the data, or the place in a stream that draws with replacement.
+        filler: It only keeps a rank in step with the others and must not be counted.
+    """
 
     clip: int
     epoch: int
+    filler: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Order:
-    """An endless stream of clips: one random permutation an epoch, the next begins where the last ends.
-
-    Every rank takes every `world`-th clip of each global batch, so all ranks have equally many batches, each clip comes
-    exactly once an epoch, and the stream goes on unchanged with another number of ranks.
+class Plan(ABC):
+    """Batches of one rank.
 
     Args:
-        clips: How many there are.
+        rank: This process among `world`.
+        world: How many processes share the clips.
+    """
+
+    unit = "clips"
+    """What `place` counts."""
+
+    def __init__(self, *, rank: int = 0, world: int = 1) -> None:
+        self.rank = rank
+        self.world = world
+
+    @property
+    @abstractmethod
+    def stride(self) -> int:
+        """Places that all ranks together go through in a step."""
+
+    @abstractmethod
+    def batch(self, place: int) -> list[Request]:
+        """This rank's batch of the step that begins at a place."""
+
+    @property
+    def steps(self) -> int | None:
+        """How many there are; None is no end."""
+        return None
+
+    def batches(self, start: int = 0, *, place: int = 0) -> Iterator[list[Request]]:
+        """The batches of this rank, `start` steps after `place`."""
+        steps = itertools.count(start) if self.steps is None else range(start, self.steps)
+        for step in steps:
+            yield self.batch(place + step * self.stride)
+
+
+class Order(Plan):
+    """Batches of always equally many clips; a batch may end one epoch and begin the next.
+
+    Args:
+        stream: The clips; a number stands for so many, shuffled as a whole.
         batch_clips: Clips a batch and rank.
-        seed: Decides the permutations.
+        seed: Decides the shuffling, where the stream is a number.
         rank: This process among `world`.
         world: How many processes share the stream.
     """
 
-    clips: int
-    batch_clips: int
-    seed: int
-    rank: int = 0
-    world: int = 1
+    def __init__(self, stream: Stream | int, batch_clips: int, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+        super().__init__(rank=rank, world=world)
+        self.stream = whole(stream, seed) if isinstance(stream, int) else stream
+        self.batch_clips = batch_clips
 
-    def batches(self, start: int = 0) -> Iterator[list[Request]]:
-        """The batches of this rank from step `start` on."""
-        epoch, permutation = -1, np.empty(0, dtype=np.int64)
-        for step in _count(start):
-            batch = []
-            first = step * self.batch_clips * self.world
-            for place in range(first + self.rank, first + self.batch_clips * self.world, self.world):
-                wanted, within = divmod(place, self.clips)
-                if wanted != epoch:
-                    epoch, permutation = wanted, self.permutation(wanted)
-                batch.append(Request(int(permutation[within]), wanted))
-            yield batch
+    @property
+    def stride(self) -> int:
+        return self.batch_clips * self.world
 
-    def permutation(self, epoch: int) -> Int[np.ndarray, " clip"]:
-        """The order of the clips in an epoch."""
-        return randomness.generator(self.seed, epoch, "order").permutation(self.clips)
+    def batch(self, place: int) -> list[Request]:
+        clips, turns = self.stream.draw(place, self.stride)
+        mine = slice(self.rank, None, self.world)
+        return [Request(int(clip), int(turn)) for clip, turn in zip(clips[mine], turns[mine], strict=True)]
 
 
-def _count(start: int) -> Iterator[int]:
-    step = start
-    while True:
-        yield step
-        step += 1
+class Bucketed(Plan):
+    """Batches of clips of like length, each as large as a budget of seconds allows; every clip once an epoch.
+
+    Clips are told apart by length in steps of `step`; a bucket that has collected a batch in the order of the stream
+    gives it out, and what is left at the end of an epoch are smaller batches. An epoch has the same number of batches
+    each time, so any of them is found at once.
+
+    Args:
+        stream: The clips.
+        seconds: Length of each, as far as it is used.
+        batch_seconds: Seconds a batch and rank, padding included; a longer clip is alone in its batch.
+        most_clips: At most so many clips a batch.
+        step: Ratio of longest to shortest clip of a bucket; no more than 1 - 1/step of a batch is padding.
+        rank: This process among `world`.
+        world: How many processes share the stream.
+    """
+
+    unit = "batches"
+
+    def __init__(
+        self,
+        stream: Shuffled,
+        seconds: Float[np.ndarray, " clip"],
+        *,
+        batch_seconds: float,
+        most_clips: int,
+        step: float = 1.2,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        super().__init__(rank=rank, world=world)
+        self.stream = stream
+        lengths = np.maximum(seconds, 1e-3)
+        numbers = np.floor(np.log(lengths / lengths.min()) / np.log(step) + 1e-6).astype(np.int64)
+        used, self.bucket = np.unique(numbers, return_inverse=True)
+        longest = np.zeros(len(used))
+        np.maximum.at(longest, self.bucket, lengths)
+        self.sizes = np.clip(batch_seconds / longest + 1e-6, 1, most_clips).astype(np.int64)
+        self.each = -(-np.bincount(self.bucket) // self.sizes)
+        self.epoch_batches = int(self.each.sum())
+        self._epoch = -1
+        self._parts: list[Int[np.ndarray, " _"]] = []
+
+    @property
+    def stride(self) -> int:
+        return self.world
+
+    def batch(self, place: int) -> list[Request]:
+        epoch, number = divmod(place + self.rank, self.epoch_batches)
+        if epoch != self._epoch:
+            self._epoch, self._parts = epoch, self._deal(epoch)
+        return [Request(int(clip), epoch) for clip in self._parts[number]]
+
+    def _deal(self, epoch: int) -> list[Int[np.ndarray, " _"]]:
+        """The batches of an epoch, in the order in which they fill up."""
+        clips, _ = self.stream.draw(epoch * len(self.stream), len(self.stream))
+        bucket = self.bucket[clips]
+        by_bucket = np.argsort(bucket, kind="stable")
+        firsts = np.cumsum(np.bincount(bucket)) - np.bincount(bucket)
+        within = np.arange(len(clips)) - firsts[bucket[by_bucket]]
+        cuts = np.flatnonzero(within % self.sizes[bucket[by_bucket]] == 0)
+        ends = np.append(cuts[1:], len(clips)) - 1
+        parts = np.split(clips[by_bucket], cuts[1:])
+        return [parts[number] for number in np.argsort(by_bucket[ends], kind="stable")]
+
+
+class Once(Plan):
+    """Every clip once, over all ranks, in batches as equal as can be: what validation needs.
+
+    All ranks have the same number of batches. Where there are fewer clips than batches, some batches are one clip that
+    is marked as filler.
+
+    Args:
+        stream: The clips; its first epoch is taken, so that the first batches are a fair sample.
+        batch_clips: At most so many clips a batch and rank.
+        rank: This process among `world`.
+        world: How many processes share the clips.
+    """
+
+    def __init__(self, stream: Shuffled, batch_clips: int, *, rank: int = 0, world: int = 1) -> None:
+        super().__init__(rank=rank, world=world)
+        self.stream = stream
+        self.batch_clips = batch_clips
+
+    @property
+    def stride(self) -> int:
+        return self.world
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self.stream) // (self.batch_clips * self.world))
+
+    def batch(self, place: int) -> list[Request]:
+        clips, batches = len(self.stream), self.steps * self.world
+        number = place + self.rank
+        first, end = number * clips // batches, (number + 1) * clips // batches
+        if first == end:
+            return [Request(int(self.stream.draw(first % clips, 1)[0][0]), 0, filler=True)]
+        return [Request(int(clip), 0) for clip in self.stream.draw(first, end - first)[0]]
+
+
+def whole(clips: int, seed: int) -> Shuffled:
+    """So many clips, shuffled as a whole."""
+    return Shuffled(np.zeros(clips, dtype=np.int64), seed=seed)
 
 
 class Batches(Sampler[list[Request]]):
-    """`Order` as the batch sampler of a DataLoader."""
+    """An order as the batch sampler of a DataLoader."""
 
-    def __init__(self, order: Order, *, start: int = 0) -> None:
+    def __init__(self, order: Plan, *, start: int = 0, place: int = 0) -> None:
         self.order = order
         self.start = start
+        self.place = place
 
     def __iter__(self) -> Iterator[list[Request]]:
-        return self.order.batches(self.start)
+        return self.order.batches(self.start, place=self.place)

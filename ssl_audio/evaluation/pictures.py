@@ -9,8 +9,12 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
+from ssl_audio.audio.fbank import Fbank
+from ssl_audio.audio.files import decode
+from ssl_audio.data.index import ShardIndex
 from ssl_audio.evaluation.reconstruction import Reconstruction
 
 _TITLES = {
@@ -23,6 +27,32 @@ _TITLES = {
     "clip_accuracy": "clips identified",
 }
 _CHANCE = {"pretext_accuracy": "pretext_chance", "clip_accuracy": "clip_chance"}
+
+
+def spectrograms_picture(index: ShardIndex, *, max_seconds: float = 10.0) -> bytes:
+    """The log-mel spectrogram of each clip, with its labels and the stretches that are labelled.
+
+    Args:
+        index: The clips.
+        max_seconds: Longer clips are cut to this.
+    """
+    fbank = Fbank()
+    figure, axes = plt.subplots(len(index), 1, figsize=(10, 1.9 * len(index)), squeeze=False, layout="constrained")
+    for clip, axis in enumerate(axes[:, 0]):
+        described = index.describe(clip)
+        waveform = decode(index.audio_bytes(clip), seconds=max_seconds, name=index.where(clip))
+        values = fbank.log_mel(torch.from_numpy(waveform)[None]).values[0].T.numpy()
+        seconds = len(waveform) / fbank.sample_rate
+        extent = (0, seconds, 0, len(values))
+        axis.imshow(values, origin="lower", aspect="auto", cmap="magma", interpolation="nearest", extent=extent)
+        for event in described.events:
+            axis.axvspan(event.onset, event.offset, color="white", alpha=0.25)
+        labels = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in described.labels.items())
+        axis.set_title(f"{described.key}   {labels}"[:120], fontsize=8, loc="left", parse_math=False)
+        axis.set_xlim(0, seconds)
+        axis.set_ylabel("mel bin", fontsize=7)
+    axes[-1, 0].set_xlabel("seconds")
+    return _png(figure)
 
 
 def reconstruction_picture(clips: list[tuple[str, Reconstruction]], *, hop_seconds: float) -> bytes:

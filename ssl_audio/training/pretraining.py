@@ -85,7 +85,7 @@ class Pretraining(L.LightningModule):
         losses = self.losses(batch)
         self.log_dict(
             {f"valid/{name}": value for name, value in losses.items()},
-            batch_size=len(batch.keys),
+            batch_size=0 if batch.filler else len(batch.keys),
             sync_dist=True,
         )
 

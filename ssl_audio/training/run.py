@@ -126,12 +126,12 @@ def read_rows(metrics: Path) -> list[tuple[int, dict[str, float]]]:
         ]
 
 
-def circumstances(shards: Sequence[Path], device: torch.device) -> dict[str, Any]:
+def circumstances(shards: Sequence[Path | str], device: torch.device) -> dict[str, Any]:
     """What a result depends on besides the recipe: data, code, versions and machine."""
     return {
         "version": __version__,
         "commit": _commit(),
-        "data": {path.name: _digest(path) for path in shards},
+        "data": {Path(source).name: _digest(Path(source)) for source in shards},
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in ("torch", "lightning", "numpy", "soundfile")},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),

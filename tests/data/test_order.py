@@ -1,6 +1,9 @@
 """The order of clips: exact, the same for any number of workers and ranks, resumable."""
 
 import io
+import os
+import shutil
+import signal
 from itertools import islice
 
 import numpy as np
@@ -11,10 +14,12 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssl_audio import randomness
+from ssl_audio.audio.files import encode
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.loading import BatchLoader, ClipReader
-from ssl_audio.data.order import Order
-from ssl_audio.errors import AudioError
+from ssl_audio.data.order import Order, Request
+from ssl_audio.errors import AudioError, ShardError
 
 
 @settings(max_examples=200, deadline=None)
@@ -69,8 +74,6 @@ def test_cover_repeats_long_clips(demo_shards):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_corrupt_clip_stops_with_its_name(demo_shards, tmp_path, workers):
-    import shutil
-
     folder = tmp_path / "damaged"
     shutil.copytree(demo_shards, folder)
     index = open_shards([folder])
@@ -93,3 +96,89 @@ def test_a_clip_shorter_than_a_frame_stops_with_its_name(tmp_path):
     reader = ClipReader(open_shards([tmp_path / "short.tar"]), crop_seconds=1.0)
     with pytest.raises(AudioError, match=r"short\.tar:tiny: 300 samples, less than one frame of 400"):
         next(iter(BatchLoader(reader, Order(1, 1, 0))))
+
+
+def spoil(folder, clips):
+    """Zeros where the audio of these clips was."""
+    index = open_shards([folder])
+    for clip in clips:
+        offset, size = index.audio[clip]
+        with index.paths[index.shard[clip]].open("r+b") as file:
+            file.seek(offset)
+            file.write(b"\0" * size)
+    return index
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_clips_are_replaced_the_same_way_each_time_counted_and_limited(demo_shards, tmp_path, workers):
+    folder = tmp_path / "damaged"
+    shutil.copytree(demo_shards, folder)
+    index = spoil(folder, [3, 50, 120])
+    reader = ClipReader(index, crop_seconds=0.5, seed=1)
+    loader = BatchLoader(reader, Order(len(reader), 8, 1), workers=workers, max_replaced=0.05)
+    keys = [key for batch in islice(iter(loader), 2 * len(index) // 8) for key in batch.keys]
+    assert set(loader.replaced) == {index.key[clip] for clip in (3, 50, 120)}
+    assert all("cannot be decoded" in reason for reason in loader.replaced.values())
+    whole = ClipReader(open_shards([demo_shards]), crop_seconds=0.5, seed=1)
+    expected = [
+        key
+        for batch in islice(iter(BatchLoader(whole, Order(len(whole), 8, 1))), 2 * len(index) // 8)
+        for key in batch.keys
+    ]
+    changed = [place for place, (one, other) in enumerate(zip(keys, expected, strict=True)) if one != other]
+    assert {expected[place] for place in changed} == set(loader.replaced)
+    assert len(changed) == sum(key in loader.replaced for key in expected)
+    limited = BatchLoader(reader, Order(len(reader), 8, 1), workers=workers, max_replaced=0.01)
+    with pytest.raises(
+        ShardError, match=r"3 of \d+ clips cannot be decoded, more than the 1.00% allowed; the last: .*tar"
+    ):
+        list(islice(iter(limited), len(index)))
+
+
+def test_a_shard_that_vanishes_stops_with_file_and_clip(demo_shards, tmp_path):
+    folder = tmp_path / "gone"
+    shutil.copytree(demo_shards, folder)
+    index = open_shards([folder])
+    index.paths[0].unlink()
+    loader = BatchLoader(ClipReader(index, crop_seconds=0.5), Order(len(index), 8), workers=1, max_replaced=0.5)
+    with pytest.raises(ShardError, match=r"shard-000000\.tar:\S+: cannot read the shard \(No such file") as caught:
+        list(islice(iter(loader), len(index)))
+    assert "\n" not in str(caught.value)
+
+
+class Deadly(ClipReader):
+    """Reads like any other until a certain clip kills its process."""
+
+    def _crops(self, clip, *others):
+        if clip == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._crops(clip, *others)
+
+
+def test_a_worker_that_dies_is_named_with_its_clip(demo_shards):
+    index = open_shards([demo_shards])
+    loader = BatchLoader(Deadly(index, crop_seconds=0.5), Order(len(index), 8), workers=2)
+    with pytest.raises(ShardError, match=rf"a worker died .*\.tar:{index.key[7]}"):
+        list(islice(iter(loader), len(index)))
+
+
+def test_crops_of_a_long_recording_read_only_what_they_need(tmp_path, monkeypatch):
+    from ssl_audio.data.index import ShardIndex
+
+    long = np.random.default_rng(0).uniform(-0.3, 0.3, 120 * 16000).astype(np.float32)
+    with webdataset.TarWriter(str(tmp_path / "long.tar")) as writer:
+        for ending in ("flac", "wav"):
+            writer.write({"__key__": ending, ending: encode(long, sample_rate=16000, format=ending)})
+    index = open_shards([tmp_path / "long.tar"])
+    taken = []
+    read = ShardIndex._read
+    monkeypatch.setattr(
+        ShardIndex, "_read", lambda self, clip, at, size: taken.append(size) or read(self, clip, at, size)
+    )
+    reader = ClipReader(index, crop_seconds=2.0, seed=0)
+    for clip in range(2):
+        taken.clear()
+        crops = reader[Request(clip, 0)]
+        start = round(float(randomness.generator(crops.seeds[0], "crop").uniform(0.0, 118.0)) * 16000)
+        np.testing.assert_allclose(crops.waveforms[0], long[start : start + 32000], atol=1 / 32767)
+        assert sum(taken) < 0.25 * index.audio[clip, 1] if clip == 0 else sum(taken) == 44 + 64000

@@ -1,8 +1,12 @@
 """Corpora to shards and back: round trips, other people's readers, damage."""
 
+import hashlib
 import io
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 import tarfile
 from pathlib import Path
 
@@ -15,8 +19,11 @@ from ssl_audio.audio.files import decode
 from ssl_audio.data.clip import Clip, Event
 from ssl_audio.data.corpora import Folder, Table
 from ssl_audio.data.index import INDEX_NAME, open_shards
+from ssl_audio.data.job import Job
 from ssl_audio.data.manifest import Manifest
-from ssl_audio.data.writing import verify_shards, write_shards
+from ssl_audio.data.preparing import Form
+from ssl_audio.data.verifying import verify_shards
+from ssl_audio.data.writing import merge_shards, write_part, write_shards
 from ssl_audio.errors import ShardError
 
 RATE = 16000
@@ -109,6 +116,93 @@ def test_we_read_shards_of_others(tmp_path):
     assert [len(decode(index.audio_bytes(clip))) for clip in (0, 1)] == [8000, 8000]
     assert (folder / INDEX_NAME).exists()
     assert open_shards([folder / "a.tar"]).seconds.tolist() == [0.5, 0.5]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def test_parts_make_the_same_shards_as_one_writing(table, tmp_path):
+    write_shards(Table(table), tmp_path / "whole", name="t", shard_clips=2)
+    out = tmp_path / "parts"
+    write_part(Table(table), out, name="t", shard_clips=2, part=3, parts=3)
+    write_part(Table(table), out, name="t", shard_clips=2, part=1, parts=3)
+    with pytest.raises(ShardError, match=r"1 of 3 shards are not written yet \(1\)"):
+        merge_shards(out)
+    with pytest.raises(ShardError, match=r"unfinished writing of something else \(shard_clips was 2, is 4\)"):
+        write_part(Table(table), out, name="t", shard_clips=4, part=2, parts=3)
+    write_part(Table(table), out, name="t", shard_clips=2, part=2, parts=3)
+    merge_shards(out)
+    assert digests(out) == digests(tmp_path / "whole")
+    assert not list(tmp_path.glob(".*"))
+
+
+def die_at(shard: int, table: Path, out: Path) -> None:
+    """Write, and be killed when so many shards are in place but one is not yet in the journal."""
+    finish, finished = Job.finish, []
+
+    def deadly(*parts):
+        finished.append(parts)
+        if len(finished) == shard:
+            os.kill(os.getpid(), signal.SIGKILL)
+        finish(*parts)
+
+    Job.finish = deadly
+    write_shards(Table(table), out, name="t", shard_clips=1)
+
+
+def test_a_writing_killed_at_any_shard_ends_with_the_same_bytes(table, tmp_path):
+    write_shards(Table(table), tmp_path / "whole", name="t", shard_clips=1)
+    for kill in (1, 3):
+        victim = multiprocessing.get_context("fork").Process(target=die_at, args=(kill, table, tmp_path / "out"))
+        victim.start()
+        victim.join()
+        assert victim.exitcode == -signal.SIGKILL
+        assert not (tmp_path / "out").exists()
+    done = []
+    write_shards(Table(table), tmp_path / "out", name="t", shard_clips=1, progress=lambda n, total: done.append(n))
+    # Two shards were finished, and are not written again.
+    assert done == [3, 4, 5, 6]
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_long_recordings_are_cut_and_their_events_go_along(tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.concatenate([sound(1, 2.5), np.zeros(40000)]), RATE)
+    soundfile.write(tmp_path / "short.wav", sound(2, 0.3), RATE)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    (tmp_path / "meta.csv").write_text("path,label\nlong.wav,dog\nshort.wav,cat\nsilent.wav,cat\n")
+    (tmp_path / "events.tsv").write_text("filename\tonset\toffset\tlabel\nlong.wav\t0.5\t2.0\tdog\n")
+    form = Form(split_seconds=2.0, min_seconds=0.5, encoding="pcm")
+    manifest = write_shards(Table(tmp_path), tmp_path / "out", name="t", form=form, max_rejected=0.7)
+    index = open_shards([tmp_path / "out"])
+    assert list(index.key) == ["long@0001", "long@0002"]
+    events = [event for clip in range(2) for event in index.describe(clip).events]
+    times = [time for event in events for time in (event.onset, event.offset)]
+    assert times == pytest.approx([0.5, 5 / 3, 0.0, 1 / 3], abs=1e-4)
+    pieces = np.concatenate([decode(index.audio_bytes(clip)) for clip in range(2)])
+    np.testing.assert_allclose(pieces[: 2 * RATE], sound(1, 2.5)[: 2 * RATE], atol=1 / 32767)
+    rejected = (tmp_path / "out" / "rejected.csv").read_text()
+    assert "long@0003,long.wav,long.wav: is silent from 3.3 s on" in rejected
+    assert 'short,short.wav,"short.wav: lasts 0.300 s, less than 0.5 s"' in rejected
+    assert 'silent,silent.wav,"silent.wav: is silent, every sample is 0 in 16 bits"' in rejected
+    assert (manifest.clips, manifest.rejected) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "ending", "error"), [("flac", "flac", 1e-4), ("pcm", "wav", 1e-4), ("opus", "opus", 0.2)]
+)
+def test_every_encoding_comes_back(tmp_path, encoding, ending, error):
+    tone = (0.3 * np.sin(np.arange(RATE) * 0.1)).astype(np.float32)
+    soundfile.write(tmp_path / "tone.wav", tone, RATE)
+    (tmp_path / "meta.csv").write_text("path\ntone.wav\n")
+    write_shards(Table(tmp_path), tmp_path / "out", name="t", form=Form(encoding=encoding))
+    index = open_shards([tmp_path / "out"])
+    with tarfile.open(index.paths[0]) as archive:
+        assert f"tone.{ending}" in archive.getnames()
+    waveform = decode(index.audio_bytes(0))
+    assert len(waveform) == RATE
+    assert np.abs(waveform - tone).mean() < error
+    assert verify_shards(tmp_path / "out", decoding=True).clips == 1
 
 
 def test_the_same_corpus_gives_the_same_bytes_whatever_the_processes(table, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.cli import main
+from ssl_audio.data.index import open_shards
 from ssl_audio.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]
@@ -151,6 +153,38 @@ def test_a_longer_run_goes_on_from_a_finished_one_but_not_with_another_model(pre
     assert "is of another model (objective" in capsys.readouterr().err
 
 
+def test_a_run_resumed_twice_with_other_batches_counts_the_clips_it_has_seen(pretrain, tmp_path, demo_shards):
+    state = {}
+    for number, (steps, clips) in enumerate(((2, 8), (4, 4), (6, 16))):
+        resume = [] if not number else [f"--resume={tmp_path}/runs/pretrain/a/{number - 1}/checkpoints/last.ckpt"]
+        pretrain(f"--trainer.max_steps={steps}", "--name=a", f"--data.batch_clips={clips}", *resume)
+        last = tmp_path / f"runs/pretrain/a/{number}/checkpoints/last.ckpt"
+        state[steps] = torch.load(last, weights_only=True)["AudioShards"]["clips"]
+    assert state == {2: 16, 4: 16 + 8, 6: 16 + 8 + 32}
+    summary = json.loads((tmp_path / "runs/pretrain/a/2/summary.json").read_text())
+    assert summary["replaced"] == {}
+
+
+def test_bad_clips_and_a_finite_validation_are_reported(pretrain, tmp_path, demo_shards, capsys):
+    folder = tmp_path / "damaged"
+    shutil.copytree(demo_shards, folder)
+    index = open_shards([folder])
+    for clip in range(0, len(index), 7):
+        with index.paths[index.shard[clip]].open("r+b") as file:
+            file.seek(index.audio[clip, 0])
+            file.write(b"\0" * int(index.audio[clip, 1]))
+    options = [f"--data.shards=[{folder}]", "--data.validation_split=valid", "--trainer.val_check_interval=3"]
+    pretrain("--trainer.max_steps=3", "--name=bad", "--data.max_replaced=0.5", *options)
+    summary = json.loads((tmp_path / "runs/pretrain/bad/0/summary.json").read_text())
+    assert summary["replaced"]
+    assert all("cannot be decoded" in reason for reason in summary["replaced"].values())
+    assert "valid/loss" in summary["final"]
+    assert "clips could not be decoded and were replaced" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        pretrain("--trainer.max_steps=30", "--name=worse", "--data.max_replaced=0.001", *options)
+    assert "clips cannot be decoded, more than the 0.10% allowed" in capsys.readouterr().err
+
+
 def test_a_checkpoint_names_only_classes_we_trust(pretrain, tmp_path):
     pretrain("--trainer.max_steps=1", "--name=x")
     path = tmp_path / "runs/pretrain/x/0/checkpoints/last.ckpt"
@@ -196,7 +230,13 @@ def test_a_checkpoint_names_only_classes_we_trust(pretrain, tmp_path):
         (["--trainer.max_steps=-1"], 2, r"max_steps is not set"),
         (["--resume=gone.ckpt"], 1, r"gone.ckpt: no such checkpoint"),
         (["--trainer.accelerator=gpu"], 2, r"trainer: .*(?i:gpu)"),
-        (["--data.validation_split=valid"], 2, r"limit_val_batches is .*endless"),
+        (["--data.batch_seconds=20", "--data.weights=[1]"], 2, r"batch_seconds goes with neither"),
+        (["--data.weights=[1, 2]"], 2, r"2 weights for 1 corpora"),
+        (
+            ["--data.balance=tone", "--data.cover=false"],
+            1,
+            r"no clip has a label of kind 'tone'; these shards have emotion, event, keyword",
+        ),
         (["--model.backbone.frontend.init_args.sample_rate=32000"], 2, r"sample_rate is 32000.*16000"),
         (["--probe=[{shards: nowhere, targets: [event]}]"], 1, r"nowhere: no such folder"),
         (["--runs=/proc/nowhere"], 1, r"cannot write /proc/nowhere"),
@@ -225,6 +265,11 @@ def test_other_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
     assert "neither a run" in fails(capsys, ["inspect", "empty"], code=1)
     assert "nothing there" in fails(capsys, ["inspect", "gone"], code=1)
     assert "no benchmark" in fails(capsys, ["bench", "stepp"], code=2)
+    writing = ["shards", "write", "--corpus", "esc50", "--root", "empty", "--out", "x"]
+    assert "not laid out as ESC-50; expected meta/esc50.csv, audio" in fails(capsys, writing, code=1)
+    assert "--part 5/2: expected i/n" in fails(capsys, [*writing, "--part", "5/2"], code=2)
+    assert "encoding" in fails(capsys, [*writing, "--encoding", "mp3"], code=2)
+    assert "nothing to merge" in fails(capsys, ["shards", "merge", "x"], code=1)
     (tmp_path / "broken.yaml").write_text("model: [")
     fails(capsys, ["pretrain", "--config", "broken.yaml"], code=2)
 

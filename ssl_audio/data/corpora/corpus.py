@@ -34,6 +34,9 @@ class Corpus(ABC):
     Instances are pickled into worker processes, so they hold paths and options, not open files.
     """
 
+    name: ClassVar[str] = ""
+    """What the command line calls it; by default the class's name in small letters."""
+
     licence: ClassVar[str] = "unknown"
 
     @abstractmethod

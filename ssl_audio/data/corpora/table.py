@@ -1,15 +1,14 @@
 """Audio files listed in a CSV, with labels, splits, folds, speakers and stretches."""
 
-import csv
 from pathlib import Path
 
 from ssl_audio.data.clip import Clip, Event
 from ssl_audio.data.corpora.corpus import Recording
-from ssl_audio.data.corpora.folder import Folder, keys_of
+from ssl_audio.data.corpora.files import Files, keys_of, rows_of
 from ssl_audio.errors import ShardError
 
 
-class Table(Folder):
+class Table(Files):
     """The rows of a table with a column `path` and any of `label`, `split`, `fold`, `speaker`, `start`, `end`.
 
     Several labels in a cell are separated by semicolons. A second table of events (tab-separated: `path` or
@@ -32,26 +31,19 @@ class Table(Folder):
         events: Path | None = None,
         licence: str = "unknown",
     ) -> None:
-        super().__init__(root, licence=licence)
+        super().__init__(root)
+        self.licence = licence  # type: ignore[misc]
         self.table = table or root / "meta.csv"
         self.labels = labels
         self.events = events or root / "events.tsv"
 
     def recordings(self) -> list[Recording]:
-        rows = _rows(self.table, delimiter=",")
-        if not rows:
-            raise ShardError(f"{self.table}: no rows; expected one a clip under the heading path,label,...")
-        if "path" not in rows[0]:
-            raise ShardError(
-                f"{self.table}: no column `path`; it has {', '.join(rows[0])}; expected path and any of "
-                "label, split, fold, "
-                "speaker, start, end"
-            )
+        rows = rows_of(self.table, ["path"])
         columns = self.labels if self.labels is not None else ["label"] if "label" in rows[0] else []
         missing = [column for column in columns if column not in rows[0]]
         if missing:
             raise ShardError(f"{self.table}: no column {', '.join(missing)}; it has {', '.join(rows[0])}")
-        events = _events(self.events) if self.events.exists() else {}
+        events = events_of(self.events) if self.events.exists() else {}
         keys = keys_of([row["path"] for row in rows])
         return [
             self._recording(row, key, columns, events.get(Path(row["path"]).name, []), line)
@@ -92,22 +84,14 @@ def _names(cell: str) -> list[str]:
     return [name.strip() for name in cell.split(";") if name.strip()]
 
 
-def _rows(path: Path, *, delimiter: str) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return [
-                {str(k).strip(): v or "" for k, v in row.items() if k is not None}
-                for row in csv.DictReader(file, delimiter=delimiter)
-            ]
-    except OSError as error:
-        raise ShardError(f"{path}: {error.strerror}; expected a table with a column `path`") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ShardError(f"{path}: no table ({error}); expected UTF-8 text with one row a clip") from error
+def events_of(path: Path) -> dict[str, list[Event]]:
+    """Labelled stretches by file name, from a tab-separated table.
 
-
-def _events(path: Path) -> dict[str, list[Event]]:
+    Raises:
+        ShardError: if a row is not as it should be.
+    """
     events: dict[str, list[Event]] = {}
-    for line, row in enumerate(_rows(path, delimiter="\t"), start=2):
+    for line, row in enumerate(rows_of(path, [], delimiter="\t"), start=2):
         try:
             name = Path(row.get("path") or row["filename"]).name
             label = row.get("event_label") or row["label"]

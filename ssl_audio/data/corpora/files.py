@@ -1,0 +1,115 @@
+"""Corpora that are audio files below a root, and what can be said when a root is not laid out as expected."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from ssl_audio.audio.files import decode
+from ssl_audio.data.corpora.corpus import Corpus, Recording
+from ssl_audio.data.tars import AUDIO_ENDINGS
+from ssl_audio.errors import ShardError
+
+
+class Files(Corpus):
+    """Recordings whose source is a path relative to a root.
+
+    Args:
+        root: The folder that paths are relative to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def waveform(self, recording: Recording) -> Float[np.ndarray, " sample"]:
+        seconds = None if recording.end is None else recording.end - recording.start
+        return decode(self.root / str(recording.clip.source), start=recording.start, seconds=seconds)
+
+
+def within(root: Path, folders: Sequence[str], expected: Sequence[str], *, what: str) -> Path:
+    """The folder that holds what is expected: the root, or one of the folders below it.
+
+    Args:
+        root: What the user gave.
+        folders: Where else to look, relative to the root.
+        expected: Files or folders that must be there.
+        what: Name of the corpus.
+
+    Raises:
+        ShardError: saying what was expected and what was found.
+    """
+    if not root.is_dir():
+        raise ShardError(f"{root}: no such folder; expected {what}")
+    places = [root, *(root / folder for folder in folders)]
+    for place in places:
+        if all((place / name).exists() for name in expected):
+            return place
+    raise ShardError(
+        f"{root}: not laid out as {what}; expected {', '.join(expected)}"
+        f"{f' in it or in {folders[0]}' if folders else ''}; found {found_in(root)}"
+    )
+
+
+def found_in(folder: Path, *, most: int = 8) -> str:
+    """What lies in a folder, for messages."""
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir()) if folder.is_dir() else []
+    return (", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")) or "nothing"
+
+
+def audio_below(folder: Path) -> Iterator[Path]:
+    """Every audio file below a folder, in the order of their paths."""
+    yield from sorted(
+        path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in AUDIO_ENDINGS and path.is_file()
+    )
+
+
+def rows_of(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list[dict[str, str]]:
+    """The rows of a table with a heading.
+
+    Args:
+        path: The table.
+        columns: Columns that must be there.
+        delimiter: What separates them.
+
+    Raises:
+        ShardError: if it cannot be read, has no rows, or lacks a column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [
+                {str(k).strip(): v or "" for k, v in row.items() if k is not None}
+                for row in csv.DictReader(file, delimiter=delimiter)
+            ]
+    except OSError as error:
+        raise ShardError(f"{path}: {error.strerror}; expected a table with {_columns(columns)}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ShardError(f"{path}: no table ({error}); expected UTF-8 text with one row a clip") from error
+    if not rows:
+        raise ShardError(f"{path}: no rows; expected one a clip under a heading with {_columns(columns)}")
+    if missing := [column for column in columns if column not in rows[0]]:
+        raise ShardError(f"{path}: no {_columns(missing)}; it has {', '.join(rows[0])}; expected {_columns(columns)}")
+    return rows
+
+
+def _columns(names: Sequence[str]) -> str:
+    return f"column{'s' * (len(names) > 1)} " + ", ".join(f"`{name}`" for name in names)
+
+
+def keys_of(sources: Sequence[str]) -> list[str]:
+    """Names for clips in a shard: the path without its ending, without dots and odd characters, each unique."""
+    keys: list[str] = []
+    seen: set[str] = set()
+    for source in sources:
+        stem = source.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        folder = source.rsplit("/", 1)[0] + "/" if "/" in source else ""
+        plain = re.sub(r"[^\w/+=@,-]", "_", folder + stem).strip("/")
+        key, number = plain, 1
+        while key in seen:
+            number += 1
+            key = f"{plain}~{number}"
+        seen.add(key)
+        keys.append(key)
+    return keys

@@ -1,0 +1,115 @@
+"""From a recording to clips ready to be stored, or to the reason why it cannot be used."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from ssl_audio.audio.fbank import Fbank
+from ssl_audio.audio.files import encode
+from ssl_audio.audio.statistics import Moments
+from ssl_audio.data.clip import Clip, Event
+from ssl_audio.data.corpora.corpus import SAMPLE_RATE, Corpus, Recording
+from ssl_audio.errors import AudioError
+
+Encoding = Literal["flac", "opus", "pcm"]
+ENDINGS: dict[Encoding, Literal["flac", "opus", "wav"]] = {"flac": "flac", "opus": "opus", "pcm": "wav"}
+SHORTEST_SECONDS = 0.025
+_SILENCE = 0.5 / 32768
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """In what form recordings are stored.
+
+    Args:
+        encoding: `flac` (16 bit, lossless), `pcm` (16-bit WAV: larger, decoded in no time) or `opus` (lossy, small).
+        min_seconds: Shorter recordings are rejected.
+        max_seconds: Longer recordings are rejected; None rejects none.
+        split_seconds: Longer recordings are cut into equal pieces of at most so many seconds; None cuts none.
+    """
+
+    encoding: Encoding = "flac"
+    min_seconds: float = SHORTEST_SECONDS
+    max_seconds: float | None = None
+    split_seconds: float | None = None
+
+
+class Written(NamedTuple):
+    """A clip ready to be stored: its description, its audio as a file, and the moments of its log-mel."""
+
+    clip: Clip
+    audio: bytes
+    moments: Moments
+
+
+class Rejected(NamedTuple):
+    """What cannot be used, and why."""
+
+    key: str
+    source: str
+    reason: str
+
+
+def prepare(corpus: Corpus, form: Form, recording: Recording, *, measure: bool = True) -> list[Written | Rejected]:
+    """The clips of a recording: one, several when it is cut, or one rejection.
+
+    Args:
+        corpus: Where it is from.
+        form: In what form it is stored.
+        recording: Which it is.
+        measure: Take the moments of its log-mel, which takes longer than encoding it.
+    """
+    clip, source = recording.clip, recording.clip.source or recording.clip.key
+    try:
+        waveform = corpus.waveform(recording)
+    except AudioError as error:
+        return [Rejected(clip.key, source, str(error))]
+    seconds = len(waveform) / SAMPLE_RATE
+    if seconds < form.min_seconds:
+        return [Rejected(clip.key, source, f"{source}: lasts {seconds:.3f} s, less than {form.min_seconds:g} s")]
+    if form.max_seconds is not None and seconds > form.max_seconds:
+        return [Rejected(clip.key, source, f"{source}: lasts {seconds:.1f} s, more than {form.max_seconds:g} s")]
+    if np.abs(waveform).max() < _SILENCE:
+        return [Rejected(clip.key, source, f"{source}: is silent, every sample is 0 in 16 bits")]
+    pieces = 1 if form.split_seconds is None else math.ceil(seconds / form.split_seconds)
+    if pieces == 1:
+        return [_store(clip, waveform, form, measure)]
+    bounds = [round(len(waveform) * number / pieces) for number in range(pieces + 1)]
+    return [
+        _piece(clip, source, waveform[first:end], form, measure, number=number, start=first / SAMPLE_RATE)
+        for number, (first, end) in enumerate(itertools.pairwise(bounds), start=1)
+    ]
+
+
+def _piece(
+    clip: Clip, source: str, waveform: Float[np.ndarray, " _"], form: Form, measure: bool, *, number: int, start: float
+) -> Written | Rejected:
+    key = f"{clip.key}@{number:04d}"
+    if np.abs(waveform).max() < _SILENCE:
+        return Rejected(key, source, f"{source}: is silent from {start:.1f} s on")
+    end = start + len(waveform) / SAMPLE_RATE
+    events = [
+        Event(label=event.label, onset=max(event.onset, start) - start, offset=min(event.offset, end) - start)
+        for event in clip.events
+        if event.onset < end and event.offset > start
+    ]
+    return _store(dataclasses.replace(clip, key=key, events=events), waveform, form, measure)
+
+
+def _store(clip: Clip, waveform: Float[np.ndarray, " _"], form: Form, measure: bool) -> Written:
+    moments = Moments()
+    if measure:
+        moments.update(_fbank().log_mel(torch.from_numpy(np.ascontiguousarray(waveform))[None]))
+    clip = dataclasses.replace(clip, duration=round(len(waveform) / SAMPLE_RATE, 6), sample_rate=SAMPLE_RATE)
+    return Written(clip, encode(waveform, sample_rate=SAMPLE_RATE, format=ENDINGS[form.encoding]), moments)
+
+
+@functools.cache
+def _fbank() -> Fbank:
+    return Fbank()

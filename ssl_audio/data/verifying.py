@@ -1,0 +1,76 @@
+"""Whether shards are what their manifest says."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ssl_audio.audio.files import decode
+from ssl_audio.data.columns import columns_of
+from ssl_audio.data.index import INDEX_NAME, ShardIndex, open_shards
+from ssl_audio.data.manifest import FILE_NAME, Manifest
+from ssl_audio.data.tars import clips_of
+from ssl_audio.data.writing import describe_tar
+from ssl_audio.errors import ShardError
+
+Progress = Callable[[int, int], None]
+
+
+def verify_shards(folder: Path, *, decoding: bool = False, progress: Progress = lambda done, total: None) -> Manifest:
+    """Check that every shard of a folder is there, whole and unchanged, and that the index points into it.
+
+    Args:
+        folder: Folder of shards.
+        decoding: Decode every clip as well, and compare its length with its description.
+        progress: Called with the shards done and their number.
+
+    Raises:
+        ShardError, AudioError: naming the first shard or clip that is not.
+    """
+    manifest = Manifest.load(folder)
+    index: ShardIndex | None = None
+    first = 0
+    for done, shard in enumerate(manifest.shards, start=1):
+        tar = folder / shard.name
+        if not tar.exists():
+            raise ShardError(f"{tar}: missing; {FILE_NAME} lists {len(manifest.shards)} shards")
+        found = describe_tar(tar, shard.clips)
+        if found != shard:
+            raise ShardError(
+                f"{tar}: {found.bytes} bytes with SHA-256 {found.sha256[:12]}..., but {FILE_NAME} says {shard.bytes} "
+                f"bytes and {shard.sha256[:12]}...; copy or write it again"
+            )
+        index = index or open_shards([folder])
+        _check_index(index, tar, first, shard.clips)
+        if decoding:
+            _check_sound(index, range(first, first + shard.clips))
+        first += shard.clips
+        progress(done, len(manifest.shards))
+    if index is not None and len(index) != manifest.clips:
+        raise ShardError(
+            f"{folder}: {INDEX_NAME} has {len(index)} clips, {FILE_NAME} {manifest.clips}; delete the index"
+        )
+    return manifest
+
+
+def _check_index(index: ShardIndex, tar: Path, first: int, clips: int) -> None:
+    found = columns_of([(tar.name, tar.stat().st_size, clips_of(tar))])
+    part = index.select(np.arange(first, min(first + clips, len(index))))
+    same = (
+        len(found) == len(part) == clips
+        and np.array_equal(found.audio, part.audio)
+        and all(found.key(row) == part.key[row] for row in range(clips))
+    )
+    if not same:
+        raise ShardError(f"{tar}: {INDEX_NAME} beside it is of something else; delete it, it is made anew when needed")
+
+
+def _check_sound(index: ShardIndex, clips: range) -> None:
+    for clip in clips:
+        described = index.describe(clip)
+        waveform = decode(index.audio_bytes(clip), sample_rate=described.sample_rate or 16000, name=index.where(clip))
+        seconds = len(waveform) / (described.sample_rate or 16000)
+        if described.duration is not None and abs(seconds - described.duration) > 0.01:
+            raise ShardError(
+                f"{index.where(clip)}: holds {seconds:.3f} s, its .json says {described.duration:.3f} s; write it again"
+            )

@@ -1,0 +1,42 @@
+"""The commands in the documentation, run in order as they stand there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ssl_audio.cli import main
+
+ROOT = Path(__file__).parents[2]
+# What is added to a command so that a test can afford it.
+SMALLER = {
+    "pretrain": (
+        "--model.backbone.encoder.init_args.width=32 --model.backbone.encoder.init_args.depth=1 "
+        "--model.backbone.encoder.init_args.heads=2 --data.batch_clips=4 --data.workers=0 --trainer.max_steps=1 "
+        "--trainer.precision=32-true --probe=[]"
+    )
+}
+
+
+@pytest.mark.parametrize("page", ["data.md"])
+def test_every_command_of_the_page_runs(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "shards").mkdir()
+    draws = np.random.default_rng(0)
+    for number in range(6):
+        soundfile.write(f"recordings/{number}.wav", draws.uniform(-0.3, 0.3, 30000), 16000)
+    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("ssl-audio ")]
+    assert commands
+    for command in commands:
+        words = shlex.split(command)[1:]
+        main(words + shlex.split(SMALLER.get(words[0], "")))
+    assert "all whole and unchanged" in capsys.readouterr().out
+    assert Path("shards/mine.png").stat().st_size > 10_000
+    assert Path("runs/pretrain/demo/0/summary.json").exists()
