@@ -16,7 +16,7 @@ from ssl_audio.model.positions import adapt, resample
 _STATISTICS = ("frontend.mean", "frontend.std")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Adaptation:
     """What a task changes in a pretrained backbone; None keeps what the checkpoint has.
 

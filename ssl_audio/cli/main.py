@@ -13,6 +13,7 @@ VERBS = {
     "shards": "write, verify or show WebDataset shards of a corpus",
     "stats": "mean and standard deviation of the log-mel spectrograms of shards",
     "pretrain": "self-supervised pretraining from shards",
+    "finetune": "train a checkpoint for a task on labelled shards, and test it",
     "probe": "frozen linear and nearest-neighbour scores of a checkpoint on labelled shards",
     "inspect": "say what a run, a checkpoint or a folder of shards is",
     "bench": "measure speed, as ratios in one run",

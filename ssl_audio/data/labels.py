@@ -13,7 +13,9 @@ from ssl_audio.data.clip import Clip
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.errors import RecipeError, ShardError
 
-Protocol = Literal["split", "fold"]
+Protocol = Literal["split", "fold", "random"]
+
+_TEST_SHARE = 0.2
 
 # With fewer speakers than this, setting whole ones aside would leave too little of a corpus.
 _SPEAKERS_TO_SET_ASIDE = 5
@@ -102,7 +104,7 @@ def part_clips(
         clips: What is known of them.
         target: Kind of label.
         several: A clip may have several.
-        protocol: By splits or by folds.
+        protocol: By splits, by folds, or at random: a fifth of the clips of each label tests.
         fold: The one that tests, counted from 0 in ascending order of their numbers.
         splits: Names of the splits that train, choose and test.
         validation_share: Part of the training clips that chooses.
@@ -127,10 +129,15 @@ def part_clips(
     labels = sorted({name for clip in clips for name in labels_of(clip, target)})
     targets = targets_of(clips, target, labels)
     speakers = np.array([clip.speaker or "" for clip in clips])
-    marks = (
-        _by_fold(clips, fold, validation_share) if protocol == "fold" else _by_split(clips, splits, validation_share)
-    )
-    train, valid, test, folds = marks
+    folds = 0
+    if protocol == "fold":
+        train, valid, test, folds = _by_fold(clips, fold, validation_share)
+    elif protocol == "random":
+        nobody = np.full(len(clips), "")
+        train, test = set_aside(np.arange(len(clips)), targets, nobody, share=_TEST_SHARE, seed=seed)
+        valid = test[:0]
+    else:
+        train, valid, test = _by_split(clips, splits, validation_share)
     if not len(valid):
         train, valid = set_aside(train, targets, speakers, share=validation_share or 0.1, seed=seed)
     if labels_per_class is not None:
@@ -165,7 +172,7 @@ def _check_number(clips: Sequence[Clip], target: str, several: bool) -> None:
 
 def _by_split(
     clips: Sequence[Clip], splits: tuple[str, str | None, str], share: float | None
-) -> tuple[Rows, Rows, Rows, int]:
+) -> tuple[Rows, Rows, Rows]:
     train, valid, test = splits
     have = np.array([clip.split or "" for clip in clips])
     there = sorted(set(have.tolist()) - {""})
@@ -179,7 +186,7 @@ def _by_split(
             )
     nobody = np.array([], dtype=np.int64)
     choose = np.flatnonzero(have == valid) if valid in wanted else nobody
-    return np.flatnonzero(have == train), choose, np.flatnonzero(have == test), 0
+    return np.flatnonzero(have == train), choose, np.flatnonzero(have == test)
 
 
 def _by_fold(clips: Sequence[Clip], fold: int, share: float | None) -> tuple[Rows, Rows, Rows, int]:

@@ -10,7 +10,7 @@ from ssl_audio.audio.augment import mixing_weights, mixup, noise, roll, spec_aug
 from ssl_audio.audio.frontend import Spectrogram
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Augmentation:
     """What is done to training clips; nothing by default.
 

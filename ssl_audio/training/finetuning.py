@@ -25,7 +25,7 @@ from ssl_audio.training.optimisation import DecayOn, Schedule, WarmupCosine, gra
 Method = Literal["full", "linear", "attentive", "layers", "knn"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class HeadOptions:
     """What stands on the backbone.
 
