@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -306,8 +307,6 @@ def _set_length(trainer: L.Trainer, data: LabelledShards) -> None:
 
 def _measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> None:
     """Normalise with the mean and deviation of training clips, evenly chosen among them."""
-    import numpy as np
-
     rows = np.linspace(0, len(part) - 1, min(len(part), _MOST_CLIPS_MEASURED)).astype(int)
     few = Part(index=part.index.select(rows), targets=part.targets[rows], speakers=part.speakers[rows])
     if not isinstance(backbone.frontend, Fbank):
@@ -368,7 +367,7 @@ def _neighbours(module: Finetuning, data: LabelledShards) -> tuple[Predictions, 
         return Predictions(
             labels=parts.labels,
             several=data.several,
-            keys=part.index.key.astype(str),
+            keys=np.array([str(key) for key in part.index.key]),
             scores=nearest_scores(queries, known, parts.train.targets, neighbours=number),
             targets=part.targets,
             speakers=part.speakers,

@@ -65,13 +65,19 @@ def call(function: Callable[..., Any], words: list[str], *, prog: str, positiona
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that the user asked for.
+    """Write a text that the user asked for; see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that the user asked for, and its folder.
 
     Raises:
         SslAudioError: if it cannot be written.
     """
     try:
-        path.write_text(text, encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
     except OSError as error:
         raise SslAudioError(f"cannot write {path} ({error.strerror}); choose another place with --out") from error
 

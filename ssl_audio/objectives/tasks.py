@@ -7,6 +7,8 @@ from jaxtyping import Float
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
+from ssl_audio.audio.frontend import Spectrogram
+from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.pooling import AttentivePooling, Pooling, pool_clips
 from ssl_audio.tokens import Tokens
 
@@ -63,3 +65,20 @@ def weighted_sum(layers: Sequence[Tokens], mixing: Float[Tensor, " layer"]) -> T
     weights = mixing.softmax(dim=0)
     states = torch.stack([tokens.states.float() for tokens in layers])
     return layers[-1].with_states(torch.einsum("l, l r t w -> r t w", weights, states))
+
+
+def classify(
+    backbone: Backbone, head: Head, spectrogram: Spectrogram, *, frozen: bool = False
+) -> Float[Tensor, "clip label"]:
+    """Logits of spectrograms.
+
+    Args:
+        backbone: Spectrograms to tokens.
+        head: Tokens to logits; one with a sum of layers gets all of them.
+        spectrogram: Of the clips.
+        frozen: No gradient reaches the backbone.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        tokens = backbone.embed(backbone.cut(spectrogram))
+        layers = [backbone.encoder(tokens)] if head.mixing is None else backbone.encoder.layers(tokens)
+    return head(layers, len(spectrogram.values))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_audio.checkpoints.checkpoint import describe
 from ssl_audio.data.labelled import LabelledBatch
@@ -19,7 +19,7 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.augmentation import Augmentation
 from ssl_audio.objectives.pooling import Pooling
-from ssl_audio.objectives.tasks import Head
+from ssl_audio.objectives.tasks import Head, classify
 from ssl_audio.training.optimisation import DecayOn, Schedule, WarmupCosine, graded_groups, spend_time
 
 Method = Literal["full", "linear", "attentive", "layers", "knn"]
@@ -206,24 +206,6 @@ class Finetuning(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["ssl_audio"] = describe(self.recipe, task=self.task)
-
-
-def classify(
-    backbone: Backbone, head: nn.Module, spectrogram: Any, *, frozen: bool = False
-) -> Float[Tensor, "clip label"]:
-    """Logits of spectrograms.
-
-    Args:
-        backbone: Spectrograms to tokens.
-        head: Tokens to logits; one with a sum of layers gets all of them.
-        spectrogram: Of the clips.
-        frozen: No gradient reaches the backbone.
-    """
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-        tokens = backbone.embed(backbone.cut(spectrogram))
-        layers = [backbone.encoder(tokens)] if head.mixing is None else backbone.encoder.layers(tokens)
-    logits: Tensor = head(layers, len(spectrogram.values))
-    return logits
 
 
 def _options(method: Method, head: HeadOptions) -> HeadOptions:
