@@ -75,6 +75,12 @@ class FinetuneCLI(TrainingCLI):
         parser.add_argument(
             "--beside_scratch", type=bool, default=False, help="Train the same from scratch too, and compare."
         )
+        parser.add_argument(
+            "--start",
+            type=Start,
+            default="pretrained",
+            help="scratch: the architecture of the checkpoint with fresh weights.",
+        )
         parser.add_argument("--folds", type=list[NonNegativeInt] | None, default=None, help="Only these folds.")
         parser.add_argument(
             "--average_from_epoch",
@@ -121,6 +127,8 @@ class FinetuneCLI(TrainingCLI):
             mode="max",
             save_top_k=1,
             save_last=True,
+            # After validation within an epoch the epoch does not count as done yet, and would be gone on with anew.
+            save_on_train_epoch_end=self.config.trainer.check_val_every_n_epoch is not None,
             enable_version_counter=False,
         )
         callbacks: list[Callback] = [keep]
@@ -163,8 +171,8 @@ def finetune(cli: FinetuneCLI) -> Path:
     data: LabelledShards = cli.datamodule
     numbers = _folds(cli, data)
     whole.save_recipe(cli.recipe)
-    starts: list[Start] = ["pretrained" if cli.source is not None else "scratch"]
-    if cli.config.beside_scratch and cli.source is not None:
+    starts: list[Start] = [cli.config.start if cli.source is not None else "scratch"]
+    if cli.config.beside_scratch and starts == ["pretrained"]:
         starts.append("scratch")
     alone = len(starts) * len(numbers) == 1
     outcomes: dict[str, list[Outcome]] = {}
@@ -297,12 +305,16 @@ def _check(module: Finetuning, data: LabelledShards, trainer: L.Trainer) -> None
 
 
 def _set_length(trainer: L.Trainer, data: LabelledShards) -> None:
-    """Say epochs in steps, so that schedule and progress know how long training will be."""
+    """Say epochs in steps, so that schedule and progress know how long training will be.
+
+    Only steps count from then on: a restarted trainer counts the epoch that it was saved at the end of twice.
+    """
     if trainer.max_epochs is not None and trainer.max_epochs > 0 and trainer.max_steps <= 0:
         data.trainer = trainer
         batches = len(data.train_dataloader())
         steps = trainer.max_epochs * -(-batches // trainer.accumulate_grad_batches)
         trainer.fit_loop.epoch_loop.max_steps = steps
+        trainer.fit_loop.max_epochs = -1
 
 
 def _measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> None:

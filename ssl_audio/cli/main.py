@@ -14,6 +14,7 @@ VERBS = {
     "stats": "mean and standard deviation of the log-mel spectrograms of shards",
     "pretrain": "self-supervised pretraining from shards",
     "finetune": "train a checkpoint for a task on labelled shards, and test it",
+    "compare": "encoders, pretrained and from scratch, on one task under one budget",
     "evaluate": "score a fine-tuned checkpoint on labelled shards",
     "predict": "the most probable labels of files, folders or shards",
     "embed": "vectors of files, folders or shards, one a recording or one a patch column",

@@ -99,6 +99,8 @@ def quiet_warnings() -> Iterator[None]:
             ".*Experiment logs directory.*",
             ".*Total length of `list` across ranks is zero.*",
             ".*Found .* module.*in eval mode.*",
+            ".*could not find the monitored key in the returned metrics.*",
+            ".*number of training batches .* is smaller than the logging interval.*",
         ):
             warnings.filterwarnings("ignore", text)
         yield

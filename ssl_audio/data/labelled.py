@@ -153,7 +153,12 @@ class LabelledShards(L.LightningDataModule):
             rank=rank,
             world=world,
         )
-        return self._loader(part, EpochBatches(draw, lambda: trainer.current_epoch if trainer else 0), crop=self.crop)
+
+        def epoch() -> int:
+            # By the steps taken: after a restart Lightning goes once more through the end of the epoch it saved in.
+            return trainer.global_step * trainer.accumulate_grad_batches // draw.batches if trainer else 0
+
+        return self._loader(part, EpochBatches(draw, epoch), crop=self.crop)
 
     def val_dataloader(self) -> "PartLoader":
         """Every clip that chooses, once."""

@@ -249,9 +249,9 @@ def paired(
 def _resamples(
     clips: int, groups: Int[np.ndarray, " clip"] | None, draws: int, rng: np.random.Generator
 ) -> list[Int[np.ndarray, " _"]]:
-    if groups is None:
+    marks = np.arange(clips) if groups is None else np.unique(groups, return_inverse=True)[1]
+    if marks.max() + 1 == clips:
         return [rng.integers(0, clips, clips) for _ in range(draws)]
-    marks = np.unique(groups, return_inverse=True)[1]
     members = [np.flatnonzero(marks == mark) for mark in range(marks.max() + 1)]
     return [
         np.concatenate([members[mark] for mark in rng.integers(0, len(members), len(members))]) for _ in range(draws)

@@ -60,26 +60,34 @@ class Predictions:
         return summarise(self.scores, self.targets, several=self.several)
 
     def interval(self, *, seed: int = 0) -> tuple[float, float]:
-        """95 % bootstrap interval of the headline over the clips."""
+        """95 % bootstrap interval of the headline over the clips; those that come several times stay together."""
         _, measure = headline(several=self.several)
-        return interval(self.scores, self.targets, measure, draws=_draws(self.scores), seed=seed)
+        groups = np.unique(self.keys, return_inverse=True)[1]
+        return interval(self.scores, self.targets, measure, groups=groups, draws=_draws(self.scores), seed=seed)
 
     def rows(self) -> list[LabelScore]:
         """A row for every label."""
         return per_label(self.scores, self.targets, self.labels, several=self.several)
 
     def against(self, other: "Predictions", *, seed: int = 0) -> Difference:
-        """What these gain over others of the same clips.
+        """What these gain over others of the same clips; answers to a clip that comes several times stay together.
 
         Raises:
             SslAudioError: if they are of other clips.
         """
-        order = {key: row for row, key in enumerate(other.keys.tolist())}
-        if set(order) != set(self.keys.tolist()) or len(order) != len(self.keys) or self.labels != other.labels:
+        one, two = (np.argsort(found.keys, kind="stable") for found in (self, other))
+        if self.labels != other.labels or self.keys[one].tolist() != other.keys[two].tolist():
             raise SslAudioError("the two systems were tested on other clips or labels; expected the same test set")
-        rows = np.array([order[key] for key in self.keys.tolist()])
         _, measure = headline(several=self.several)
-        return paired(self.scores, other.scores[rows], self.targets, measure, draws=_draws(self.scores), seed=seed)
+        return paired(
+            self.scores[one],
+            other.scores[two],
+            self.targets[one],
+            measure,
+            groups=np.unique(self.keys[one], return_inverse=True)[1],
+            draws=_draws(self.scores),
+            seed=seed,
+        )
 
     def parquet(self) -> bytes:
         """A table with one row a clip: key, speaker, labels, predicted label and every score."""

@@ -22,10 +22,17 @@ class WeightAverage(Callback):
     def __init__(self, first_epoch: int) -> None:
         self.first_epoch = first_epoch
         self.count = 0
+        self.epochs = 0
+        self.step = -1
         self.mean: dict[str, Tensor] = {}
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.current_epoch < self.first_epoch:
+        # After a restart Lightning ends the epoch it saved in once more, and counts it twice.
+        if trainer.global_step == self.step:
+            return
+        self.epochs += 1
+        self.step = trainer.global_step
+        if self.epochs <= self.first_epoch:
             return
         self.count += 1
         with torch.no_grad():
@@ -37,7 +44,8 @@ class WeightAverage(Callback):
                 self.mean[name] = value.clone() if before is None else before + (value - before) / self.count
 
     def state_dict(self) -> dict[str, Any]:
-        return {"count": self.count, "mean": self.mean}
+        return {"count": self.count, "epochs": self.epochs, "step": self.step, "mean": self.mean}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.count, self.mean = state_dict["count"], state_dict["mean"]
+        self.count, self.epochs = state_dict["count"], state_dict["epochs"]
+        self.step, self.mean = state_dict["step"], state_dict["mean"]
