@@ -120,18 +120,25 @@ class FinetuneCLI(TrainingCLI):
         )
 
     def callbacks(self) -> list[Callback]:
-        keep = ModelCheckpoint(
+        chosen = ModelCheckpoint(
             dirpath=self.open.checkpoints,
             filename="chosen",
             monitor="valid/score",
             mode="max",
             save_top_k=1,
-            save_last=True,
             # After validation within an epoch the epoch does not count as done yet, and would be gone on with anew.
             save_on_train_epoch_end=self.config.trainer.check_val_every_n_epoch is not None,
             enable_version_counter=False,
         )
-        callbacks: list[Callback] = [keep]
+        # Beside it, because one that watches a score keeps nothing, not even the last, while that does not rise.
+        newest = ModelCheckpoint(
+            dirpath=self.open.checkpoints,
+            filename="newest",
+            save_last=True,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        callbacks: list[Callback] = [chosen, newest]
         if self.config.patience is not None:
             callbacks.append(EarlyStopping("valid/score", mode="max", patience=self.config.patience))
         if self.config.average_from_epoch is not None:

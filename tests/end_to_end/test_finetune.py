@@ -155,7 +155,7 @@ def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, mon
     assert again.name == "1"
     assert load_checkpoint(again / "checkpoints/last.ckpt").step == 6
     for name, value in load_checkpoint(again / "checkpoints/last.ckpt").weights.items():
-        torch.testing.assert_close(value, straight[name], atol=1e-6, rtol=0, msg=name)
+        torch.testing.assert_close(value, straight[name], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
