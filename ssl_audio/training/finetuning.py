@@ -95,8 +95,9 @@ class Finetuning(L.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule or WarmupCosine()
         self.decay_on: DecayOn = decay_on
-        self.head_rate = head_rate
-        self.layer_decay = layer_decay
+        # Plain numbers: they end up in the checkpoint, which holds no classes of others.
+        self.head_rate = float(head_rate)
+        self.layer_decay = float(layer_decay)
         self.recipe: dict[str, Any] = {}
         self.task: dict[str, Any] = {}
         self._seen: list[tuple[Tensor, Tensor]] = []

@@ -194,3 +194,33 @@ def test_a_missing_corpus_falls_back_on_the_demo_and_says_so(finetune, capsys, t
     assert "NOT ESC50: shards/esc50 is not here" in printed.err
     assert "How to get the corpus: ESC-50" in printed.err
     assert (tmp_path / "runs/finetune/esc50-on-demo/0/summary.json").exists()
+
+
+def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, capsys, demo_shards):
+    (tmp_path / "recipes/encoders").mkdir(parents=True)
+    (tmp_path / "recipes/encoders/small.yaml").write_text(json.dumps(BACKBONE["encoder"]))
+    options = ["--data.crop_seconds=1.295", "--adaptation.frames=128", "--data.workers=0", "--trainer.max_epochs=1"]
+    options += [f"--data.shards=[{demo_shards}]", "--average_from_epoch=null", "--data.batch_clips=8"]
+    pretraining = tmp_path / "pretraining.yaml"
+    pretraining.write_text(
+        (ROOT / "recipes/pretrain/demo.yaml").read_text().replace("shards/demo", str(demo_shards))
+        .replace("batch_clips: 64", "batch_clips: 4").replace("workers: 1", "workers: 0")
+    )  # fmt: skip
+    words = [
+        "compare", "--task", str(ROOT / "recipes/finetune/demo_event.yaml"), "--encoders=[small]", "--seeds=1",
+        f"--pretraining={pretraining}", "--pretrain_steps=1", f"--options={json.dumps(options)}", "--name=x",
+    ]  # fmt: skip
+    main(words)
+    folder = tmp_path / "runs/compare/x"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["scores"]) == {"small scratch", "small pretrained"}
+    assert summary["cost"]["small"]["training_flops"] > 1e6
+    assert (folder / "report.md").read_text().count("| small ") == 3
+    assert "data:image/png" in (folder / "report.html").read_text()
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/outcome.json")}
+    assert len(before) == 2
+    main(words)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/outcome.json")} == before
+    assert "no recipes/encoders/smal.yaml; expected some of small" in fails(
+        capsys, [*words[:3], "--encoders=[smal]", *words[4:]], code=2
+    )
