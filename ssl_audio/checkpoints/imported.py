@@ -50,11 +50,19 @@ class Imported:
 
 
 def report(fates: list[Fate], *, most: int = 12) -> str:
-    """A few lines: how many tensors were used, and by name those that were adapted or ignored."""
+    """A few lines: how many tensors were used, and which were adapted or ignored."""
     counts = Counter(fate.outcome for fate in fates)
     lines = [", ".join(f"{counts[outcome]} {outcome}" for outcome in ("used", "adapted", "ignored"))]
-    changed = [fate for fate in fates if fate.outcome != "used"]
-    lines += [f"  {fate.outcome:<8} {fate.tensor}: {fate.note}" for fate in changed[:most]]
+    lines += [f"  adapted  {fate.tensor}: {fate.note}" for fate in fates if fate.outcome == "adapted"]
+    # The tensors of a decoder or a head say little one by one.
+    groups: dict[tuple[str, str], int] = Counter(
+        (".".join(fate.tensor.split(".")[:2]), fate.note) for fate in fates if fate.outcome == "ignored"
+    )
+    changed = [
+        f"  ignored  {name}{f' ({count} tensors)' if count > 1 else ''}: {note}"
+        for (name, note), count in groups.items()
+    ]
+    lines += changed[:most]
     if len(changed) > most:
         lines.append(f"  and {len(changed) - most} more")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from ssl_audio.audio.files import decode
 from ssl_audio.cli.parser import call, write_bytes, write_text
 from ssl_audio.cli.progress import bar
 from ssl_audio.data.index import open_shards
-from ssl_audio.data.labels import labels_of, targets_of
+from ssl_audio.data.labels import kinds_of, labels_of, targets_of
 from ssl_audio.errors import CheckpointError, ShardError
 from ssl_audio.evaluation.chunks import forget, in_chunks
 from ssl_audio.evaluation.metrics import confusion
@@ -56,7 +56,8 @@ def evaluate(
     clips = [index.describe(row) for row in range(len(index))]
     chosen = [row for row, clip in enumerate(clips) if labels_of(clip, kind) and fold in (None, clip.fold)]
     if not chosen:
-        raise ShardError(f"no clip has a label of kind {kind!r}" + ("" if fold is None else f" in fold {fold}"))
+        place = "" if fold is None else f" in fold {fold}"
+        raise ShardError(f"no clip{place} has a label of kind {kind!r}; these shards have {kinds_of(clips)} (--target)")
     clips = [clips[row] for row in chosen]
     targets = targets_of(clips, kind, face.labels)
 
@@ -69,19 +70,19 @@ def evaluate(
         yield from ({"scores": shares.numpy()} for shares in face.probabilities(sounds()))
 
     job = ["evaluate", str(checkpoint.resolve()), str(checkpoint.stat().st_mtime_ns), *(clip.key for clip in clips)]
-    place = out / "predictions.parquet"
+    table = out / "predictions.parquet"
     with bar("evaluating") as progress:
-        tables = list(in_chunks(chosen, rows, out=place, job=job, progress=progress))
+        tables = list(in_chunks(chosen, rows, out=table, job=job, progress=progress))
     predictions = Predictions(
         labels=face.labels,
         several=face.several,
         keys=np.array([clip.key for clip in clips]),
-        scores=np.array([row for table in tables for row in table["scores"].to_pylist()], dtype=np.float32),
+        scores=np.array([row for part in tables for row in part["scores"].to_pylist()], dtype=np.float32),
         targets=targets,
         speakers=np.array([clip.speaker or "" for clip in clips]),
     )
-    write_bytes(place, predictions.parquet())
-    forget(place)
+    write_bytes(table, predictions.parquet())
+    forget(table)
     low, high = predictions.interval()
     found: dict[str, Any] = {
         "checkpoint": str(checkpoint),

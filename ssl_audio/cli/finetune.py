@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 
 from ssl_audio import randomness
-from ssl_audio.audio.fbank import Fbank
-from ssl_audio.audio.statistics import Moments
 from ssl_audio.checkpoints.adaptation import Adaptation, load_backbone
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe, load_checkpoint
 from ssl_audio.checkpoints.imported import report as fates_report
@@ -24,22 +21,20 @@ from ssl_audio.cli.fallback import with_demo
 from ssl_audio.cli.progress import bar
 from ssl_audio.cli.results import Outcome, write_report
 from ssl_audio.cli.trainer import TrainingCLI, check_resume, fit, quiet_training
+from ssl_audio.cli.trial import choose, measure_statistics, neighbours, predict
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.labelled import LabelledShards
-from ssl_audio.data.labels import Part
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.metrics import headline
-from ssl_audio.evaluation.neighbours import choose_neighbours, nearest_scores
-from ssl_audio.evaluation.predictions import Predictions, predict_part, read_predictions
+from ssl_audio.evaluation.predictions import read_predictions
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.tokens import pool
 from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.run import Run, circumstances
 
 Start = Literal["pretrained", "scratch"]
 PREDICTIONS = "predictions.parquet"
-_MOST_CLIPS_MEASURED = 2000
+
 
 # From scratch and with nothing said of the architecture, when there is no run to take it from.
 _SMALL = {
@@ -229,12 +224,12 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
         assert cli.source is not None
         fates = load_backbone(module.backbone, cli.source, rule=cli.config.adaptation.rule)
     if cli.config.statistics == "training":
-        _measure_statistics(module.backbone, parts.train, data)
+        measure_statistics(module.backbone, parts.train, data)
     _check(module, data, trainer)
     if trainer.is_global_zero:
         _announce(cli, module, data, start=start, fold=fold, fates=fates)
     if module.method == "knn":
-        predictions, valid, chosen = _neighbours(module, data)
+        predictions, valid, chosen = neighbours(module, data)
         outcome = Outcome(
             start=start, fold=fold, valid=valid, chosen=chosen, steps=0, seconds=0.0, predictions=predictions
         )
@@ -242,7 +237,7 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
         check_resume(this, module.recipe)
         _set_length(trainer, data)
         fit(trainer, module, data, this)
-        valid, chosen, last = _choose(trainer, module, data)
+        valid, chosen, last = choose(trainer, module, data)
         torch.save(
             {
                 "state_dict": module.state_dict(),
@@ -252,7 +247,7 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
             this.checkpoints / "best.ckpt",
         )
         with bar("testing") as progress:
-            predictions = _predict(module, data, parts.test, progress=progress)
+            predictions = predict(module, data, parts.test, progress=progress)
         outcome = Outcome(
             start=start,
             fold=fold,
@@ -322,74 +317,3 @@ def _set_length(trainer: L.Trainer, data: LabelledShards) -> None:
         steps = trainer.max_epochs * -(-batches // trainer.accumulate_grad_batches)
         trainer.fit_loop.epoch_loop.max_steps = steps
         trainer.fit_loop.max_epochs = -1
-
-
-def _measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> None:
-    """Normalise with the mean and deviation of training clips, evenly chosen among them."""
-    rows = np.linspace(0, len(part) - 1, min(len(part), _MOST_CLIPS_MEASURED)).astype(int)
-    few = Part(index=part.index.select(rows), targets=part.targets[rows], speakers=part.speakers[rows])
-    if not isinstance(backbone.frontend, Fbank):
-        raise RecipeError(f"statistics: training needs an Fbank frontend; found {type(backbone.frontend).__name__}")
-    moments = Moments()
-    with torch.inference_mode():
-        for batch in data.every(few):
-            moments.update(backbone.frontend.log_mel(batch.batch.waveforms, batch.batch.samples))
-    state = backbone.frontend.state_dict()
-    state |= {"mean": torch.tensor(moments.mean), "std": torch.tensor(moments.std)}
-    backbone.frontend.load_state_dict(state)
-
-
-def _predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any) -> Predictions:
-    module.eval()
-    return predict_part(
-        module, data.every(part), part, data.parts.labels, several=data.several, device=module.device, **options
-    )
-
-
-def _choose(trainer: L.Trainer, module: Finetuning, data: LabelledShards) -> tuple[float, str, float]:
-    """Load the weights that validation finds best: of the best epoch, or their mean over epochs."""
-    last = {name: value.clone() for name, value in module.state_dict().items()}
-    keep = trainer.checkpoint_callback
-    candidates: dict[str, dict[str, torch.Tensor]] = {"last step": last}
-    if isinstance(keep, ModelCheckpoint) and keep.best_model_path:
-        candidates["best epoch"] = load_checkpoint(Path(keep.best_model_path)).weights
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, WeightAverage) and callback.count > 1:
-            candidates[f"mean of {callback.count} epochs"] = {**last, **callback.mean}
-    scores = {}
-    for name, weights in candidates.items():
-        module.load_state_dict(weights)
-        scores[name] = _predict(module, data, data.parts.valid).headline
-    # At equal scores the mean is the smoother function, then the epoch that was chosen while training.
-    chosen = max(scores, key=lambda name: (scores[name], name.startswith("mean"), name == "best epoch"))
-    module.load_state_dict(candidates[chosen])
-    return scores[chosen], chosen, scores["last step"]
-
-
-def _neighbours(module: Finetuning, data: LabelledShards) -> tuple[Predictions, float, str]:
-    """Nothing is trained: labels of the nearest training clips, their number chosen on validation."""
-    module.eval()
-
-    def embed(batch: Any) -> torch.Tensor:
-        clips = batch.batch
-        return pool(module.backbone(clips.waveforms, clips.samples), len(batch))
-
-    def embeddings(part: Part) -> Any:
-        with torch.inference_mode():
-            return torch.cat([embed(batch.to(module.device)).cpu() for batch in data.every(part)]).numpy()
-
-    parts = data.parts
-    known, choosing, tested = (embeddings(part) for part in (parts.train, parts.valid, parts.test))
-    number = choose_neighbours(choosing, parts.valid.targets, known, parts.train.targets, several=data.several)
-
-    def answer(queries: Any, part: Part) -> Predictions:
-        return Predictions(
-            labels=parts.labels,
-            several=data.several,
-            keys=np.array([str(key) for key in part.index.key]),
-            scores=nearest_scores(queries, known, parts.train.targets, neighbours=number),
-            targets=part.targets,
-            speakers=part.speakers,
-        )
-
-    return answer(tested, parts.test), answer(choosing, parts.valid).headline, f"{number} neighbours"

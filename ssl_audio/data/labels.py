@@ -65,6 +65,12 @@ def labels_of(clip: Clip, target: str) -> list[str]:
     return clip.labels.get(target, [])
 
 
+def kinds_of(clips: Sequence[Clip]) -> str:
+    """The kinds of label that occur, for messages."""
+    kinds = {kind for clip in clips for kind in clip.labels} | {"speaker" for clip in clips if clip.speaker}
+    return ", ".join(sorted(kinds)) or "no labels"
+
+
 def targets_of(clips: Sequence[Clip], target: str, labels: Sequence[str]) -> Bool[np.ndarray, "clip label"]:
     """Which of these labels each clip has.
 
@@ -119,10 +125,7 @@ def part_clips(
         raise RecipeError(f"validation_share is {validation_share}; expected a share between 0 and 1")
     named = np.array([bool(labels_of(clip, target)) for clip in clips], dtype=bool)
     if not named.any():
-        kinds = sorted({kind for clip in clips for kind in clip.labels} | {"speaker" for c in clips if c.speaker})
-        raise ShardError(
-            f"no clip has a label of kind {target!r}; these shards have {', '.join(kinds) or 'no labels'} (data.target)"
-        )
+        raise ShardError(f"no clip has a label of kind {target!r}; these shards have {kinds_of(clips)} (data.target)")
     chosen = np.flatnonzero(named)
     index, clips = index.select(chosen), [clips[int(number)] for number in chosen]
     _check_number(clips, target, several)
