@@ -14,7 +14,7 @@ from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.data.labels import Part
 from ssl_audio.errors import RecipeError
-from ssl_audio.evaluation.neighbours import nearest_scores
+from ssl_audio.evaluation.neighbours import choose_neighbours, nearest_scores
 from ssl_audio.evaluation.predictions import Predictions, predict_part
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.tokens import pool
@@ -81,7 +81,7 @@ def neighbours(module: Finetuning, data: LabelledShards) -> tuple[Predictions, f
 
     parts = data.parts
     known, choosing, tested = (embeddings(part) for part in (parts.train, parts.valid, parts.test))
-    number = chooseneighbours(choosing, parts.valid.targets, known, parts.train.targets, several=data.several)
+    number = choose_neighbours(choosing, parts.valid.targets, known, parts.train.targets, several=data.several)
 
     def answer(queries: Any, part: Part) -> Predictions:
         return Predictions(
