@@ -64,7 +64,7 @@ def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards,
         return original(self, clip)
 
     monkeypatch.setattr(ShardIndex, "audio_bytes", watched)
-    folder = finetune()
+    folder = finetune("--statistics=training")
     # No clip of the test split is read before all others have been read for the last time.
     index = open_shards([demo_shards])
     test = {str(index.key[row]) for row in np.flatnonzero(index.split == "test")}
