@@ -1,15 +1,18 @@
 # Every target is one line that anyone could type without make.
 RECIPE ?= demo
+TASK ?= demo_keyword
 CORPUS ?= demo
 ROOT ?=
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup pretrain shards bench test check lock clean
+.PHONY: help setup pretrain finetune compare shards bench test check lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make pretrain [RECIPE=ssast_base_patch] [ENCODER=bimamba SIZE=tiny] [DEVICES=8 NODES=4] [NAME=...] [ARGS=...]"
+	@echo "make finetune TASK=ks2 [CHECKPOINT=file|newest|none] [NAME=...] [ARGS=...]   tasks: recipes/finetune"
+	@echo "make compare TASK=ks2 [ARGS='--encoders [transformer_tiny] --seeds 3']"
 	@echo "make shards CORPUS=folder ROOT=/data/audio [ARGS=...]"
 	@echo "make bench | make test | make check | make setup"
 
@@ -27,6 +30,12 @@ shards/demo/manifest.json: | .venv/ready
 
 pretrain: .venv/ready $(if $(filter demo,$(RECIPE)),shards/demo/manifest.json)
 	$(BIN)/ssl-audio pretrain --config $(RECIPE) $(if $(ENCODER)$(SIZE),--model.backbone.encoder recipes/encoders/$(or $(ENCODER),transformer)_$(or $(SIZE),$(if $(filter demo,$(RECIPE)),demo,tiny)).yaml) $(if $(NAME),--name $(NAME)) $(if $(DEVICES),--trainer.devices $(DEVICES)) $(if $(NODES),--trainer.num_nodes $(NODES)) $(ARGS)
+
+finetune: .venv/ready
+	$(BIN)/ssl-audio finetune --config $(TASK) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(NAME),--name $(NAME)) $(ARGS)
+
+compare: .venv/ready
+	$(BIN)/ssl-audio compare --task $(TASK) $(ARGS)
 
 shards: .venv/ready
 	$(BIN)/ssl-audio shards write --corpus $(CORPUS) $(if $(ROOT),--root $(ROOT)) --out shards/$(CORPUS) $(ARGS)

@@ -1,7 +1,6 @@
 """Our checkpoints: weights with the recipe that made them."""
 
 import dataclasses
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +9,42 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from ssl_audio import __version__
+from ssl_audio.checkpoints.imported import Fate
+from ssl_audio.checkpoints.reading import read
 from ssl_audio.errors import CheckpointError
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.model.positions import PositionRule
 
 FORMAT = 1
 _TRUSTED = ("ssl_audio.", "torch.", "lightning.")
 
 
-def describe(recipe: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of itself besides its tensors: plain values only."""
-    return {"format": FORMAT, "version": __version__, "recipe": recipe}
+def describe(recipe: dict[str, Any], *, task: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a checkpoint says of itself besides its tensors: plain values only.
+
+    Args:
+        recipe: The whole recipe of the run.
+        task: After fine-tuning, what the head tells apart.
+    """
+    described = {"format": FORMAT, "version": __version__, "recipe": recipe}
+    return described if task is None else {**described, "task": task}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint read from disk.
+    """A checkpoint read from disk, ours or a published one in our terms.
 
     Args:
         path: Where it came from.
-        recipe: The whole recipe of the run: `model`, `data`, `trainer`.
+        recipe: The whole recipe of the run: `model`, `data`, `trainer`; of a published one, `model`.
         weights: State dict.
         step: Optimizer steps taken.
         version: Of this package, when it was written.
+        kind: What it is, in words.
+        task: What its head tells apart, if it has one.
+        fates: What became of each tensor of a published file.
+        position_rule: How its ancestors bring positions to another grid.
+        image: Its positions are places in a picture.
     """
 
     path: Path
@@ -39,6 +52,30 @@ class Checkpoint:
     weights: dict[str, Tensor]
     step: int
     version: str
+    kind: str = "ssl_audio"
+    task: dict[str, Any] | None = None
+    fates: tuple[Fate, ...] = ()
+    position_rule: PositionRule = "published"
+    image: bool = False
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The recipe of its backbone.
+
+        Raises:
+            CheckpointError: if it has none, or one that names what we do not trust.
+        """
+        spec = self.recipe.get("model", {}).get("backbone")
+        if not isinstance(spec, dict):
+            raise CheckpointError(f"{self.path}: its recipe describes no backbone")
+        _check_classes(spec, self.path)
+        _check_parts(spec, self.path)
+        return spec
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors of `backbone` or `head`, under their names within it."""
+        prefix = f"{name}."
+        return {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
 
     def backbone(self) -> Backbone:
         """The backbone with its weights.
@@ -47,10 +84,13 @@ class Checkpoint:
             CheckpointError: if the recipe names a class we do not trust, or the weights do not fit.
         """
         backbone = self.untrained()
-        prefix = "backbone."
-        weights = {name.removeprefix(prefix): value for name, value in self.weights.items() if name.startswith(prefix)}
+        if self.image:
+            raise CheckpointError(
+                f"{self.path}: {self.kind} has positions of a picture; it is a start for `ssl-audio finetune` or "
+                "`pretrain`, and has no spectrogram to embed as yet"
+            )
         try:
-            backbone.load_state_dict(weights)
+            backbone.load_state_dict(self.part("backbone"), strict=not self.fates)
         except RuntimeError as error:
             raise CheckpointError(f"{self.path}: its weights do not fit its recipe: {error}") from error
         return backbone
@@ -61,11 +101,7 @@ class Checkpoint:
         Raises:
             CheckpointError: if the recipe names a class we do not trust, or describes no backbone.
         """
-        spec = self.recipe.get("model", {}).get("backbone")
-        if not isinstance(spec, dict):
-            raise CheckpointError(f"{self.path}: its recipe describes no backbone")
-        _check_classes(spec, self.path)
-        _check_parts(spec, self.path)
+        spec = self.spec
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(Backbone, "backbone")
         try:
@@ -82,37 +118,38 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint without executing anything in it.
+    """Read a checkpoint of ours without executing anything in it.
 
     Raises:
         CheckpointError: if it is missing, damaged, holds more than tensors and plain values, or is not ours.
     """
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint") from error
-    except IsADirectoryError as error:
-        raise CheckpointError(
-            f"{path} is a folder; expected a checkpoint file such as checkpoints/last.ckpt"
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: holds more than tensors and plain values, or is no checkpoint; it was not loaded"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged or no checkpoint ({reason})") from error
-    ours = found.get("ssl_audio") if isinstance(found, dict) else None
-    if not isinstance(ours, dict) or "state_dict" not in found:
+    found = read(path)
+    if not is_ours(found):
         raise CheckpointError(f"{path}: not written by ssl-audio; expected a checkpoint of `ssl-audio pretrain`")
-    if ours.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format {ours.get('format')!r}; this version reads format {FORMAT}")
+    return ours(path, found)
+
+
+def is_ours(found: dict[str, Any]) -> bool:
+    """Whether the content of a file is a checkpoint of ours."""
+    return isinstance(found.get("ssl_audio"), dict) and "state_dict" in found
+
+
+def ours(path: Path, found: dict[str, Any]) -> Checkpoint:
+    """A checkpoint of ours from the content of its file.
+
+    Raises:
+        CheckpointError: if it is of another format.
+    """
+    described = found["ssl_audio"]
+    if described.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format {described.get('format')!r}; this version reads format {FORMAT}")
     return Checkpoint(
         path=path,
-        recipe=ours["recipe"],
+        recipe=described["recipe"],
         weights=found["state_dict"],
         step=int(found.get("global_step", 0)),
-        version=str(ours.get("version", "unknown")),
+        version=str(described.get("version", "unknown")),
+        task=described.get("task"),
     )
 
 

@@ -5,16 +5,9 @@ import re
 import torch
 from torch import Tensor
 
+from ssl_audio.checkpoints.vit import our_name
 from ssl_audio.errors import CheckpointError
 
-_BLOCK = {
-    "norm1": "mixer.norm",
-    "attn.qkv": "mixer.transform.qkv",
-    "attn.proj": "mixer.transform.out",
-    "norm2": "mlp.norm",
-    "mlp.fc1": "mlp.transform.expand",
-    "mlp.fc2": "mlp.transform.contract",
-}
 _UNUSED = re.compile(r"^(p_input_[ft]dim|v\.head(_dist)?\.(weight|bias))$")
 
 
@@ -79,9 +72,4 @@ def _rename(name: str) -> str | None:
     for theirs, ours in (("cpredlayer.", "objective.identify."), ("gpredlayer.", "objective.reconstruct.")):
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
-    if name.startswith("v.norm."):
-        return "backbone.encoder.norm." + name.removeprefix("v.norm.")
-    block = re.match(r"^v\.blocks\.(\d+)\.(.+)\.(weight|bias)$", name)
-    if block and block[2] in _BLOCK:
-        return f"backbone.encoder.blocks.{block[1]}.{_BLOCK[block[2]]}.{block[3]}"
-    return None
+    return our_name(name.removeprefix("v.")) if name.startswith("v.") else None

@@ -8,9 +8,9 @@ from typing import Literal
 from jsonargparse.typing import PositiveInt
 
 from ssl_audio.cli.bench import SIZES, device_named
-from ssl_audio.cli.parser import write_text
+from ssl_audio.cli.parser import write_bytes, write_text
 from ssl_audio.cli.progress import bar
-from ssl_audio.errors import RecipeError, SslAudioError
+from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.encoder_benchmark import CONTENDERS, Cost, Setting, cost_of, crossover
 from ssl_audio.evaluation.pictures import costs_picture
 from ssl_audio.evaluation.report import Table
@@ -69,7 +69,7 @@ def encoders(
         for line in _crossovers(found):
             print(line)
     if picture is not None:
-        _save(picture, costs_picture({mode: _series(found) for mode, found in costs.items()}))
+        write_bytes(picture, costs_picture({mode: _series(found) for mode, found in costs.items()}))
     if out is not None:
         figures = {
             mode: {name: {n: dataclasses.asdict(cost) for n, cost in row.items()} for name, row in found.items()}
@@ -112,10 +112,3 @@ def _series(found: Costs) -> dict[str, dict[int, tuple[float, float]]]:
         name: {length: (cost.seconds, cost.mebibytes) for length, cost in costs.items() if not cost.failure}
         for name, costs in found.items()
     }
-
-
-def _save(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise SslAudioError(f"cannot write {path} ({error.strerror}); choose another place with --picture") from error

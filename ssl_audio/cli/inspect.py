@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ssl_audio.checkpoints.checkpoint import Checkpoint
+from ssl_audio.checkpoints.imported import report
+from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.cli.parser import call
 from ssl_audio.cli.shards import describe as describe_shards
 from ssl_audio.data.index import is_shard_folder, open_shards
@@ -26,7 +28,7 @@ def inspect(what: Path) -> None:
     if not what.exists():
         raise SslAudioError(f"{what}: nothing there; expected a run, a checkpoint or a folder of shards")
     if what.is_file() and what.suffix != ".tar":
-        print(_checkpoint(load_checkpoint(what)))
+        print(_checkpoint(open_checkpoint(what)))
     elif (what / RECIPE).exists():
         print(_run(Run(what)))
     elif is_shard_folder(what) or what.suffix == ".tar":
@@ -53,42 +55,61 @@ def _run(this: Run) -> str:
     summary = this.summary()
     lines = [f"run         {this.folder} ({'finished' if summary else 'unfinished: the same command goes on with it'})"]
     if summary:
+        if "steps" in summary:
+            lines.append(
+                f"training    {summary['steps']} steps in {summary['seconds']:.0f} s, "
+                f"{summary['clips_per_second']:.0f} clips/s, {summary['precision']}, {summary['device']}"
+            )
         lines += [
-            f"training    {summary['steps']} steps in {summary['seconds']:.0f} s, "
-            f"{summary['clips_per_second']:.0f} clips/s, {summary['precision']}, {summary['device']}",
             f"versions    ssl_audio {summary['version']}, commit {str(summary['commit'])[:12]}, "
             + ", ".join(f"{name} {version}" for name, version in summary["packages"].items()),
             f"data        {', '.join(summary['data'])}",
         ]
+        if summary["verb"] == "finetune":
+            return "\n".join([*lines, *(_score(start, row) for start, row in summary["scores"].items())])
         for task, row in summary.get("scores", {}).items():
             values = ", ".join(f"{name} {value['linear']:.3f}" for name, value in row.items())
             lines.append(f"probe       {task}: {values}")
     if this.last.exists():
-        lines.append(_checkpoint(load_checkpoint(this.last)))
+        lines.append(_checkpoint(open_checkpoint(this.last)))
     return "\n".join(lines)
 
 
+def _score(start: str, row: dict[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"test        {start}: {row['headline']:.3f} (95 % {low:.3f} to {high:.3f}), {row['clips']} clips"
+
+
 def _checkpoint(found: Checkpoint) -> str:
-    backbone = found.backbone()
     model = found.recipe["model"]
-    parts = model["backbone"]["init_args"]
-    weights = sum(parameter.numel() for parameter in backbone.parameters())
-    table = backbone.positions.table
-    return "\n".join(
-        [
-            f"checkpoint  {found.path} ({found.path.stat().st_size / 1e6:.1f} MB), step {found.step}, "
-            f"ssl_audio {found.version}",
-            f"encoder     {_named(parts['encoder'])}",
+    parts = found.spec["init_args"]
+    lines = [
+        f"checkpoint  {found.path} ({found.path.stat().st_size / 1e6:.1f} MB), step {found.step}, "
+        f"{found.kind} {found.version}",
+        f"encoder     {_named(parts['encoder'])}",
+    ]
+    if not found.image:
+        backbone = found.backbone()
+        weights = sum(parameter.numel() for parameter in backbone.parameters())
+        table = backbone.positions.table
+        lines += [
             f"backbone    {weights / 1e6:.2f} M parameters, width {backbone.width}, "
             f"{len(backbone.class_tokens)} class tokens",
             f"patches     {backbone.patch[0]} bins x {backbone.patch[1]} frames, stride "
             f"{backbone.stride[0]} x {backbone.stride[1]}, "
             f"positions for {table.shape[0]} bands x {table.shape[1]} columns "
             f"({table.shape[1] * backbone.column_seconds:.2f} s)",
-            f"frontend    {_named(parts['frontend'])}",
-            f"objective   {_named(model['objective'])}",
         ]
-    )
+    lines.append(f"frontend    {_named(parts['frontend'])}")
+    if "objective" in model:
+        lines.append(f"objective   {_named(model['objective'])}")
+    if found.task is not None:
+        labels = [str(label) for label in found.task["labels"]]
+        more = f", and {len(labels) - 8} more" if len(labels) > 8 else ""
+        lines.append(f"head        {len(labels)} labels of kind {found.task['target']}: {', '.join(labels[:8])}{more}")
+    if found.fates:
+        lines.append("tensors     " + report(list(found.fates)))
+    return "\n".join(lines)
 
 
 def _named(spec: dict[str, Any]) -> str:

@@ -65,24 +65,21 @@ def call(function: Callable[..., Any], words: list[str], *, prog: str, positiona
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that the user asked for.
-
-    Raises:
-        SslAudioError: if it cannot be written.
-    """
+    """Write a text that the user asked for; see `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that the user asked for.
+    """Write a file that the user asked for, and its folder.
 
     Raises:
         SslAudioError: if it cannot be written.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     except OSError as error:
-        raise SslAudioError(f"cannot write {path} ({error.strerror}); choose another place with --out") from error
+        raise SslAudioError(f"cannot write {path} ({error.strerror}); choose another place") from error
 
 
 @contextlib.contextmanager
@@ -102,6 +99,8 @@ def quiet_warnings() -> Iterator[None]:
             ".*Experiment logs directory.*",
             ".*Total length of `list` across ranks is zero.*",
             ".*Found .* module.*in eval mode.*",
+            ".*could not find the monitored key in the returned metrics.*",
+            ".*number of training batches .* is smaller than the logging interval.*",
         ):
             warnings.filterwarnings("ignore", text)
         yield

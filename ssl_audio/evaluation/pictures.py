@@ -19,6 +19,7 @@ from ssl_audio.evaluation.reconstruction import Reconstruction
 
 _TITLES = {
     "loss": "loss",
+    "score": "validation score",
     "nce": "InfoNCE over patches",
     "mse": "reconstruction error (MSE)",
     "clip_nce": "InfoNCE over clips",
@@ -95,7 +96,7 @@ def curves_picture(rows: list[tuple[int, dict[str, float]]]) -> bytes | None:
         rows: Step and values, as they were logged.
     """
     series = series_of(rows)
-    shown = [name for name in _TITLES if f"train/{name}" in series]
+    shown = [name for name in _TITLES if f"train/{name}" in series or f"valid/{name}" in series]
     if not shown:
         return None
     columns = min(3, len(shown))
@@ -166,6 +167,32 @@ def costs_picture(modes: dict[str, dict[str, dict[int, tuple[float, float]]]]) -
             axis.set_title(f"{mode}: {title}", fontsize=10)
             axis.grid(alpha=0.2)
             axis.legend(fontsize=8, frameon=False)
+    return _png(figure)
+
+
+def confusion_picture(matrix: Any, labels: list[str]) -> bytes:
+    """Clips of each label (rows) by what they were taken for (columns), as shares of the row.
+
+    Args:
+        matrix: Counts, (label, label).
+        labels: Names of rows and columns.
+    """
+    counts = np.asarray(matrix, dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = min(12.0, 2.2 + 0.28 * len(labels))
+    figure, axis = plt.subplots(figsize=(size + 0.8, size), layout="constrained")
+    image = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    if len(labels) <= 60:
+        small = 8 if len(labels) <= 20 else 6
+        axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=small)
+        axis.set_yticks(range(len(labels)), labels, fontsize=small)
+    if len(labels) <= 20:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axis.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    axis.set_xlabel("taken for")
+    axis.set_ylabel("is")
+    figure.colorbar(image, ax=axis, shrink=0.6)
     return _png(figure)
 
 

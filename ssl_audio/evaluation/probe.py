@@ -14,6 +14,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.index import ShardIndex
+from ssl_audio.data.labels import kinds_of
 from ssl_audio.errors import ShardError
 
 _PARTS = 5
@@ -75,8 +76,7 @@ def _task(clips: list[Clip], target: str, protocol: str, seed: int) -> Task:
     names = [_label(clip, target) for clip in clips]
     chosen = np.array([number for number, name in enumerate(names) if name is not None], dtype=np.int64)
     if not len(chosen):
-        kinds = sorted({kind for clip in clips for kind in clip.labels} | {"speaker" for c in clips if c.speaker})
-        raise ShardError(f"no clip has a label of kind {target!r}; these shards have {', '.join(kinds) or 'no labels'}")
+        raise ShardError(f"no clip has a label of kind {target!r}; these shards have {kinds_of(clips)}")
     labels = np.array([names[number] for number in chosen])
     if protocol == "fold":
         chosen = np.array([number for number in chosen if clips[number].fold is not None], dtype=np.int64)

@@ -50,6 +50,11 @@ class Table:
             for cell in row
         )
 
+    def markdown(self) -> str:
+        """As a Markdown table under its caption."""
+        lines = [self.head, ["---"] * len(self.head), *([shown(cell) for cell in row] for row in self.rows)]
+        return "\n".join([f"**{self.caption}**", "", *("| " + " | ".join(line) + " |" for line in lines)])
+
     def text(self) -> str:
         """As columns for a terminal."""
         cells = [list(self.head), *([shown(cell) for cell in row] for row in self.rows)]

@@ -4,8 +4,12 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
+import lightning as L
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+from lightning.pytorch.callbacks import Timer
 from torch import nn
+
+from ssl_audio.model.backbone import Backbone
 
 DecayOn = Literal["weights", "everything"]
 
@@ -36,14 +40,50 @@ def parameter_groups(module: nn.Module, *, decay_on: DecayOn = "weights") -> lis
     ]
 
 
+def graded_groups(
+    backbone: Backbone,
+    head: nn.Module,
+    *,
+    decay_on: DecayOn = "weights",
+    head_rate: float = 1.0,
+    layer_decay: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Groups as `parameter_groups` makes them, each with a `scale` of the learning rate.
+
+    Args:
+        backbone: Its blocks learn slower the nearer they are to the input.
+        head: What stands on it.
+        decay_on: Which parameters decay.
+        head_rate: The head's rate over the backbone's.
+        layer_decay: What each block's rate is multiplied with for every block above it; 1 treats all alike.
+
+    Source: arXiv 2106.08254 appendix (layer-wise decay); YuanGongND/ssast@a1a3eec (`head_lr`).
+    """
+    depth = len(backbone.encoder.blocks)
+    inner: list[tuple[nn.Module, float]] = [
+        (block, layer_decay ** (depth - number)) for number, block in enumerate(backbone.encoder.blocks)
+    ]
+    scale_of = {id(parameter): scale for module, scale in inner for parameter in module.parameters()}
+    within = {id(parameter) for parameter in backbone.encoder.parameters()}
+    scale_of |= {id(p): layer_decay ** (depth + 1) for p in backbone.parameters() if id(p) not in within}
+    scale_of |= {id(parameter): head_rate for parameter in head.parameters()}
+    groups: list[dict[str, Any]] = []
+    for group in parameter_groups(nn.ModuleList([backbone, head]), decay_on=decay_on):
+        by_scale: dict[float, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            by_scale.setdefault(scale_of.get(id(parameter), 1.0), []).append(parameter)
+        groups += [{**group, "params": chosen, "scale": scale} for scale, chosen in sorted(by_scale.items())]
+    return groups
+
+
 class Schedule(ABC):
     """The learning rate over its peak, step by step.
 
     What it remembers stands in its attributes and is saved with the checkpoint, so they are plain numbers.
     """
 
-    def prepare(self, total_steps: int) -> None:  # noqa: B027
-        """Learn how long training will be; called when training starts or goes on."""
+    def prepare(self, total_steps: int, *, epoch_steps: int = 0) -> None:  # noqa: B027
+        """Learn how long training and each of its epochs will be; called when training starts or goes on."""
 
     def spend(self, share: float) -> None:  # noqa: B027
         """Learn which share of a limited time is gone; only for runs that are limited by time."""
@@ -54,6 +94,15 @@ class Schedule(ABC):
     @abstractmethod
     def __call__(self, step: int) -> float:
         """The factor at a step, counted from 0."""
+
+
+def spend_time(trainer: L.Trainer, schedule: Schedule) -> None:
+    """Tell a schedule which share of a limited time is gone; runs limited by steps tell it nothing."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
+            gone = callback.time_elapsed()
+            # One clock for all ranks, or their rates would differ.
+            schedule.spend(trainer.strategy.broadcast(gone / max(gone + left, 1e-9)))
 
 
 class WarmupCosine(Schedule):
@@ -70,7 +119,7 @@ class WarmupCosine(Schedule):
         self.total_steps = 0
         self.spent = 0.0
 
-    def prepare(self, total_steps: int) -> None:
+    def prepare(self, total_steps: int, *, epoch_steps: int = 0) -> None:
         self.total_steps = total_steps
 
     def spend(self, share: float) -> None:
@@ -121,6 +170,54 @@ class StaircasePlateau(Schedule):
             self.cuts, self.waited = self.cuts + 1, 0
 
     def __call__(self, step: int) -> float:
-        stair = step - step % self.stair_steps
-        rise = min(1.0, stair / self.warmup_steps) if self.warmup_steps else 1.0
-        return rise * self.reduction**self.cuts
+        return _stairs(step, self.warmup_steps, self.stair_steps) * self.reduction**self.cuts
+
+
+class EpochDecay(Schedule):
+    """A cut after so many epochs, and another every few: the ancestors' fine-tuning.
+
+    Args:
+        first: Epochs before the first cut.
+        every: Epochs from one cut to the next.
+        reduction: What the rate is multiplied with at a cut.
+        warmup_steps: Steps of a rise in stairs; 0 begins at the peak.
+        stair_steps: Steps a stair.
+
+    Source: YuanGongND/ssast@a1a3eec `traintest.py` (MultiStepLR over range(first, 1000, every)).
+    """
+
+    def __init__(
+        self,
+        *,
+        first: PositiveInt = 5,
+        every: PositiveInt = 1,
+        reduction: ClosedUnitInterval = 0.85,
+        warmup_steps: NonNegativeInt = 0,
+        stair_steps: PositiveInt = 50,
+    ) -> None:
+        self.first = int(first)
+        self.every = int(every)
+        self.reduction = float(reduction)
+        self.warmup_steps = int(warmup_steps)
+        self.stair_steps = int(stair_steps)
+        self.epoch_steps = 0
+
+    def prepare(self, total_steps: int, *, epoch_steps: int = 0) -> None:
+        self.epoch_steps = epoch_steps
+
+    def __call__(self, step: int) -> float:
+        epoch = step // self.epoch_steps if self.epoch_steps else 0
+        cuts = 0 if epoch < self.first else 1 + (epoch - self.first) // self.every
+        return _stairs(step, self.warmup_steps, self.stair_steps) * self.reduction**cuts
+
+
+class Constant(Schedule):
+    """The same rate throughout, as SUPERB trains."""
+
+    def __call__(self, step: int) -> float:
+        return 1.0
+
+
+def _stairs(step: int, warmup_steps: int, stair_steps: int) -> float:
+    """The rise of the ancestors: the first stair has rate 0."""
+    return min(1.0, (step - step % stair_steps) / warmup_steps) if warmup_steps else 1.0

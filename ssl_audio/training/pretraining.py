@@ -4,7 +4,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import OptimizerCallable
 
 from ssl_audio.audio.frontend import Spectrogram
@@ -13,7 +12,7 @@ from ssl_audio.data.batch import Batch
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.masked_patches import Losses, MaskedPatches
 from ssl_audio.objectives.views import Views
-from ssl_audio.training.optimisation import DecayOn, Schedule, WarmupCosine, parameter_groups
+from ssl_audio.training.optimisation import DecayOn, Schedule, WarmupCosine, parameter_groups, spend_time
 
 
 class Pretraining(L.LightningModule):
@@ -70,11 +69,7 @@ class Pretraining(L.LightningModule):
         self.schedule.prepare(self.trainer.max_steps)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
-                gone = callback.time_elapsed()
-                # One clock for all ranks, or their rates would differ.
-                self.schedule.spend(self.trainer.strategy.broadcast(gone / max(gone + left, 1e-9)))
+        spend_time(self.trainer, self.schedule)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         losses = self.losses(batch)

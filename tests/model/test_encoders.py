@@ -82,6 +82,18 @@ def test_branches_are_slots_and_unknown_ones_are_named(kind):
         branches_named(encoder.branches(), "mixr")
 
 
+@pytest.mark.parametrize("kind", encoders())
+def test_every_block_gives_a_layer_of_the_same_tokens(kind):
+    encoder = build(kind)
+    row = tokens_of(torch.randn(6, WIDTH), torch.randn(4, WIDTH), padding=2)
+    layers = encoder.layers(row)
+    assert len(layers) == len(encoder.blocks) == ENCODERS[kind]["depth"]
+    for before, layer in zip([row, *layers], layers, strict=False):
+        assert torch.equal(layer.clip, row.clip)
+        assert not torch.allclose(layer.states, before.states)
+    torch.testing.assert_close(encoder.layers(row)[-1].states, layers[-1].states)
+
+
 def test_heads_must_divide_width():
     with pytest.raises(RecipeError, match="width=10 is not divisible by heads=3"):
         Transformer(width=10, heads=3)

@@ -1,0 +1,306 @@
+"""The published files that we know, how each is told by its tensors, and what it becomes.
+
+To add one: a function from its state dict to `Imported`, and a line in `LAYOUTS`.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ssl_audio.checkpoints.imported import Fate, Imported
+from ssl_audio.checkpoints.published import from_ssast
+from ssl_audio.checkpoints.vit import class_token_names, from_hugging_face, our_name
+from ssl_audio.errors import CheckpointError
+from ssl_audio.model.patches import grid_of
+from ssl_audio.objectives.pooling import Pooling
+
+BINS = 128
+_HEAD_CHANNELS = 64
+_LENGTH_UNIT = 128
+_LIKELY_STRIDES = (10, 16, 12, 14, 8)
+_COLOURS = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Hints:
+    """What the tensors of a published file do not say; None takes what its kind usually has.
+
+    Args:
+        heads: Attention heads; usually one for 64 channels.
+        stride: Bins and frames from one patch to the next in a fine-tuned file.
+        pooling: How a fine-tuned file makes one vector of a clip.
+        colours: How the weights of red, green and blue become those of one channel: `sum` answers a grey picture as
+            before (AST's code), `mean` is a third of that (AST's paper).
+    """
+
+    heads: int | None = None
+    stride: tuple[int, int] | None = None
+    pooling: Pooling | None = None
+    colours: Literal["sum", "mean"] = "sum"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """A kind of published file.
+
+    Args:
+        name: In words.
+        marks: Patterns, each of which some tensor's name must match in full.
+        convert: State dict to our terms.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    convert: Callable[[dict[str, Tensor], Hints], Imported]
+
+    def fits(self, names: set[str]) -> bool:
+        """Whether a file with these tensors is of this kind."""
+        return all(any(re.fullmatch(mark, name) for name in names) for mark in self.marks)
+
+
+def convert(weights: dict[str, Tensor], hints: Hints) -> Imported:
+    """Recognise a published state dict and bring it into our terms.
+
+    Raises:
+        CheckpointError: if it is of no known kind; the message says what was found and what is known.
+    """
+    weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    for layout in LAYOUTS:
+        if layout.fits(set(weights)):
+            return layout.convert(weights, hints)
+    shown = ", ".join(list(weights)[:3]) or "none"
+    raise CheckpointError(
+        f"{len(weights)} tensors ({shown}{', ...' if len(weights) > 3 else ''}) of no known kind; expected a "
+        f"checkpoint of ssl-audio or one of: {'; '.join(dict.fromkeys(layout.name for layout in LAYOUTS))}"
+    )
+
+
+def _ssast(weights: dict[str, Tensor], hints: Hints) -> Imported:
+    patch = weights["v.patch_embed.proj.weight"]
+    frames = int(weights["p_input_tdim"])
+    ours = from_ssast(weights)
+    fates = [
+        Fate(name, "ignored", "size of the input, now in the recipe")
+        if name.startswith("p_input")
+        else Fate(name, "ignored", "ImageNet head that the ancestor never uses")
+        if name.startswith("v.head")
+        else Fate(name, "used", "backbone")
+        if name.startswith("v.")
+        else Fate(name, "ignored", "pretraining head")
+        for name in weights
+    ]
+    shape = (patch.shape[2], patch.shape[3])
+    return Imported(
+        kind="SSAST pretraining",
+        backbone=_recipe(weights, "v.", shape=shape, stride=shape, frames=frames, heads=hints.heads, fixed=True),
+        weights={name: value for name, value in ours.items() if name.startswith("backbone.")},
+        fates=fates,
+    )
+
+
+def _finetuned(weights: dict[str, Tensor], hints: Hints) -> Imported:
+    """SSAST after fine-tuning, and AST: their tensors have the same names."""
+    bare = {name.removeprefix("v."): value for name, value in weights.items()}
+    found = _vit(bare, hints, kind="SSAST or AST, fine-tuned", fixed=True)
+    head = {f"mlp_head.{number}.{kind}" for number in (0, 1) for kind in ("weight", "bias")}
+    if not head <= set(bare):
+        raise CheckpointError(f"SSAST or AST, fine-tuned: its head lacks {', '.join(sorted(head - set(bare)))}")
+    found = _with_head(found, bare, norm="mlp_head.0", linear="mlp_head.1", hints=hints)
+    names = {name.removeprefix("v."): name for name in weights}
+    fates = [dataclasses.replace(fate, tensor=names[fate.tensor]) for fate in found.fates]
+    return dataclasses.replace(found, fates=fates)
+
+
+def _hugging_face_ast(weights: dict[str, Tensor], hints: Hints) -> Imported:
+    bare = from_hugging_face(weights, "audio_spectrogram_transformer.")
+    found = _vit(bare, hints, kind="AST (Hugging Face)", fixed=True)
+    if "classifier.dense.weight" not in bare:
+        return found
+    return _with_head(found, bare, norm="classifier.layernorm", linear="classifier.dense", hints=hints)
+
+
+def _hugging_face_image(weights: dict[str, Tensor], hints: Hints) -> Imported:
+    prefix = next((prefix for prefix in ("vit.", "deit.") if any(name.startswith(prefix) for name in weights)), "")
+    return _image(from_hugging_face(weights, prefix), hints, kind="ImageNet ViT or DeiT (Hugging Face)")
+
+
+def _timm_image(weights: dict[str, Tensor], hints: Hints) -> Imported:
+    return _image(weights, hints, kind="ImageNet ViT or DeiT (timm)")
+
+
+def _image(bare: dict[str, Tensor], hints: Hints, *, kind: str) -> Imported:
+    patch = bare["patch_embed.proj.weight"]
+    if patch.shape[1] != _COLOURS:
+        raise CheckpointError(f"{kind}: its patches have {patch.shape[1]} channels; expected red, green and blue")
+    grey = patch.sum(dim=1, keepdim=True)
+    bare = {**bare, "patch_embed.proj.weight": grey / _COLOURS if hints.colours == "mean" else grey}
+    found = _vit(bare, hints, kind=kind, fixed=False, image=True)
+    fates = [
+        Fate(fate.tensor, "adapted", f"red, green and blue to one channel by their {hints.colours}")
+        if fate.tensor == "patch_embed.proj.weight"
+        else fate
+        for fate in found.fates
+    ]
+    return dataclasses.replace(found, fates=fates)
+
+
+def _vit(bare: dict[str, Tensor], hints: Hints, *, kind: str, fixed: bool, image: bool = False) -> Imported:
+    """The backbone of a ViT under timm's names; audio ones have a grid of 128 bins, images a square one."""
+    patch, classes = bare["patch_embed.proj.weight"], class_token_names(bare)
+    shape, width = (patch.shape[2], patch.shape[3]), patch.shape[0]
+    places = bare["pos_embed"].shape[1] - len(classes)
+    if image:
+        side = round(places**0.5)
+        if side * side != places:
+            raise CheckpointError(f"{kind}: {places} positions are no square; expected those of a picture")
+        grid, stride, frames = (side, side), hints.stride or (10, 10), 1024
+    else:
+        stride, frames = _stride_and_frames(places, shape, hints.stride, kind)
+        grid = grid_of(frames, BINS, shape=shape, stride=stride)
+    positions = bare["pos_embed"][0]
+    ours = {
+        "backbone.embedding.weight": patch.flatten(1),
+        "backbone.embedding.bias": bare["patch_embed.proj.bias"],
+        "backbone.class_tokens": torch.cat([bare[name] for name in classes], dim=1)[0] if classes else positions[:0],
+        "backbone.class_positions": positions[: len(classes)],
+        "backbone.positions.table": positions[len(classes) :].reshape(*grid, width),
+    }
+    used = {"patch_embed.proj.weight", "patch_embed.proj.bias", "pos_embed", *classes}
+    fates = []
+    for name, value in bare.items():
+        renamed = our_name(name)
+        if renamed is not None:
+            ours[renamed] = value
+        known = renamed is not None or name in used
+        fates.append(Fate(name, "used", "backbone") if known else Fate(name, "ignored", "no part of a backbone"))
+    return Imported(
+        kind=kind,
+        backbone=_recipe(bare, "", shape=shape, stride=stride, frames=frames, heads=hints.heads, fixed=fixed),
+        weights=ours,
+        fates=fates,
+        position_rule="centre",
+        image=image,
+    )
+
+
+def _with_head(found: Imported, bare: dict[str, Tensor], *, norm: str, linear: str, hints: Hints) -> Imported:
+    """With the ancestors' head: a LayerNorm and a linear layer on the pooled state."""
+    ours = {
+        f"head.{place}.{kind}": bare[f"{theirs}.{kind}"]
+        for place, theirs in (("norm", norm), ("linear", linear))
+        for kind in ("weight", "bias")
+    }
+    # AudioSet's 527 classes and two class tokens are AST's, which reads them; SSAST averages the patches.
+    audioset = len(bare[f"{linear}.bias"]) == 527 or found.kind.startswith("AST")
+    fates = [
+        Fate(fate.tensor, "used", "head") if fate.tensor.startswith((norm, linear)) else fate for fate in found.fates
+    ]
+    pooling = hints.pooling or ("class" if audioset else "mean")
+    return dataclasses.replace(found, weights={**found.weights, **ours}, fates=fates, pooling=pooling)
+
+
+def _stride_and_frames(
+    places: int, shape: tuple[int, int], given: tuple[int, int] | None, kind: str
+) -> tuple[tuple[int, int], int]:
+    """The stride and length that so many positions are for; the published lengths are multiples of 128 frames."""
+    if given is not None:
+        candidates = [given]
+    elif shape[0] == BINS:
+        candidates = [(BINS, step) for step in range(1, shape[1] + 1)]
+    else:
+        strides = [*_LIKELY_STRIDES, *(step for step in range(1, shape[0] + 1) if step not in _LIKELY_STRIDES)]
+        candidates = [(step, step) for step in strides]
+    found: list[tuple[tuple[int, int], int, bool]] = []
+    for stride in candidates:
+        bands = (BINS - shape[0]) // stride[0] + 1
+        if places % bands:
+            continue
+        shortest = (places // bands - 1) * stride[1] + shape[1]
+        usual = -(-shortest // _LENGTH_UNIT) * _LENGTH_UNIT
+        fits = usual < shortest + stride[1]
+        found.append((stride, usual if fits else shortest, fits))
+    if not found:
+        raise CheckpointError(
+            f"{kind}: {places} positions fit no grid of {shape[0]} x {shape[1]} patches over {BINS} bins"
+            + (f" with stride {given}; leave the stride out" if given else "; give its stride")
+        )
+    stride, frames, _ = next((row for row in found if row[2]), found[0])
+    return stride, frames
+
+
+def _recipe(
+    weights: dict[str, Tensor],
+    prefix: str,
+    *,
+    shape: tuple[int, int],
+    stride: tuple[int, int],
+    frames: int,
+    heads: int | None,
+    fixed: bool,
+) -> dict[str, Any]:
+    """A backbone in the sizes of a ViT's tensors."""
+    width = weights[f"{prefix}patch_embed.proj.weight"].shape[0]
+    numbers = [re.match(r"blocks\.(\d+)\.", name.removeprefix(prefix)) for name in weights]
+    depth = 1 + max(int(number[1]) for number in numbers if number)
+    if heads is None and width % _HEAD_CHANNELS:
+        raise CheckpointError(
+            f"width {width} is no multiple of {_HEAD_CHANNELS}, so the number of attention heads cannot be guessed; "
+            "give it as heads"
+        )
+    return {
+        "class_path": "ssl_audio.model.backbone.Backbone",
+        "init_args": {
+            "frontend": {
+                "class_path": "ssl_audio.audio.fbank.Fbank",
+                "init_args": {"pad_value": "published" if fixed else "silence"},
+            },
+            "encoder": {
+                "class_path": "ssl_audio.model.encoders.Transformer",
+                "init_args": {
+                    "width": width,
+                    "depth": depth,
+                    "heads": heads or width // _HEAD_CHANNELS,
+                    "expansion": weights[f"{prefix}blocks.0.mlp.fc1.weight"].shape[0] // width,
+                },
+            },
+            "patch": list(shape),
+            "stride": list(stride),
+            "position_frames": frames,
+            "position_start": "noise",
+            "class_tokens": len(class_token_names({n.removeprefix(prefix): v for n, v in weights.items()})),
+            "fixed_frames": frames if fixed else None,
+        },
+    }
+
+
+LAYOUTS = (
+    Layout(
+        "SSAST pretraining (SSAST-*.pth)",
+        (r"v\.patch_embed\.proj\.weight", "p_input_tdim", r"v\.blocks\.0\..*"),
+        _ssast,
+    ),
+    Layout(
+        "SSAST fine-tuned or AST (audioset_*.pth)",
+        (r"v\.patch_embed\.proj\.weight", r"mlp_head\.1\.weight", r"v\.blocks\.0\..*"),
+        _finetuned,
+    ),
+    Layout(
+        "AST of Hugging Face (audio_spectrogram_transformer.*)",
+        (r"audio_spectrogram_transformer\.embeddings\.position_embeddings",),
+        _hugging_face_ast,
+    ),
+    Layout(
+        "ImageNet ViT or DeiT of Hugging Face",
+        (r"(vit\.|deit\.)?embeddings\.patch_embeddings\.projection\.weight",),
+        _hugging_face_image,
+    ),
+    Layout(
+        "ImageNet ViT or DeiT of timm",
+        (r"patch_embed\.proj\.weight", "pos_embed", r"blocks\.0\.norm1\.weight"),
+        _timm_image,
+    ),
+)

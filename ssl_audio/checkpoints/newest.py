@@ -1,0 +1,33 @@
+"""Which checkpoint is meant when nobody says: the newest of the finished or going pretraining runs."""
+
+from pathlib import Path
+
+from ssl_audio.errors import CheckpointError
+
+
+def newest_checkpoint(runs: Path) -> Path | None:
+    """The newest `last.ckpt` below `runs/pretrain`, or None."""
+    found = list((runs / "pretrain").glob("*/*/checkpoints/last.ckpt"))
+    return max(found, key=lambda path: path.stat().st_mtime) if found else None
+
+
+def chosen_checkpoint(word: str, runs: Path) -> Path | None:
+    """The file that a word on the command line means: a path, `newest`, or `none`.
+
+    Raises:
+        CheckpointError: if there is no pretraining run to take the newest of, or no such file.
+    """
+    if word == "none":
+        return None
+    if word == "newest":
+        newest = newest_checkpoint(runs)
+        if newest is None:
+            raise CheckpointError(
+                f"no pretrained checkpoint below {runs / 'pretrain'}; run `make pretrain` first, give "
+                "--checkpoint FILE, or --checkpoint none to start from scratch"
+            )
+        return newest
+    path = Path(word)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint; expected a file, newest or none")
+    return path

@@ -1,0 +1,58 @@
+"""Tensors from a file that nobody vouches for: nothing in it is executed."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_audio.errors import CheckpointError
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a `.ckpt`, `.pth`, `.pt`, `.bin` or `.safetensors` file holds: tensors and plain values by name.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, or holds more than tensors and plain values.
+    """
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint") from error
+    except IsADirectoryError as error:
+        raise CheckpointError(
+            f"{path} is a folder; expected a checkpoint file such as checkpoints/last.ckpt"
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: holds more than tensors and plain values, or is no checkpoint; it was not loaded"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: holds a {type(found).__name__}; expected tensors by name")
+    return found
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise CheckpointError(
+            f"{path}: reading .safetensors needs a library that is not installed; `pip install safetensors`, "
+            "or take the model's .bin or .pth file"
+        ) from error
+    try:
+        loaded: dict[str, Any] = load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint") from error
+    except Exception as error:
+        raise _damaged(path, error) from error
+    return loaded
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return CheckpointError(f"{path}: damaged or no checkpoint ({reason})")

@@ -1,0 +1,86 @@
+"""`ssl-audio embed`: recordings to vectors, one a recording or one a patch column."""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jsonargparse.typing import PositiveFloat
+
+from ssl_audio.cli.inputs import Input, Openings, inputs_of
+from ssl_audio.cli.parser import VerbParser, write_bytes
+from ssl_audio.cli.progress import bar
+from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.chunks import forget, in_chunks
+from ssl_audio.evaluation.pretrained import Pretrained, pretrained
+
+
+def add_common(parser: Any, *, out: str) -> None:
+    """The options of every verb that reads recordings with a checkpoint."""
+    parser.add_argument("--checkpoint", type=Path, required=True, help="Ours, or a published one.")
+    parser.add_argument("--out", type=Path, required=True, help=out)
+    parser.add_argument("--device", type=str, default="cpu", help="Where to compute: cpu, cuda.")
+    parser.add_argument("--window_seconds", type=PositiveFloat | None, default=None, help="Length of a window.")
+    parser.add_argument("paths", type=Path, nargs="+", help="Audio files, folders of them, or shards.")
+
+
+def run(words: list[str]) -> None:
+    """Parse and embed."""
+    parser = VerbParser(prog="ssl-audio embed", description="Embed recordings of any length.")
+    add_common(parser, out="A .parquet or .npz file.")
+    parser.add_argument("--frames", type=bool, default=False, help="A vector for every patch column too, and its time.")
+    chosen = parser.parse_args(words)
+    embed(
+        pretrained(chosen.checkpoint, device=chosen.device, window_seconds=chosen.window_seconds),
+        inputs_of(chosen.paths),
+        out=chosen.out,
+        frames=chosen.frames,
+    )
+
+
+def embed(face: Pretrained, inputs: Sequence[Input], *, out: Path, frames: bool) -> None:
+    """Write the embeddings of recordings; a call that was stopped goes on where it was."""
+    if out.suffix not in (".parquet", ".npz"):
+        raise RecipeError(f"--out {out}: expected a name that ends in .parquet or .npz")
+    openings = Openings(face)
+
+    def rows(some: Sequence[Input]) -> Iterator[dict[str, Any]]:
+        openings.names.clear()
+        for number, (states, seconds) in enumerate(face.frames(openings.sounds(some))):
+            row: dict[str, Any] = {"path": openings.names[number], "embedding": states.mean(dim=0).numpy()}
+            if frames:
+                row |= {"frames": list(states.numpy()), "seconds": seconds.numpy()}
+            yield row
+
+    job = ["embed", str(face.checkpoint.path.resolve()), str(face.checkpoint.path.stat().st_mtime_ns), str(frames)]
+    job += [str(face.grid), *(one.name for one in inputs)]
+    with bar("embedding") as progress:
+        tables = list(in_chunks(inputs, rows, out=out, job=job, progress=progress))
+    table = pa.concat_tables([table for table in tables if len(table)] or tables)
+    openings.refused = len(inputs) - len(table)
+    openings.check(len(inputs))
+    write_bytes(out, _encoded(table, out))
+    forget(out)
+    print(f"{out}: {len(table)} recordings, {face.width} channels" + (", with frames" if frames else ""))
+
+
+def _encoded(table: pa.Table, out: Path) -> bytes:
+    buffer = io.BytesIO()
+    if out.suffix == ".parquet":
+        pq.write_table(table, buffer)
+        return buffer.getvalue()
+    columns = table.to_pydict()
+    arrays: dict[str, Any] = {
+        "path": np.array(columns["path"]),
+        "embedding": np.array(columns["embedding"], dtype=np.float32),
+    }
+    if "frames" in columns:
+        counts = [len(seconds) for seconds in columns["seconds"]]
+        arrays["offsets"] = np.cumsum([0, *counts])
+        arrays["frames"] = np.concatenate([np.array(rows, dtype=np.float32) for rows in columns["frames"]])
+        arrays["seconds"] = np.concatenate(columns["seconds"])
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

@@ -1,0 +1,108 @@
+"""`ssl-audio evaluate`: a fine-tuned checkpoint on labelled shards."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssl_audio.audio.files import decode
+from ssl_audio.cli.parser import call, write_bytes, write_text
+from ssl_audio.cli.progress import bar
+from ssl_audio.data.index import open_shards
+from ssl_audio.data.labels import kinds_of, labels_of, targets_of
+from ssl_audio.errors import CheckpointError, ShardError
+from ssl_audio.evaluation.chunks import forget, in_chunks
+from ssl_audio.evaluation.metrics import confusion
+from ssl_audio.evaluation.predictions import Predictions
+from ssl_audio.evaluation.pretrained import pretrained
+from ssl_audio.evaluation.windows import Sound
+
+
+def run(words: list[str]) -> None:
+    """Parse and call `evaluate`."""
+    call(evaluate, words, prog="ssl-audio evaluate", positional=False)
+
+
+def evaluate(
+    checkpoint: Path,
+    shards: list[Path],
+    split: str | None = None,
+    fold: int | None = None,
+    target: str | None = None,
+    out: Path = Path("evaluation"),
+    device: str = "cpu",
+) -> None:
+    """Score a fine-tuned checkpoint on labelled shards: metrics.json and predictions.parquet.
+
+    Args:
+        checkpoint: Of `ssl-audio finetune`, or a published fine-tuned one.
+        shards: Folders of shards with labels.
+        split: Only the clips of this split.
+        fold: Only the clips of this fold, by its number in the shards.
+        target: Kind of label; by default the one the checkpoint was trained on.
+        out: Folder for the results.
+        device: Where to compute: cpu, cuda.
+    """
+    face = pretrained(checkpoint, device=device)
+    if face.head is None or face.checkpoint.task is None:
+        raise CheckpointError(f"{checkpoint}: has no head; expected a checkpoint of `ssl-audio finetune`")
+    kind = target or str(face.checkpoint.task["target"])
+    index = open_shards(shards)
+    index = index if split is None else index.of_split(split)
+    clips = [index.describe(row) for row in range(len(index))]
+    chosen = [row for row, clip in enumerate(clips) if labels_of(clip, kind) and fold in (None, clip.fold)]
+    if not chosen:
+        place = "" if fold is None else f" in fold {fold}"
+        raise ShardError(f"no clip{place} has a label of kind {kind!r}; these shards have {kinds_of(clips)} (--target)")
+    clips = [clips[row] for row in chosen]
+    targets = targets_of(clips, kind, face.labels)
+
+    def rows(some: Sequence[int]) -> Iterator[dict[str, Any]]:
+        def sounds() -> Iterator[Sound]:
+            for row in some:
+                audio = decode(index.audio_bytes(row), sample_rate=face.sample_rate, name=index.where(row))
+                yield face.sounds(audio, face.sample_rate)[0]
+
+        yield from ({"scores": shares.numpy()} for shares in face.probabilities(sounds()))
+
+    job = ["evaluate", str(checkpoint.resolve()), str(checkpoint.stat().st_mtime_ns), *(clip.key for clip in clips)]
+    table = out / "predictions.parquet"
+    with bar("evaluating") as progress:
+        tables = list(in_chunks(chosen, rows, out=table, job=job, progress=progress))
+    predictions = Predictions(
+        labels=face.labels,
+        several=face.several,
+        keys=np.array([clip.key for clip in clips]),
+        scores=np.array([row for part in tables for row in part["scores"].to_pylist()], dtype=np.float32),
+        targets=targets,
+        speakers=np.array([clip.speaker or "" for clip in clips]),
+    )
+    write_bytes(table, predictions.parquet())
+    forget(table)
+    low, high = predictions.interval()
+    found: dict[str, Any] = {
+        "checkpoint": str(checkpoint),
+        "shards": [str(folder) for folder in shards],
+        "clips": len(clips),
+        **predictions.summary(),
+        "interval": [low, high],
+        "labels": [dataclasses.asdict(row) for row in predictions.rows()],
+    }
+    if not face.several:
+        found["confusion"] = confusion(predictions.scores, targets).tolist()
+    write_text(out / "metrics.json", json.dumps(_finite(found), indent=1) + "\n")
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in predictions.summary().items())
+    print(f"{len(clips)} clips: {shown} (95 % {low:.3f} to {high:.3f})\n{out / 'metrics.json'}")
+
+
+def _finite(value: Any) -> Any:
+    """NaN is no JSON: what is not defined becomes null."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not torch.isfinite(torch.tensor(value)) else value

@@ -1,0 +1,124 @@
+"""Files, folders and shards on the command line, as recordings to read."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from ssl_audio.audio.files import decode
+from ssl_audio.data.corpora import Folder
+from ssl_audio.data.index import ShardIndex, is_shard_folder, open_shards
+from ssl_audio.data.labelled import SHORTEST_SAMPLES
+from ssl_audio.errors import AudioError, RecipeError, SslAudioError
+from ssl_audio.evaluation.pretrained import Pretrained
+from ssl_audio.evaluation.windows import Sound
+
+_SHORT_SAMPLES = 16000 * 60
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Input:
+    """A recording named on the command line, or in a folder or shards that were.
+
+    Args:
+        name: Path, or shard and key.
+        open: Makes it readable.
+    """
+
+    name: str
+    open: Callable[[Pretrained], Sound]
+
+
+def inputs_of(paths: Sequence[Path]) -> list[Input]:
+    """Every recording below the paths, in the order given and then by name.
+
+    Raises:
+        SslAudioError: if a path is not there, or nothing is audio.
+    """
+    found: list[Input] = []
+    for path in paths:
+        if not path.exists():
+            raise SslAudioError(f"{path}: nothing there; expected an audio file, a folder of them, or shards")
+        if is_shard_folder(path) or path.suffix == ".tar":
+            index = open_shards([path])
+            found += [_clip(index, row) for row in range(len(index))]
+        elif path.is_dir():
+            found += [_file(below) for below in audio_below(path)]
+        else:
+            found.append(_file(path))
+    if not found:
+        raise RecipeError("no files were given; expected audio files, folders of them, or shards")
+    return found
+
+
+def audio_below(folder: Path) -> list[Path]:
+    """The audio files below a folder, by name.
+
+    Raises:
+        SslAudioError: if there are none.
+    """
+    return [folder / (recording.clip.source or "") for recording in Folder(folder).recordings()]
+
+
+def _file(path: Path) -> Input:
+    return Input(str(path), lambda face: face.file(path))
+
+
+def _clip(index: ShardIndex, row: int) -> Input:
+    name = index.where(row)
+
+    def opened(face: Pretrained) -> Sound:
+        waveform = torch.from_numpy(decode(index.audio_bytes(row), sample_rate=face.sample_rate, name=name))
+        return Sound(name, len(waveform), lambda start, count: waveform[start : start + count])
+
+    return Input(name, opened)
+
+
+@dataclasses.dataclass(slots=True)
+class Openings:
+    """Opens recordings one after the other; those that cannot be read are told, counted and left out.
+
+    Args:
+        face: What reads them.
+        names: Of those that were opened.
+        refused: How many were not.
+    """
+
+    face: Pretrained
+    names: list[str] = dataclasses.field(default_factory=list)
+    refused: int = 0
+
+    def sounds(self, inputs: Sequence[Input]) -> Iterator[Sound]:
+        """The recordings that can be read from end to end."""
+        for one in inputs:
+            try:
+                sound = _checked(one.open(self.face))
+            except AudioError as error:
+                self.refused += 1
+                print(f"left out: {error}", file=sys.stderr)
+                continue
+            self.names.append(one.name)
+            yield sound
+
+    def check(self, total: int) -> None:
+        """Say how many were left out.
+
+        Raises:
+            AudioError: if not one of them could be read.
+        """
+        if self.refused == total:
+            raise AudioError(f"none of {total} recordings could be read; expected wav, flac, ogg, opus or mp3")
+        if self.refused:
+            print(f"{self.refused} of {total} recordings could not be read and were left out", file=sys.stderr)
+
+
+def _checked(sound: Sound) -> Sound:
+    """Short recordings are read at once, so that a damaged one is found before it is among others."""
+    if sound.samples > _SHORT_SAMPLES:
+        return sound
+    waveform = sound.read(0, sound.samples + 1)
+    if len(waveform) < SHORTEST_SAMPLES:
+        raise AudioError(f"{sound.name}: {len(waveform)} samples, less than one frame of {SHORTEST_SAMPLES} (25 ms)")
+    return Sound(sound.name, len(waveform), lambda start, count: waveform[start : start + count])

@@ -1,0 +1,74 @@
+"""`ssl-audio predict`: the most probable labels of recordings."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from jsonargparse.typing import PositiveInt
+
+from ssl_audio.cli.embed import add_common
+from ssl_audio.cli.inputs import Input, Openings, inputs_of
+from ssl_audio.cli.parser import VerbParser, write_text
+from ssl_audio.cli.progress import bar
+from ssl_audio.errors import CheckpointError, RecipeError
+from ssl_audio.evaluation.chunks import forget, in_chunks
+from ssl_audio.evaluation.pretrained import Pretrained, pretrained
+
+
+def run(words: list[str]) -> None:
+    """Parse and label."""
+    parser = VerbParser(prog="ssl-audio predict", description="Label recordings with a fine-tuned checkpoint.")
+    add_common(parser, out="A .csv or .json file.")
+    parser.add_argument("--top", type=PositiveInt, default=3, help="So many labels a recording.")
+    chosen = parser.parse_args(words)
+    face = pretrained(chosen.checkpoint, device=chosen.device, window_seconds=chosen.window_seconds)
+    predict(face, inputs_of(chosen.paths), out=chosen.out, top=chosen.top)
+
+
+def predict(face: Pretrained, inputs: Sequence[Input], *, out: Path, top: int) -> None:
+    """Write the most probable labels of recordings; a call that was stopped goes on where it was."""
+    if out.suffix not in (".csv", ".json"):
+        raise RecipeError(f"--out {out}: expected a name that ends in .csv or .json")
+    if face.head is None:
+        raise CheckpointError(
+            f"{face.checkpoint.path}: has no head, so it labels nothing; expected a checkpoint of `ssl-audio finetune`"
+        )
+    openings = Openings(face)
+    count = min(top, len(face.labels))
+
+    def rows(some: Sequence[Input]) -> Iterator[dict[str, Any]]:
+        openings.names.clear()
+        for number, shares in enumerate(face.probabilities(openings.sounds(some))):
+            best = shares.topk(count)
+            names = [face.labels[place] for place in best.indices.tolist()]
+            yield {"path": openings.names[number], "labels": names, "probabilities": best.values.tolist()}
+
+    job = ["predict", str(face.checkpoint.path.resolve()), str(face.checkpoint.path.stat().st_mtime_ns), str(count)]
+    job += [str(face.grid), *(one.name for one in inputs)]
+    with bar("labelling") as progress:
+        tables = list(in_chunks(inputs, rows, out=out, job=job, progress=progress))
+    table = pa.concat_tables([table for table in tables if len(table)] or tables)
+    openings.refused = len(inputs) - len(table)
+    openings.check(len(inputs))
+    found = table.to_pylist()
+    write_text(out, _csv(found) if out.suffix == ".csv" else json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    forget(out)
+    for row in found[:5]:
+        shown = ", ".join(f"{n} {p:.2f}" for n, p in zip(row["labels"], row["probabilities"], strict=True))
+        print(f"{row['path']}: {shown}")
+    print(f"{out}: {len(found)} recordings")
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    count = max(len(row["labels"]) for row in rows)
+    writer.writerow(["path", *(f"{name}{place}" for place in range(1, count + 1) for name in ("label", "probability"))])
+    for row in rows:
+        cells = zip(row["labels"], row["probabilities"], strict=True)
+        writer.writerow([row["path"], *(cell for label, share in cells for cell in (label, f"{share:.6f}"))])
+    return buffer.getvalue()

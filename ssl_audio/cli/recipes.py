@@ -1,0 +1,34 @@
+"""Recipes by name: `--config demo` is `recipes/<verb>/demo.yaml`."""
+
+from pathlib import Path
+from typing import Any
+
+from ssl_audio.cli.main import suggest
+from ssl_audio.errors import RecipeError
+
+RECIPES = Path("recipes")
+
+
+def recipe_name(config: Any) -> str:
+    paths = [path for path in (config.config or []) if path is not None]
+    return "+".join(Path(str(path)).stem for path in paths) or "unnamed"
+
+
+def with_recipe_paths(words: list[str], verb: str) -> list[str]:
+    """Options with the names of recipes replaced by their paths: `--config demo` is `recipes/pretrain/demo.yaml`."""
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    return [
+        _recipe_path(word, verb) if before in ("--config", "-c") else word
+        for before, word in zip(["", *words], words, strict=False)
+    ]
+
+
+def _recipe_path(word: str, verb: str) -> str:
+    if Path(word).is_file():
+        return word
+    here = RECIPES / verb / f"{word}.yaml"
+    if here.is_file():
+        return str(here)
+    known = [path.stem for path in sorted((RECIPES / verb).glob("*.yaml"))]
+    listed = f"; recipes here: {', '.join(known)}" if known else ""
+    raise RecipeError(f"--config {word}: no such recipe{suggest(Path(word).stem, known)}{listed}")

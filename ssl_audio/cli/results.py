@@ -1,0 +1,187 @@
+"""What stands at the end of fine-tuning: scores with intervals, the confusion matrix, the report."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ssl_audio.evaluation.metrics import confusion
+from ssl_audio.evaluation.pictures import confusion_picture, curves_picture
+from ssl_audio.evaluation.predictions import Predictions, joined
+from ssl_audio.evaluation.report import Table, page
+from ssl_audio.training.run import METRICS, Run, read_rows
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One training and its one test.
+
+    Args:
+        start: `pretrained` or `scratch`.
+        fold: Which fold tested, from 0.
+        valid: Validation score of the weights that were tested.
+        chosen: Which weights these were.
+        steps: Optimizer steps taken.
+        seconds: How long they took.
+        predictions: Of the test clips.
+        clips_per_second: In training.
+        last_valid: Validation score after the last step.
+    """
+
+    start: str
+    fold: int
+    valid: float
+    chosen: str
+    steps: int
+    seconds: float
+    predictions: Predictions
+    clips_per_second: float = 0.0
+    last_valid: float | None = None
+
+    def json(self) -> str:
+        """Everything but the predictions, with the test scores."""
+        fields = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "predictions"
+        }
+        return json.dumps({**fields, "test": self.predictions.summary()}, indent=1) + "\n"
+
+    @classmethod
+    def load(cls, path: Path, predictions: Predictions) -> "Outcome":
+        """Read back what `json` wrote."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields.pop("test")
+        return cls(**fields, predictions=predictions)
+
+
+def scores_of(outcomes: list[Outcome], *, seed: int = 0) -> dict[str, Any]:
+    """Mean over folds of each test score, its spread, and the interval of the headline over all clips."""
+    folds = [outcome.predictions.summary() for outcome in outcomes]
+    together = joined([outcome.predictions for outcome in outcomes])
+    low, high = together.interval(seed=seed)
+    values = [outcome.predictions.headline for outcome in outcomes]
+    return {
+        "test": {name: float(np.nanmean([fold[name] for fold in folds])) for name in folds[0]},
+        "headline": float(np.mean(values)),
+        "spread": float(np.std(values)),
+        "interval": [low, high],
+        "folds": values,
+        "valid": float(np.mean([outcome.valid for outcome in outcomes])),
+        "chosen": [outcome.chosen for outcome in outcomes],
+        "steps": sum(outcome.steps for outcome in outcomes),
+        "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
+        "clips": len(together.keys),
+    }
+
+
+def write_report(
+    this: Run, outcomes: dict[str, list[Outcome]], facts: dict[str, Any], *, recipe: dict[str, Any]
+) -> None:
+    """Write summary, pictures and report of a run, and print the scores."""
+    scores = {start: scores_of(found) for start, found in outcomes.items()}
+    together = {start: joined([o.predictions for o in found]) for start, found in outcomes.items()}
+    first = next(iter(together))
+    several = together[first].several
+    summary = {**facts, "labels": together[first].labels, "scores": scores}
+    tables = [_score_table(scores, several=several)]
+    if len(together) > 1:
+        other = list(together)[1]
+        difference = together[first].against(together[other])
+        summary["gain"] = {**dataclasses.asdict(difference), "over": other}
+        tables.append(
+            Table(
+                f"{first} against {other}, on the same clips",
+                ["", "gain", "95 % from", "to", "p"],
+                [
+                    [
+                        first,
+                        signed(difference.gain),
+                        signed(difference.low),
+                        signed(difference.high),
+                        f"{difference.p:.3f}",
+                    ]
+                ],
+            )
+        )
+    pictures = {}
+    if not several:
+        matrix = confusion_picture(confusion(together[first].scores, together[first].targets), together[first].labels)
+        pictures["What was taken for what"] = matrix
+        this.write("confusion.png", matrix)
+    curves = _curves(this)
+    if curves is not None:
+        pictures["Training"] = curves
+    best = this.folder / "checkpoints" / "best.ckpt"
+    if not best.exists():
+        best = next(iter(sorted(this.folder.glob("*/**/best.ckpt"))), best)
+    command = f"ssl-audio predict --checkpoint {best} --out labels.csv FILES..."
+    lead = f"{summary['method']}, from {facts['checkpoint']}, on {facts['device']}"
+    notice = "on the embedded demo corpus: " if facts.get("demo") else ""
+    report = page(
+        f"Fine-tuning: {facts['name']}",
+        notice + lead,
+        tables=[*tables, _label_table(together[first])],
+        pictures=pictures,
+        details={
+            "Recipe": yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
+            "Summary": json.dumps(summary, indent=1),
+        },
+        command=command,
+    )
+    this.write("report.html", report)
+    this.save_summary(summary)
+    for table in tables:
+        print(f"\n{table.text()}")
+    print(f"\nreport      {this.folder / 'report.html'}\nnext        {command}")
+
+
+def signed(value: float) -> str:
+    """With its sign, so that a gain does not look like a score."""
+    return f"{value:+.3f}"
+
+
+def _score_table(scores: dict[str, dict[str, Any]], *, several: bool) -> Table:
+    head = "mAP" if several else "accuracy"
+    folds = max(len(found["folds"]) for found in scores.values())
+    caption = f"test {head}" + (f", mean of {folds} folds" if folds > 1 else "")
+    rows = [
+        [
+            start,
+            found["headline"],
+            f"{found['interval'][0]:.3f} to {found['interval'][1]:.3f}",
+            f"{found['spread']:.3f}" if folds > 1 else "-",
+            _number(found["test"]["AUC"]),
+            _number(found["test"]["d_prime"]),
+            f"{found['valid']:.3f}",
+            "; ".join(sorted(set(found["chosen"]))),
+        ]
+        for start, found in scores.items()
+    ]
+    return Table(caption, ["start", head, "95 % interval", "spread", "AUC", "d'", "valid", "weights"], rows)
+
+
+def _label_table(predictions: Predictions) -> Table:
+    return Table(
+        "each label",
+        ["label", "clips", "precision", "recall", "average precision", "AUC"],
+        [
+            [
+                row.label,
+                str(row.clips),
+                *(_number(v) for v in (row.precision, row.recall, row.average_precision, row.auc)),
+            ]
+            for row in predictions.rows()
+        ],
+    )
+
+
+def _number(value: float) -> str:
+    return "-" if not math.isfinite(value) else f"{value:.3f}"
+
+
+def _curves(this: Run) -> bytes | None:
+    metrics = next(iter(sorted(this.folder.glob(f"**/{METRICS}"))), None)
+    return None if metrics is None else curves_picture(read_rows(metrics))

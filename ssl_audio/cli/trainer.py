@@ -1,0 +1,173 @@
+"""What every verb that trains shares: the parser, the run folder, the trainer."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+import yaml
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ssl_audio.checkpoints.checkpoint import load_checkpoint
+from ssl_audio.cli.parser import RecipeParser, one_line, quiet_warnings
+from ssl_audio.cli.progress import TrainingProgress
+from ssl_audio.cli.recipes import recipe_name, with_recipe_paths
+from ssl_audio.errors import RecipeError, SslAudioError
+from ssl_audio.training.precision import default_precision
+from ssl_audio.training.run import METRICS, Run, open_run, read_rows
+
+
+class TrainingCLI(LightningCLI):
+    """Three typed sections, `model`, `data` and `trainer`, and what the run is called.
+
+    Args:
+        model: LightningModule to train.
+        data: Its data.
+        description: What the verb does.
+        words: Options of the command line.
+    """
+
+    verb: ClassVar[str]
+    open: Run
+
+    def __init__(
+        self, model: type[L.LightningModule], data: type[L.LightningDataModule], *, description: str, words: list[str]
+    ) -> None:
+        super().__init__(
+            model,
+            data,
+            run=False,
+            args=with_recipe_paths(words, self.verb),
+            parser_class=RecipeParser,
+            parser_kwargs={"prog": f"ssl-audio {self.verb}", "description": description},
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults={
+                "max_epochs": -1,
+                "precision": None,
+                "log_every_n_steps": 10,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,
+                "num_sanity_val_steps": 0,
+            },
+        )
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        parser.add_argument("--name", type=str | None, default=None, help="Name of the run; by default the recipe's.")
+        parser.add_argument("--runs", type=Path, default=Path("runs"), help="Folder of all runs.")
+        parser.add_argument(
+            "--resume",
+            type=str,
+            default="auto",
+            help="auto: go on with an unfinished run of this name; never: begin a new one; or a "
+            "checkpoint to go on from.",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config
+        name = config.name or recipe_name(config)
+        self.recipe = yaml.safe_load(self.parser.dump(config, skip_none=False, skip_unset=True))
+        for outside in ("config", "resume"):
+            self.recipe.pop(outside, None)
+        self.recipe["name"] = name
+        self.open = open_run(config.runs, self.verb, name, resume=config.resume)
+
+    def callbacks(self) -> list[Callback]:
+        """What the verb adds to training, its checkpoints above all."""
+        return []
+
+    def instantiate_trainer(self, **extra: Any) -> L.Trainer:
+        chosen = self._get(self.config_init, "trainer", default={})
+        self.progress = TrainingProgress(self.config.data.batch_clips)
+        callbacks: list[Callback] = [self.progress]
+        if chosen.get("enable_checkpointing") is not False:
+            callbacks += self.callbacks()
+        loggers: list[Logger] = [metrics_logger(self.open)]
+        if wandb_wanted():
+            loggers.append(WandbLogger(project="ssl_audio", name=self.recipe["name"], save_dir=str(self.open.folder)))
+        precision = chosen.get("precision") or default_precision(str(chosen.get("accelerator") or "auto"))
+        settings = {
+            "precision": precision,
+            "logger": loggers,
+            "callbacks": callbacks + (chosen.get("callbacks") or []),
+        }
+        try:
+            return super().instantiate_trainer(**settings, **extra)
+        except (MisconfigurationException, ValueError) as error:
+            raise RecipeError(f"trainer: {one_line(str(error))}") from error
+
+
+@contextlib.contextmanager
+def quiet_training() -> Iterator[None]:
+    """Leave out what Lightning says that no user can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    with quiet_warnings():
+        yield
+
+
+def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, this: Run) -> None:
+    """Train, from the run's checkpoint where it has one.
+
+    Raises:
+        SslAudioError: if the disk is full or gone.
+        KeyboardInterrupt: if training was interrupted.
+    """
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=this.resume, weights_only=True)
+    except OSError as error:
+        raise SslAudioError(
+            f"{this.folder}: {error.strerror or error}; the last whole checkpoint is in {this.checkpoints}"
+        ) from error
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def check_resume(this: Run, recipe: dict[str, Any]) -> None:
+    """Refuse to go on with the weights of another model."""
+    if this.resume is None:
+        return
+    before, now = (flatten(described["model"]) for described in (load_checkpoint(this.resume).recipe, recipe))
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if changed:
+        shown = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed[:3])
+        raise RecipeError(
+            f"{this.resume} is of another model ({shown}{'; ...' if len(changed) > 3 else ''}); begin a new run with "
+            "--resume never or another --name"
+        )
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested dictionaries by dotted name."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        name: leaf for key, value in tree.items() for name, leaf in flatten(value, f"{prefix}.{key}".strip(".")).items()
+    }
+
+
+def metrics_logger(this: Run) -> CSVLogger:
+    """Logs to `metrics.csv`; what was logged before the checkpoint that training goes on from is kept."""
+    before: list[tuple[int, dict[str, float]]] = []
+    if this.resume is not None and this.resume == this.last:
+        reached = load_checkpoint(this.resume).step
+        before = [row for row in read_rows(this.folder / METRICS) if row[0] < reached]
+    logger = CSVLogger(str(this.folder), name="", version="", flush_logs_every_n_steps=50)
+    for step, values in before:
+        logger.log_metrics(dict(values), step)
+    if before:
+        logger.save()
+    return logger
+
+
+def wandb_wanted() -> bool:
+    """Weights & Biases logs when there is a key or its mode was chosen, and never asks for an account."""
+    mode = os.environ.get("WANDB_MODE", "")
+    return mode in ("online", "offline") or (bool(os.environ.get("WANDB_API_KEY")) and mode != "disabled")

@@ -1,0 +1,96 @@
+"""The parts of a fine-tuning around its training: statistics before it, the choice of weights and the test after it."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from ssl_audio.audio.fbank import Fbank
+from ssl_audio.audio.statistics import Moments
+from ssl_audio.checkpoints.checkpoint import load_checkpoint
+from ssl_audio.data.labelled import LabelledShards
+from ssl_audio.data.labels import Part
+from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.neighbours import choose_neighbours, nearest_scores
+from ssl_audio.evaluation.predictions import Predictions, predict_part
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.tokens import pool
+from ssl_audio.training.averaging import WeightAverage
+from ssl_audio.training.finetuning import Finetuning
+
+_MOST_CLIPS_MEASURED = 2000
+
+
+def measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> None:
+    """Normalise with the mean and deviation of training clips, evenly chosen among them."""
+    rows = np.linspace(0, len(part) - 1, min(len(part), _MOST_CLIPS_MEASURED)).astype(int)
+    few = Part(index=part.index.select(rows), targets=part.targets[rows], speakers=part.speakers[rows])
+    if not isinstance(backbone.frontend, Fbank):
+        raise RecipeError(f"statistics: training needs an Fbank frontend; found {type(backbone.frontend).__name__}")
+    moments = Moments()
+    with torch.inference_mode():
+        for batch in data.every(few):
+            moments.update(backbone.frontend.log_mel(batch.batch.waveforms, batch.batch.samples))
+    state = backbone.frontend.state_dict()
+    state |= {"mean": torch.tensor(moments.mean), "std": torch.tensor(moments.std)}
+    backbone.frontend.load_state_dict(state)
+
+
+def predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any) -> Predictions:
+    """What the module says of every clip of a part."""
+    module.eval()
+    return predict_part(
+        module, data.every(part), part, data.parts.labels, several=data.several, device=module.device, **options
+    )
+
+
+def choose(trainer: L.Trainer, module: Finetuning, data: LabelledShards) -> tuple[float, str, float]:
+    """Load the weights that validation finds best: of the best epoch, or their mean over epochs."""
+    last = {name: value.clone() for name, value in module.state_dict().items()}
+    keep = trainer.checkpoint_callback
+    candidates: dict[str, dict[str, torch.Tensor]] = {"last step": last}
+    if isinstance(keep, ModelCheckpoint) and keep.best_model_path:
+        candidates["best epoch"] = load_checkpoint(Path(keep.best_model_path)).weights
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAverage) and callback.count > 1:
+            candidates[f"mean of {callback.count} epochs"] = {**last, **callback.mean}
+    scores = {}
+    for name, weights in candidates.items():
+        module.load_state_dict(weights)
+        scores[name] = predict(module, data, data.parts.valid).headline
+    # At equal scores the mean is the smoother function, then the epoch that was chosen while training.
+    chosen = max(scores, key=lambda name: (scores[name], name.startswith("mean"), name == "best epoch"))
+    module.load_state_dict(candidates[chosen])
+    return scores[chosen], chosen, scores["last step"]
+
+
+def neighbours(module: Finetuning, data: LabelledShards) -> tuple[Predictions, float, str]:
+    """Nothing is trained: labels of the nearest training clips, their number chosen on validation."""
+    module.eval()
+
+    def embed(batch: Any) -> torch.Tensor:
+        clips = batch.batch
+        return pool(module.backbone(clips.waveforms, clips.samples), len(batch))
+
+    def embeddings(part: Part) -> Any:
+        with torch.inference_mode():
+            return torch.cat([embed(batch.to(module.device)).cpu() for batch in data.every(part)]).numpy()
+
+    parts = data.parts
+    known, choosing, tested = (embeddings(part) for part in (parts.train, parts.valid, parts.test))
+    number = choose_neighbours(choosing, parts.valid.targets, known, parts.train.targets, several=data.several)
+
+    def answer(queries: Any, part: Part) -> Predictions:
+        return Predictions(
+            labels=parts.labels,
+            several=data.several,
+            keys=np.array([str(key) for key in part.index.key]),
+            scores=nearest_scores(queries, known, parts.train.targets, neighbours=number),
+            targets=part.targets,
+            speakers=part.speakers,
+        )
+
+    return answer(tested, parts.test), answer(choosing, parts.valid).headline, f"{number} neighbours"

@@ -1,0 +1,101 @@
+"""What a backbone with a head costs: parameters, speed, memory and arithmetic."""
+
+import dataclasses
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ssl_audio.evaluation.pretrained import head_of
+from ssl_audio.objectives.tasks import classify
+
+_ROUNDS = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Measured on one batch in fp32.
+
+    Args:
+        parameters: Of backbone and head.
+        training_clips_per_second: Forward and backward.
+        inference_clips_per_second: Forward alone.
+        peak_bytes: What a training step adds to the process' memory at its highest.
+        training_flops: Of forward and backward of one clip, counted in matrix products, convolutions and attention;
+            kernels of our own, such as a selective scan, are not in it.
+    """
+
+    parameters: int
+    training_clips_per_second: float
+    inference_clips_per_second: float
+    peak_bytes: int
+    training_flops: int
+
+
+def cost_of(found: Checkpoint, *, clips: int, seconds: float) -> Cost:
+    """Cost of a fine-tuned checkpoint on clips of a length; memory in a process of its own.
+
+    Args:
+        found: With a head.
+        clips: A batch.
+        seconds: Length of each.
+    """
+    backbone = found.backbone().train()
+    head = head_of(found, backbone)
+    waveforms = torch.randn(clips, round(seconds * backbone.frontend.sample_rate)) * 0.1
+    spectrogram = backbone.spectrogram(waveforms)
+    targets = torch.zeros(clips, dtype=torch.int64)
+
+    def train() -> None:
+        loss = torch.nn.functional.cross_entropy(classify(backbone, head, spectrogram), targets)
+        loss.backward()
+
+    def infer() -> None:
+        with torch.inference_mode():
+            classify(backbone, head, backbone.spectrogram(waveforms))
+
+    with FlopCounterMode(display=False) as counter:
+        train()
+    command = [sys.executable, "-m", "ssl_audio.evaluation.cost", str(found.path), str(clips), str(seconds)]
+    peak = subprocess.run(command, capture_output=True, text=True, check=True)
+    return Cost(
+        parameters=sum(p.numel() for module in (backbone, head) for p in module.parameters()),
+        training_clips_per_second=clips / _median_seconds(train),
+        inference_clips_per_second=clips / _median_seconds(infer),
+        peak_bytes=int(peak.stdout),
+        training_flops=counter.get_total_flops() // clips,
+    )
+
+
+def _median_seconds(step: Callable[[], None]) -> float:
+    step()
+    seconds = []
+    for _ in range(_ROUNDS):
+        begun = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds)
+
+
+def peak_of_step(path: Path, *, clips: int, seconds: float) -> int:
+    """Bytes that a training step adds to this process at its highest."""
+    found = load_checkpoint(path)
+    backbone = found.backbone().train()
+    head = head_of(found, backbone)
+    waveforms = torch.randn(clips, round(seconds * backbone.frontend.sample_rate)) * 0.1
+    spectrogram = backbone.spectrogram(waveforms)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    logits = classify(backbone, head, spectrogram)
+    torch.nn.functional.cross_entropy(logits, torch.zeros(clips, dtype=torch.int64)).backward()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+if __name__ == "__main__":
+    sys.stdout.write(str(peak_of_step(Path(sys.argv[1]), clips=int(sys.argv[2]), seconds=float(sys.argv[3]))))

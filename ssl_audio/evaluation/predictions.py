@@ -1,0 +1,189 @@
+"""What a model says of labelled clips: computed, kept, summed up."""
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Bool, Float, Shaped
+
+from ssl_audio.data.labelled import LabelledBatch
+from ssl_audio.data.labels import Part
+from ssl_audio.errors import SslAudioError
+from ssl_audio.evaluation.metrics import (
+    Difference,
+    LabelScore,
+    headline,
+    interval,
+    paired,
+    per_label,
+    summarise,
+)
+
+# A resample of a large test set says little that fewer do not, and costs as much each.
+_DRAWS = 1000
+_VALUES_RESAMPLED = 20_000_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """Scores of clips beside what they are.
+
+    Args:
+        labels: Names in the order of the columns.
+        several: A clip may have several labels.
+        keys: Names of the clips.
+        scores: Probabilities.
+        targets: Which labels each has.
+        speakers: Who speaks in each; empty where nobody is named.
+    """
+
+    labels: list[str]
+    several: bool
+    keys: Shaped[np.ndarray, " clip"]
+    scores: Float[np.ndarray, "clip label"]
+    targets: Bool[np.ndarray, "clip label"]
+    speakers: Shaped[np.ndarray, " clip"]
+
+    @property
+    def headline(self) -> float:
+        """The number the task is judged by."""
+        return headline(several=self.several)[1](self.scores, self.targets)
+
+    def summary(self) -> dict[str, float]:
+        """Every number over all clips."""
+        return summarise(self.scores, self.targets, several=self.several)
+
+    def interval(self, *, seed: int = 0) -> tuple[float, float]:
+        """95 % bootstrap interval of the headline over the clips; those that come several times stay together."""
+        _, measure = headline(several=self.several)
+        groups = np.unique(self.keys, return_inverse=True)[1]
+        return interval(self.scores, self.targets, measure, groups=groups, draws=_draws(self.scores), seed=seed)
+
+    def rows(self) -> list[LabelScore]:
+        """A row for every label."""
+        return per_label(self.scores, self.targets, self.labels, several=self.several)
+
+    def against(self, other: "Predictions", *, seed: int = 0) -> Difference:
+        """What these gain over others of the same clips; answers to a clip that comes several times stay together.
+
+        Raises:
+            SslAudioError: if they are of other clips.
+        """
+        one, two = (np.argsort(found.keys, kind="stable") for found in (self, other))
+        if self.labels != other.labels or self.keys[one].tolist() != other.keys[two].tolist():
+            raise SslAudioError("the two systems were tested on other clips or labels; expected the same test set")
+        _, measure = headline(several=self.several)
+        return paired(
+            self.scores[one],
+            other.scores[two],
+            self.targets[one],
+            measure,
+            groups=np.unique(self.keys[one], return_inverse=True)[1],
+            draws=_draws(self.scores),
+            seed=seed,
+        )
+
+    def parquet(self) -> bytes:
+        """A table with one row a clip: key, speaker, labels, predicted label and every score."""
+        best = self.scores.argmax(axis=1)
+        columns: dict[str, Any] = {
+            "key": self.keys.tolist(),
+            "speaker": self.speakers.tolist(),
+            "labels": [[self.labels[i] for i in np.flatnonzero(row)] for row in self.targets],
+            "predicted": [self.labels[i] for i in best],
+            "scores": list(self.scores.astype(np.float32)),
+        }
+        table = pa.table(columns).replace_schema_metadata(
+            {"labels": "\n".join(self.labels), "several": str(self.several)}
+        )
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        return buffer.getvalue()
+
+
+def _draws(scores: np.ndarray) -> int:
+    return int(np.clip(_VALUES_RESAMPLED / max(1, scores.size), 50, _DRAWS))
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read back what `Predictions.parquet` wrote.
+
+    Raises:
+        SslAudioError: if it is not there or is something else.
+    """
+    try:
+        table = pq.read_table(path)
+        described = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+        labels = described["labels"].split("\n")
+        found = table.to_pydict()
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise SslAudioError(f"{path}: no table of predictions ({str(error).splitlines()[0]})") from error
+    place = {label: number for number, label in enumerate(labels)}
+    targets = np.zeros((len(found["key"]), len(labels)), dtype=bool)
+    for row, names in enumerate(found["labels"]):
+        targets[row, [place[name] for name in names]] = True
+    return Predictions(
+        labels=labels,
+        several=described["several"] == "True",
+        keys=np.array(found["key"]),
+        scores=np.array(found["scores"], dtype=np.float32).reshape(len(found["key"]), len(labels)),
+        targets=targets,
+        speakers=np.array(found["speaker"]),
+    )
+
+
+def joined(parts: list[Predictions]) -> Predictions:
+    """The predictions of several folds as one set."""
+    return Predictions(
+        labels=parts[0].labels,
+        several=parts[0].several,
+        keys=np.concatenate([part.keys for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        targets=np.concatenate([part.targets for part in parts]),
+        speakers=np.concatenate([part.speakers for part in parts]),
+    )
+
+
+def predict_part(
+    model: Callable[[LabelledBatch], torch.Tensor],
+    batches: Iterable[LabelledBatch],
+    part: Part,
+    labels: list[str],
+    *,
+    several: bool,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Predictions:
+    """Probabilities of every clip of a part.
+
+    Args:
+        model: Batch to logits.
+        batches: Every clip of the part, in its order.
+        part: What is known of the clips.
+        labels: Names in the order of the logits.
+        several: A clip may have several labels: logits become probabilities one by one, else together.
+        device: Where the model is.
+        progress: Called with the clips done and their number.
+    """
+    found: list[torch.Tensor] = []
+    done = 0
+    with torch.inference_mode():
+        for batch in batches:
+            logits = model(batch.to(device)).float().cpu()
+            found.append(logits.sigmoid() if several else logits.softmax(dim=1))
+            done += len(batch)
+            progress(done, len(part))
+    return Predictions(
+        labels=labels,
+        several=several,
+        keys=np.array([str(key) for key in part.index.key]),
+        scores=torch.cat(found).numpy(),
+        targets=part.targets,
+        speakers=part.speakers,
+    )

@@ -1,0 +1,275 @@
+"""The Python face: a checkpoint that embeds and labels sound."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ssl_audio.audio.files import decode, probe
+from ssl_audio.audio.resampling import resample
+from ssl_audio.checkpoints.checkpoint import Checkpoint
+from ssl_audio.checkpoints.layouts import Hints
+from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.errors import AudioError, CheckpointError
+from ssl_audio.evaluation.windows import Grid, Sound, batches_of, crossfade, padded, windows_of
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.objectives.tasks import Head, classify
+from ssl_audio.tokens import Tokens
+
+Waveforms = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
+"""One waveform, a batch with one a row, or a list of any lengths; float in [-1, 1], or int16."""
+
+
+class Pretrained:
+    """A backbone with its weights, and its head if it was fine-tuned.
+
+    Recordings longer than the backbone's positions are taken in windows that overlap by half, whose states fade into
+    one another; memory follows the window, not the recording.
+
+    Args:
+        checkpoint: Where it comes from.
+        device: Where to compute.
+        window_seconds: Length of a window; None takes as much as the backbone has positions for.
+        batch_windows: So many windows at a time.
+
+    Attributes:
+        backbone: Waveform to token states.
+        labels: Names of what the head tells apart; empty without a head.
+        several: Whether a clip may have several labels.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: torch.device | str = "cpu",
+        window_seconds: float | None = None,
+        batch_windows: int = 16,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.device = torch.device(device)
+        self.backbone: Backbone = checkpoint.backbone().to(self.device).eval()
+        self.grid = Grid.of(self.backbone, seconds=window_seconds)
+        self.batch_windows = batch_windows
+        self.labels: list[str] = []
+        self.several = False
+        self.head: Head | None = None
+        if checkpoint.task is not None:
+            self.labels = [str(label) for label in checkpoint.task["labels"]]
+            self.several = bool(checkpoint.task["several"])
+            self.head = head_of(checkpoint, self.backbone).to(self.device).eval()
+
+    @property
+    def width(self) -> int:
+        """Channels of an embedding."""
+        return self.backbone.width
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate that everything is brought to."""
+        return self.grid.rate
+
+    def embed(self, waveforms: Waveforms, *, sample_rate: int) -> Float[Tensor, "clip width"]:
+        """One vector a clip: the mean of its patches' states.
+
+        Args:
+            waveforms: One waveform, a batch or a list; see `Waveforms`.
+            sample_rate: Of the waveforms.
+
+        Raises:
+            AudioError: if a clip is shorter than one frame (25 ms), or holds NaN or infinity.
+        """
+        return torch.stack([states.mean(dim=0) for states, _ in self.frames(self.sounds(waveforms, sample_rate))])
+
+    def embed_frames(
+        self, waveforms: Waveforms, *, sample_rate: int
+    ) -> tuple[Float[Tensor, "clip frame width"], Float[Tensor, " frame"]]:
+        """One vector for every patch column of every clip, the mean over its bands, and the columns' centres.
+
+        Args:
+            waveforms: One waveform, a batch or a list; see `Waveforms`.
+            sample_rate: Of the waveforms.
+
+        Returns:
+            States, NaN beyond a shorter clip's end; and seconds.
+
+        Raises:
+            AudioError: if a clip is shorter than one frame (25 ms), or holds NaN or infinity.
+        """
+        found = [states for states, _ in self.frames(self.sounds(waveforms, sample_rate))]
+        longest = max(len(states) for states in found)
+        joined = torch.full((len(found), longest, self.width), float("nan"))
+        for row, states in zip(joined, found, strict=True):
+            row[: len(states)] = states
+        return joined, self.grid.centre(torch.arange(longest))
+
+    def predict(self, waveforms: Waveforms, *, sample_rate: int) -> Float[Tensor, "clip label"]:
+        """Probabilities of the labels; of long recordings the mean over their windows.
+
+        Raises:
+            CheckpointError: if the checkpoint has no head.
+        """
+        return torch.stack(list(self.probabilities(self.sounds(waveforms, sample_rate))))
+
+    def sounds(self, waveforms: Waveforms, sample_rate: int) -> list[Sound]:
+        """Recordings in memory, at the backbone's rate."""
+        rows = _rows(waveforms)
+        return [_in_memory(f"clip {number}", row, sample_rate, self.sample_rate) for number, row in enumerate(rows)]
+
+    def file(self, path: Path) -> Sound:
+        """A recording on disk, of which only windows are read.
+
+        Raises:
+            AudioError: if it is no audio.
+        """
+        information = probe(path)
+        rate = self.sample_rate
+        samples = max(1, round(information.frames * rate / information.sample_rate))
+
+        def read(start: int, count: int) -> Tensor:
+            return torch.from_numpy(decode(path, sample_rate=rate, start=start / rate, seconds=count / rate))
+
+        return Sound(str(path), samples, read)
+
+    def frames(self, sounds: Iterable[Sound]) -> Iterator[tuple[Float[Tensor, "frame width"], Float[Tensor, " frame"]]]:
+        """States and centres of the patch columns of each recording, one recording after the other."""
+        total = torch.zeros(0, self.width)
+        weight = torch.zeros(0, 1)
+        for windows in batches_of(windows_of(sounds, self.grid), self.batch_windows):
+            states = self._columns(windows)
+            for window, found in zip(windows, states, strict=True):
+                fade = crossfade(len(found), first=not window.column, last=window.last)[:, None]
+                grown = window.column + len(found) - len(total)
+                total = torch.nn.functional.pad(total, (0, 0, 0, max(0, grown)))
+                weight = torch.nn.functional.pad(weight, (0, 0, 0, max(0, grown)))
+                place = slice(window.column, window.column + len(found))
+                total[place] += found * fade
+                weight[place] += fade
+                if window.last:
+                    yield total / weight, self.grid.centre(torch.arange(len(total)))
+                    total, weight = torch.zeros(0, self.width), torch.zeros(0, 1)
+
+    def probabilities(self, sounds: Iterable[Sound]) -> Iterator[Float[Tensor, " label"]]:
+        """Probabilities of the labels of each recording, one after the other.
+
+        Raises:
+            CheckpointError: if the checkpoint has no head.
+        """
+        if self.head is None:
+            raise CheckpointError(
+                f"{self.checkpoint.path}: has no head, so it labels nothing; fine-tune it with `ssl-audio finetune`"
+            )
+        total, length = torch.zeros(len(self.labels)), 0.0
+        for windows in batches_of(windows_of(sounds, self.grid), self.batch_windows):
+            waveforms, samples = padded(windows)
+            with torch.inference_mode():
+                logits = self.logits(waveforms.to(self.device), samples)
+            found = logits.sigmoid() if self.several else logits.softmax(dim=1)
+            for window, row in zip(windows, found.float().cpu(), strict=True):
+                total = total + row * len(window.waveform)
+                length += len(window.waveform)
+                if window.last:
+                    yield total / length
+                    total, length = torch.zeros(len(self.labels)), 0.0
+
+    def logits(
+        self, waveforms: Float[Tensor, "clip sample"], samples: Tensor | None = None
+    ) -> Float[Tensor, "clip label"]:
+        """Logits of waveforms that the backbone can take at once."""
+        assert self.head is not None
+        return classify(self.backbone, self.head, self.backbone.spectrogram(waveforms, samples))
+
+    def _columns(self, windows: list[Any]) -> list[Float[Tensor, "frame width"]]:
+        waveforms, samples = padded(windows)
+        with torch.inference_mode():
+            tokens = self.backbone(waveforms.to(self.device), samples)
+        return _column_means(tokens, [self.grid.columns_in(len(window.waveform)) for window in windows])
+
+
+def pretrained(path: str | Path, *, hints: Hints | None = None, **options: Any) -> Pretrained:
+    """A checkpoint, ours or a published one, ready to embed sound; fine-tuned ones label it too.
+
+    Args:
+        path: A checkpoint of ours, or a published SSAST, AST, ViT or DeiT file.
+        hints: What the tensors of a published file do not say.
+        options: `device`, `window_seconds`, `batch_windows`; see `Pretrained`.
+
+    Raises:
+        CheckpointError: if it is missing, damaged or of no known kind.
+    """
+    return Pretrained(open_checkpoint(Path(path), hints=hints), **options)
+
+
+def head_of(checkpoint: Checkpoint, backbone: Backbone) -> Head:
+    """The head of a fine-tuned checkpoint.
+
+    Raises:
+        CheckpointError: if its weights do not fit what it says of itself.
+    """
+    task = checkpoint.task
+    assert task is not None
+    options = task["head"]
+    head = Head(
+        backbone.width,
+        labels=len(task["labels"]),
+        pooling=options["pooling"],
+        layers=len(backbone.encoder.blocks) if options.get("layers") else None,
+        projection=options.get("projection"),
+        norm=options["norm"],
+    )
+    try:
+        head.load_state_dict(checkpoint.part("head"))
+    except RuntimeError as error:
+        line = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{checkpoint.path}: its head does not fit its {len(task['labels'])} labels: {line}"
+        ) from error
+    return head
+
+
+def _column_means(tokens: Tokens, counts: list[int]) -> list[Float[Tensor, "_ width"]]:
+    """Mean over the bands of each patch column; columns beyond a clip's end, which are padding, are left out."""
+    found = []
+    for row, count in enumerate(counts):
+        chosen = tokens.is_patch()[row] & (tokens.time[row] < count)
+        states, time = tokens.states[row][chosen].float(), tokens.time[row][chosen]
+        size = tokens.size[row][chosen]
+        total = states.new_zeros(count, states.shape[1]).index_add_(0, time, states * size[:, None])
+        found.append((total / size.new_zeros(count).index_add_(0, time, size)[:, None]).cpu())
+    return found
+
+
+def _rows(waveforms: Waveforms) -> list[Float[Tensor, " _"]]:
+    if isinstance(waveforms, Tensor | np.ndarray):
+        whole = torch.as_tensor(waveforms)
+        if whole.ndim not in (1, 2):
+            raise AudioError(
+                f"waveforms have the shape {tuple(whole.shape)}; expected (samples), (clips, samples) or a list of "
+                "(samples)"
+            )
+        return [_float(row) for row in (whole[None] if whole.ndim == 1 else whole)]
+    rows = [torch.as_tensor(row) for row in waveforms]
+    wrong = next((row for row in rows if row.ndim != 1), None)
+    if wrong is not None or not rows:
+        shape = "nothing" if wrong is None else f"one of the shape {tuple(wrong.shape)}"
+        raise AudioError(f"a list of waveforms holds {shape}; expected (samples) each: one channel, such as their mean")
+    return [_float(row) for row in rows]
+
+
+def _float(row: Tensor) -> Float[Tensor, " sample"]:
+    if row.dtype == torch.int16:
+        return row.float() / 32768.0
+    if not row.is_floating_point():
+        raise AudioError(f"waveforms hold {row.dtype}; expected floats in [-1, 1], or int16")
+    return row.detach().float().cpu()
+
+
+def _in_memory(name: str, row: Tensor, have: int, want: int) -> Sound:
+    row = resample(row, have=have, want=want)
+    if not len(row):
+        raise AudioError(f"{name}: is empty")
+    return Sound(name, len(row), lambda start, count: row[start : start + count])

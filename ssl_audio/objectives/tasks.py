@@ -1,0 +1,84 @@
+"""Heads on a backbone: from token states to the logits of a task."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from jsonargparse.typing import PositiveInt
+from torch import Tensor, nn
+
+from ssl_audio.audio.frontend import Spectrogram
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.objectives.pooling import AttentivePooling, Pooling, pool_clips
+from ssl_audio.tokens import Tokens
+
+
+class Head(nn.Module):
+    """Logits of the clips of a batch.
+
+    Args:
+        width: Channels of a token.
+        labels: How many there are.
+        pooling: One vector a clip: `mean` over its patches, mean of its `class` tokens, or an `attentive` mean.
+        layers: Blocks whose outputs are summed with learnt weights; None takes the encoder's output.
+        projection: Channels of a linear layer before pooling, as SUPERB has; None has none.
+        norm: A LayerNorm on the pooled vector, as the ancestors have.
+
+    Source: YuanGongND/ssast@a1a3eec `mlp_head` (LayerNorm, linear; PyTorch's initialisation); arXiv 2105.01051
+        section 3 (weighted sum of layers, projection, mean pooling).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        labels: PositiveInt,
+        pooling: Pooling = "mean",
+        layers: int | None = None,
+        projection: PositiveInt | None = None,
+        norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.pooling: Pooling = pooling
+        self.mixing = nn.Parameter(torch.zeros(layers)) if layers is not None else None
+        self.project = nn.Linear(width, projection) if projection is not None else None
+        width = projection or width
+        self.attend = AttentivePooling(width) if pooling == "attentive" else None
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
+        self.linear = nn.Linear(width, labels)
+
+    def forward(self, layers: Sequence[Tokens], clips: int) -> Float[Tensor, "clip label"]:
+        """Logits.
+
+        Args:
+            layers: Outputs of the blocks where their sum is wanted, else the encoder's output alone.
+            clips: How many clips the batch has.
+        """
+        tokens = layers[-1] if self.mixing is None else weighted_sum(layers, self.mixing)
+        if self.project is not None:
+            tokens = tokens.with_states(self.project(tokens.states))
+        return self.linear(self.norm(pool_clips(tokens, clips, self.pooling, self.attend)))
+
+
+def weighted_sum(layers: Sequence[Tokens], mixing: Float[Tensor, " layer"]) -> Tokens:
+    """The sum of layers with the softmax of `mixing` as weights."""
+    weights = mixing.softmax(dim=0)
+    states = torch.stack([tokens.states.float() for tokens in layers])
+    return layers[-1].with_states(torch.einsum("l, l r t w -> r t w", weights, states))
+
+
+def classify(
+    backbone: Backbone, head: Head, spectrogram: Spectrogram, *, frozen: bool = False
+) -> Float[Tensor, "clip label"]:
+    """Logits of spectrograms.
+
+    Args:
+        backbone: Spectrograms to tokens.
+        head: Tokens to logits; one with a sum of layers gets all of them.
+        spectrogram: Of the clips.
+        frozen: No gradient reaches the backbone.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        tokens = backbone.embed(backbone.cut(spectrogram))
+        layers = [backbone.encoder(tokens)] if head.mixing is None else backbone.encoder.layers(tokens)
+    return head(layers, len(spectrogram.values))

@@ -1,0 +1,97 @@
+"""Who trains, chooses and tests: disjoint, complete, and the same for every encoder of a seed."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssl_audio.data.clip import Clip
+from ssl_audio.data.index import ShardIndex, open_shards
+from ssl_audio.data.labelled import Draw, sampling_weights
+from ssl_audio.data.labels import part_clips, targets_of
+from ssl_audio.errors import RecipeError, ShardError
+
+
+def corpus(demo_shards: Path, count: int = 120, **columns) -> tuple[ShardIndex, list[Clip]]:
+    """Clips with labels, speakers and folds of our choosing over real shards."""
+    index = open_shards([demo_shards]).select(np.arange(count))
+    clips = [
+        Clip(
+            key=str(index.key[row]),
+            labels={"label": [f"label{row % 4}"]},
+            speaker=f"speaker{row % 10}",
+            fold=1 + row % 5,
+            split=("train", "train", "train", "valid", "test")[(row // 4) % 5],
+        )
+        for row in range(count)
+    ]
+    return index, [dataclasses.replace(clip, **columns) for clip in clips]
+
+
+def keys(part) -> set[str]:
+    return {str(key) for key in part.index.key}
+
+
+@pytest.mark.parametrize("protocol", ["split", "fold", "random"])
+@pytest.mark.parametrize("share", [None, 0.2])
+def test_parts_are_disjoint(demo_shards, protocol, share):
+    index, clips = corpus(demo_shards)
+    parts = part_clips(index, clips, target="label", several=False, protocol=protocol, validation_share=share)
+    sets = [keys(part) for part in (parts.train, parts.valid, parts.test)]
+    assert all(sets)
+    assert not sets[0] & sets[1]
+    assert not sets[0] & sets[2]
+    assert not sets[1] & sets[2]
+    again = part_clips(index, clips, target="label", several=False, protocol=protocol, validation_share=share)
+    assert [keys(part) for part in (again.train, again.valid, again.test)] == sets
+    if protocol == "fold":
+        tests = [
+            keys(part_clips(index, clips, target="label", several=False, protocol="fold", fold=fold).test)
+            for fold in range(5)
+        ]
+        assert sum(map(len, tests)) == len(set().union(*tests)) == len(clips)
+        # Folds are by speaker here, so a tested speaker neither trains nor chooses.
+        assert not set(parts.test.speakers) & (set(parts.train.speakers) | set(parts.valid.speakers))
+    if share is not None and protocol != "random":
+        assert not set(parts.train.speakers) & set(parts.valid.speakers)
+
+
+def test_few_labels_are_few_of_each(demo_shards):
+    index, clips = corpus(demo_shards)
+    parts = part_clips(index, clips, target="label", several=False, protocol="split", labels_per_class=3)
+    assert parts.train.targets.sum(axis=0).tolist() == [3, 3, 3, 3]
+    whole = part_clips(index, clips, target="label", several=False, protocol="split")
+    assert keys(parts.train) <= keys(whole.train)
+    assert keys(parts.test) == keys(whole.test)
+
+
+def test_mistakes_in_labels_are_told(demo_shards):
+    index, clips = corpus(demo_shards)
+    two = [dataclasses.replace(clips[0], labels={"label": ["label0", "label1"]}), *clips[1:]]
+    with pytest.raises(RecipeError, match=r"1 clips have several labels of kind 'label' .*--data.several true"):
+        part_clips(index, two, target="label", several=False, protocol="split")
+    parts = part_clips(index, two, target="label", several=True, protocol="split")
+    assert parts.labels == ["label0", "label1", "label2", "label3"]
+    rare = [dataclasses.replace(clip, labels={"label": ["rare"]}) if clip.split == "test" else clip for clip in clips]
+    with pytest.raises(ShardError, match=r"no training clip has the label rare \(1 of 5 labels\)"):
+        part_clips(index, rare, target="label", several=False, protocol="split")
+    with pytest.raises(RecipeError, match=r"data\.fold is 5; these clips have the folds 0 to 4"):
+        part_clips(index, clips, target="label", several=False, protocol="fold", fold=5)
+    with pytest.raises(ShardError, match="is none of the 2 labels of the model"):
+        targets_of(clips, "label", ["label0", "label1"])
+
+
+def test_balanced_draws_favour_rare_labels():
+    targets = np.zeros((100, 2), dtype=bool)
+    targets[:90, 0], targets[90:, 1] = True, True
+    weights = sampling_weights(targets)
+    assert weights[95] / weights[5] == pytest.approx(9.0, rel=1e-2)
+    draw = Draw(clips=100, batch_clips=10, seed=1, weights=weights)
+    drawn = np.array([clip for epoch in range(20) for batch in draw.epoch(epoch) for clip, _ in batch])
+    assert (drawn >= 90).mean() == pytest.approx(0.5, abs=0.05)
+    # Two ranks share an epoch without overlap, and it is the epoch of one rank with batches twice as large.
+    ranks = [Draw(clips=40, batch_clips=5, seed=1, rank=rank, world=2).epoch(3) for rank in (0, 1)]
+    alone = Draw(clips=40, batch_clips=10, seed=1).epoch(3)
+    for one, other, both in zip(*ranks, alone, strict=True):
+        assert sorted([*one, *other]) == sorted(both)

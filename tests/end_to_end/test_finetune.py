@@ -1,0 +1,225 @@
+"""Fine-tuning and what follows it, from the outside: what is left behind, what is never touched, one line a mistake."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_audio.checkpoints.checkpoint import load_checkpoint
+from ssl_audio.cli import main
+from ssl_audio.data.index import ShardIndex, open_shards
+
+ROOT = Path(__file__).parents[2]
+BACKBONE = {
+    "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank"},
+    "encoder": {
+        "class_path": "ssl_audio.model.encoders.Transformer",
+        "init_args": {"width": 32, "depth": 2, "heads": 2},
+    },
+    "position_frames": 128,
+}
+
+
+@pytest.fixture
+def finetune(tmp_path, demo_shards, monkeypatch):
+    """Runs `ssl-audio finetune` on ten kinds of sounds with a small backbone, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+    def words(*more: str) -> list[str]:
+        return [
+            "finetune", "--config", str(ROOT / "recipes/finetune/demo_event.yaml"), f"--data.shards=[{demo_shards}]",
+            "--checkpoint=none", f"--model.backbone={json.dumps(BACKBONE)}", "--data.crop_seconds=1.295",
+            "--adaptation.frames=128", "--data.workers=0", "--data.batch_clips=8", "--trainer.max_epochs=2",
+            "--trainer.precision=32-true", "--average_from_epoch=0", "--name=sounds", *more,
+        ]  # fmt: skip
+
+    def run(*more: str) -> Path:
+        main(words(*more))
+        return sorted((tmp_path / "runs/finetune/sounds").iterdir())[-1]
+
+    run.words = words
+    return run
+
+
+def fails(capsys, words: list[str], *, code: int) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert caught.value.code == code, printed
+    assert printed[-1].startswith("ssl-audio: ")
+    assert "Traceback" not in "".join(printed)
+    return printed[-1]
+
+
+def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards, monkeypatch):
+    touched: list[str] = []
+    original = ShardIndex.audio_bytes
+
+    def watched(self, clip):
+        touched.append(str(self.key[clip]))
+        return original(self, clip)
+
+    monkeypatch.setattr(ShardIndex, "audio_bytes", watched)
+    folder = finetune("--statistics=training")
+    # No clip of the test split is read before all others have been read for the last time.
+    index = open_shards([demo_shards])
+    test = {str(index.key[row]) for row in np.flatnonzero(index.split == "test")}
+    first = next(place for place, key in enumerate(touched) if key in test)
+    assert set(touched[first:]) <= test
+    assert len(touched[first:]) == len(set(touched[first:])), "the test set is opened once"
+    assert not set(touched[:first]) & test
+
+    names = {path.name for path in folder.iterdir()}
+    assert {
+        "recipe.yaml",
+        "summary.json",
+        "metrics.csv",
+        "report.html",
+        "confusion.png",
+        "predictions.parquet",
+    } <= names
+    summary = json.loads((folder / "summary.json").read_text())
+    score = summary["scores"]["scratch"]
+    assert 0 <= score["interval"][0] <= score["headline"] <= score["interval"][1] <= 1
+    assert len(summary["labels"]) == 10
+    best = folder / "checkpoints/best.ckpt"
+    found = load_checkpoint(best)
+    assert found.task["labels"] == summary["labels"]
+    assert found.backbone().width == 32
+
+    # The same command begins the next run; the checkpoint scores, labels and embeds.
+    capsys.readouterr()
+    main(["evaluate", "--checkpoint", str(best), "--shards", f"[{demo_shards}]", "--split", "test", "--out", "ev"])
+    metrics = json.loads((tmp_path / "ev/metrics.json").read_text())
+    assert metrics["clips"] == score["clips"]
+    (tmp_path / "audio").mkdir()
+    import soundfile
+
+    draws = np.random.default_rng(0)
+    for name, rate, channels in (("a.mp3", 44100, 2), ("b.wav", 8000, 1)):
+        soundfile.write(tmp_path / "audio" / name, draws.uniform(-0.3, 0.3, (rate * 3, channels)), rate)
+    (tmp_path / "audio/broken.flac").write_text("nothing")
+    main(["predict", "--checkpoint", str(best), "--out", "labels.csv", "--top", "2", "audio"])
+    lines = (tmp_path / "labels.csv").read_text().splitlines()
+    assert lines[0] == "path,label1,probability1,label2,probability2"
+    assert [line.split(",")[0] for line in lines[1:]] == ["audio/a.mp3", "audio/b.wav"]
+    main(["embed", "--checkpoint", str(best), "--out", "vectors.npz", "--frames", "true", "audio"])
+    with np.load(tmp_path / "vectors.npz") as arrays:
+        assert arrays["embedding"].shape == (2, 32)
+        assert arrays["offsets"][-1] == len(arrays["frames"]) == len(arrays["seconds"])
+    assert not list(tmp_path.glob(".*.chunks"))
+    printed = capsys.readouterr()
+    assert "broken.flac: cannot be decoded" in printed.err
+
+    import ssl_audio
+
+    face = ssl_audio.pretrained(best)
+    assert face.labels == summary["labels"]
+    shares = face.predict(torch.randn(2, 20000) * 0.1, sample_rate=16000)
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(2))
+
+
+def test_frozen_methods_leave_the_backbone_as_it_was(finetune):
+    """Whatever is trained on it, it is the same backbone at the end."""
+    backbones = []
+    for method in ("linear", "attentive", "layers", "knn"):
+        folder = finetune(f"--model.method={method}", "--trainer.max_epochs=1", "--average_from_epoch=null")
+        assert json.loads((folder / "summary.json").read_text())["method"] == method
+        if method != "knn":
+            backbones.append(load_checkpoint(folder / "checkpoints/best.ckpt").part("backbone"))
+    for name, value in backbones[0].items():
+        assert all(torch.equal(value, other[name]) for other in backbones[1:]), name
+
+
+def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, monkeypatch):
+    from ssl_audio.training.finetuning import Finetuning
+
+    straight = load_checkpoint(finetune("--trainer.max_epochs=3") / "checkpoints/last.ckpt").weights
+    original = Finetuning.training_step
+
+    def crash(self, batch, batch_idx):
+        if self.trainer.current_epoch == 2:
+            raise RuntimeError("power cut")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(Finetuning, "training_step", crash)
+    with pytest.raises(RuntimeError, match="power cut"):
+        finetune("--trainer.max_epochs=3")
+    monkeypatch.setattr(Finetuning, "training_step", original)
+    again = finetune("--trainer.max_epochs=3")
+    assert again.name == "1"
+    assert load_checkpoint(again / "checkpoints/last.ckpt").step == 6
+    for name, value in load_checkpoint(again / "checkpoints/last.ckpt").weights.items():
+        torch.testing.assert_close(value, straight[name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "expected"),
+    [
+        (["--model.methd=full"], 2, r"methd.*did you mean 'model.method'"),
+        (["--model.method=fulll"], 2, r"fulll"),
+        (["--checkpoint=newest"], 1, r"no pretrained checkpoint below runs/pretrain; run `make pretrain`"),
+        (["--checkpoint=gone.pth"], 1, r"gone.pth: no such checkpoint"),
+        (["--data.target=colour"], 1, r"no clip has a label of kind 'colour'; these shards have emotion, event"),
+        (["--data.validation_split=dev"], 1, r"no labelled clip is in split 'dev'.*test, train, valid"),
+        (["--data.protocol=fold"], 1, r"have 0 folds; expected at least 2"),
+        (["--data.crop_seconds=2.575"], 2, r"clips last up to .* positions for 128; set --adaptation.frames"),
+        (["--data.target=speaker"], 1, r"no training clip has the speaker"),
+        (["--model.head.pooling=class"], 2, r"no class tokens; expected mean or attentive"),
+        (["--trainer.max_epochs=-1"], 2, r"max_epochs is not set"),
+        (["--folds=[3]"], 2, r"--folds 3: there are 0 folds"),
+    ],
+)
+def test_mistakes_in_finetuning_are_one_line(finetune, capsys, words, code, expected):
+    line = fails(capsys, finetune.words(*words), code=code)
+    assert re.search(expected, line), line
+
+
+def test_a_missing_corpus_falls_back_on_the_demo_and_says_so(finetune, capsys, tmp_path, demo_shards):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/demo").symlink_to(demo_shards)
+    main(
+        [
+            "finetune", "--config", str(ROOT / "recipes/finetune/esc50.yaml"), "--checkpoint=none",
+            f"--model.backbone={json.dumps(BACKBONE)}", "--data.crop_seconds=1.295", "--adaptation.frames=128",
+            "--trainer.max_epochs=1", "--data.workers=0", "--model.method=linear",
+        ]
+    )  # fmt: skip
+    printed = capsys.readouterr()
+    assert "NOT ESC50: shards/esc50 is not here" in printed.err
+    assert "How to get the corpus: ESC-50" in printed.err
+    assert (tmp_path / "runs/finetune/esc50-on-demo/0/summary.json").exists()
+
+
+def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, capsys, demo_shards):
+    (tmp_path / "recipes/encoders").mkdir(parents=True)
+    (tmp_path / "recipes/encoders/small.yaml").write_text(json.dumps(BACKBONE["encoder"]))
+    options = ["--data.crop_seconds=1.295", "--adaptation.frames=128", "--data.workers=0", "--trainer.max_epochs=1"]
+    options += [f"--data.shards=[{demo_shards}]", "--average_from_epoch=null", "--data.batch_clips=8"]
+    pretraining = tmp_path / "pretraining.yaml"
+    pretraining.write_text(
+        (ROOT / "recipes/pretrain/demo.yaml").read_text().replace("shards/demo", str(demo_shards))
+        .replace("batch_clips: 64", "batch_clips: 4").replace("workers: 1", "workers: 0")
+    )  # fmt: skip
+    words = [
+        "compare", "--task", str(ROOT / "recipes/finetune/demo_event.yaml"), "--encoders=[small]", "--seeds=1",
+        f"--pretraining={pretraining}", "--pretrain_steps=1", f"--options={json.dumps(options)}", "--name=x",
+    ]  # fmt: skip
+    main(words)
+    folder = tmp_path / "runs/compare/x"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["scores"]) == {"small scratch", "small pretrained"}
+    assert summary["cost"]["small"]["training_flops"] > 1e6
+    assert (folder / "report.md").read_text().count("| small ") == 3
+    assert "data:image/png" in (folder / "report.html").read_text()
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/outcome.json")}
+    assert len(before) == 2
+    main(words)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/outcome.json")} == before
+    assert "no recipes/encoders/smal.yaml; expected some of small" in fails(
+        capsys, [*words[:3], "--encoders=[smal]", *words[4:]], code=2
+    )

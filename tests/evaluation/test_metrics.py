@@ -1,0 +1,92 @@
+"""Metrics: the published numbers, scikit-learn's, and intervals that say what they should."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+
+from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.metrics import (
+    accuracy,
+    area_under_curve,
+    average_precision,
+    confusion,
+    equal_error_rate,
+    interval,
+    paired,
+    per_label,
+    summarise,
+    verification_trials,
+)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "singlelabel"])
+def test_published_statistics(golden, kind):
+    """`calculate_stats` of YuanGongND/ast@31088be."""
+    file = golden("metrics.pt")[kind]
+    scores, targets = file["output"].numpy(), file["target"].numpy() > 0.5
+    np.testing.assert_allclose(average_precision(scores, targets), file["AP"], atol=1e-6)
+    np.testing.assert_allclose(area_under_curve(scores, targets), file["auc"], atol=1e-6)
+    found = summarise(scores, targets, several=kind == "multilabel")
+    for ours, theirs in (("mAP", "mAP"), ("AUC", "mAUC"), ("d_prime", "d_prime")):
+        assert found[ours] == pytest.approx(float(file[theirs]), abs=1e-6)
+    if kind == "singlelabel":
+        assert found["accuracy"] == pytest.approx(float(file["acc"]), abs=1e-6)
+
+
+def drawn(clips: int = 300, labels: int = 4, *, skill: float = 1.0, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    targets = np.eye(labels, dtype=bool)[rng.integers(0, labels, clips)]
+    return (rng.normal(size=(clips, labels)) + skill * targets).astype(np.float64), targets
+
+
+def test_metrics_are_scikit_learns():
+    scores, targets = drawn()
+    assert accuracy(scores, targets) == pytest.approx(sk.accuracy_score(targets.argmax(1), scores.argmax(1)), abs=1e-6)
+    mean = sk.average_precision_score(targets, scores, average="macro")
+    assert summarise(scores, targets, several=True)["mAP"] == pytest.approx(mean, abs=1e-6)
+    assert confusion(scores, targets).sum() == 300
+    recall = sk.recall_score(targets.argmax(1), scores.argmax(1), average=None)
+    rows = per_label(scores, targets, ["a", "b", "c", "d"], several=False)
+    np.testing.assert_allclose([row.recall for row in rows], recall, atol=1e-6)
+    # A label that no clip has is left out of the means, not counted as 0.
+    wider = np.concatenate([targets, np.zeros((300, 1), bool)], axis=1)
+    more = np.concatenate([scores, scores[:, :1]], axis=1)
+    assert summarise(more, wider, several=True)["mAP"] == pytest.approx(mean, abs=1e-6)
+
+
+def test_equal_error_rate_of_two_normals():
+    rng = np.random.default_rng(0)
+    same = rng.random(200_000) < 0.3
+    scores = rng.normal(size=len(same)) + 2.0 * same
+    assert equal_error_rate(scores, same) == pytest.approx(stats.norm.cdf(-1.0), abs=0.003)
+    assert equal_error_rate(np.array([0.0, 1.0]), np.array([False, True])) == 0.0
+    with pytest.raises(RecipeError, match="both kinds"):
+        equal_error_rate(np.array([0.0, 1.0]), np.array([True, True]))
+    trials, alike = verification_trials(np.eye(4)[[0, 0, 1, 2]], np.array([0, 0, 1, 2]))
+    assert equal_error_rate(trials, alike) == 0.0
+
+
+def test_an_interval_holds_the_truth_and_a_difference_is_seen_only_where_there_is_one():
+    truth = np.mean([accuracy(*drawn(seed=seed)) for seed in range(200)])
+    inside = 0
+    for seed in range(100):
+        low, high = interval(*drawn(seed=1000 + seed), accuracy, draws=200)
+        inside += low <= truth <= high
+    assert 86 <= inside <= 100
+    good, targets = drawn(skill=2.0)
+    bad = np.random.default_rng(1).normal(size=good.shape)
+    better = paired(good, bad, targets, accuracy, draws=300)
+    assert better.is_one
+    assert better.gain > 0.2
+    assert better.p < 0.01
+    nothing = paired(bad, bad[:, ::-1], targets, accuracy, draws=300)
+    assert not nothing.is_one
+    assert nothing.p > 0.05
+    same = paired(good, good, targets, accuracy, draws=50)
+    assert (same.gain, same.p) == (0.0, 1.0)
+    # Clips of a speaker are alike, so few speakers are little evidence.
+    groups = np.repeat(np.arange(6), 50)
+    easy = np.where((groups < 3)[:, None], good + 5 * targets, bad)
+    wide, narrow = interval(easy, targets, accuracy, groups=groups), interval(easy, targets, accuracy)
+    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])

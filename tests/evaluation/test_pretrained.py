@@ -1,0 +1,117 @@
+"""The Python face: a clip gives the same embedding alone, in a batch, at another rate, in a long recording."""
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_audio.checkpoints.checkpoint import Checkpoint
+from ssl_audio.errors import AudioError, CheckpointError
+from ssl_audio.evaluation.pretrained import Pretrained
+from ssl_audio.evaluation.windows import Grid, windows_of
+
+
+@pytest.fixture
+def face(tiny_backbone, tmp_path) -> Pretrained:
+    """The tiny backbone by way of a checkpoint: windows of 128 frames, 8 columns."""
+    spec = {
+        "class_path": "ssl_audio.model.backbone.Backbone",
+        "init_args": {
+            "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}},
+            "encoder": {
+                "class_path": "ssl_audio.model.encoders.Transformer",
+                "init_args": {"width": 32, "depth": 2, "heads": 4},
+            },
+            "position_frames": 128,
+            "class_tokens": 1,
+        },
+    }
+    weights = {f"backbone.{name}": value for name, value in tiny_backbone.state_dict().items()}
+    return Pretrained(Checkpoint(tmp_path / "x.ckpt", {"model": {"backbone": spec}}, weights, 0, "test"))
+
+
+def noise(samples: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(samples, generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+def test_a_clip_alone_and_among_others_is_the_same(face):
+    clips = [noise(9000, 1), noise(20480, 2), noise(70000, 3), noise(500, 4)]
+    together = face.embed(clips, sample_rate=16000)
+    assert together.shape == (4, 32)
+    for clip, row in zip(clips, together, strict=True):
+        torch.testing.assert_close(face.embed(clip, sample_rate=16000)[0], row, atol=1e-5, rtol=0)
+    face.batch_windows = 2
+    torch.testing.assert_close(face.embed(clips, sample_rate=16000), together, atol=1e-5, rtol=0)
+    frames, seconds = face.embed_frames(clips, sample_rate=16000)
+    assert frames.shape == (4, len(seconds), 32)
+    assert frames[3].isnan().any()
+    for row, clip in zip(frames, clips, strict=True):
+        valid = row[~row.isnan().any(dim=1)]
+        torch.testing.assert_close(valid.mean(dim=0), face.embed(clip, sample_rate=16000)[0], atol=1e-5, rtol=0)
+
+
+def test_arrays_tensors_and_rates(face):
+    clip = noise(16000)
+    expected = face.embed(clip, sample_rate=16000)
+    torch.testing.assert_close(face.embed(clip.numpy(), sample_rate=16000), expected)
+    torch.testing.assert_close(face.embed([clip, clip], sample_rate=16000)[1:], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(face.embed(clip[None], sample_rate=16000), expected)
+    whole = (clip * 32768).round().clamp(-32768, 32767).to(torch.int16)
+    torch.testing.assert_close(face.embed(whole, sample_rate=16000), expected, atol=2e-2, rtol=0)
+    # A tone is the same tone at 44.1 kHz.
+    tones = [np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32) * 0.3 for rate in (16000, 44100)]
+    frames = [face.embed_frames(tone, sample_rate=rate) for tone, rate in zip(tones, (16000, 44100), strict=True)]
+    torch.testing.assert_close(frames[0][1], frames[1][1])
+    torch.testing.assert_close(frames[0][0].mean(dim=1), frames[1][0].mean(dim=1), atol=0.1, rtol=0)
+
+
+def test_long_recordings_come_in_windows_that_overlap_by_half(face):
+    grid = Grid.of(face.backbone)
+    assert (grid.columns, grid.step, grid.window) == (8, 2560, 7 * 2560 + 2800)
+    long = noise(16000 * 20)
+    (sound,) = face.sounds(long, 16000)
+    windows = list(windows_of([sound], grid))
+    assert max(len(window.waveform) for window in windows) == grid.window
+    assert [window.column for window in windows[:3]] == [0, 4, 8]
+    assert len(windows[-1].waveform) > grid.window // 2
+    frames, seconds = face.embed_frames(long, sample_rate=16000)
+    assert frames.shape[1] == len(seconds) == grid.columns_in(len(long))
+    assert not frames.isnan().any()
+    assert seconds[0] == pytest.approx(1400 / 16000)
+    assert torch.allclose(seconds.diff(), torch.full((len(seconds) - 1,), 0.16), atol=1e-4)
+    # A sound in the middle of silence is found where it is.
+    quiet = torch.zeros(16000 * 10)
+    quiet[16000 * 6 : 16000 * 7] = noise(16000)
+    states, seconds = face.embed_frames(quiet, sample_rate=16000)
+    change = (states[0] - states[0, 5]).norm(dim=1)
+    assert 5.9 < float(seconds[change.argmax()]) < 7.1
+
+
+def test_files_are_read_window_by_window(face, tmp_path):
+    import soundfile
+
+    soundfile.write(tmp_path / "long.wav", noise(16000 * 8).numpy(), 16000, subtype="FLOAT")
+    ((states, _),) = face.frames([face.file(tmp_path / "long.wav")])
+    expected, _ = face.embed_frames(noise(16000 * 8), sample_rate=16000)
+    torch.testing.assert_close(states, expected[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("waveforms", "rate", "expected"),
+    [
+        (torch.zeros(100), 16000, "less than one frame"),
+        (torch.zeros(0), 16000, "is empty"),
+        (torch.full((1600,), float("nan")), 16000, "clip 0: holds NaN or infinity"),
+        (torch.zeros(1, 2, 1600), 16000, r"shape \(1, 2, 1600\); expected \(samples\)"),
+        ([torch.zeros(2, 1600)], 16000, r"one of the shape \(2, 1600\)"),
+        (torch.zeros(1600), 10, "sample_rate is 10"),
+        (torch.zeros(1600, dtype=torch.int64), 16000, "expected floats"),
+    ],
+)
+def test_what_is_no_sound_is_told(face, waveforms, rate, expected):
+    with pytest.raises(AudioError, match=expected):
+        face.embed(waveforms, sample_rate=rate)
+
+
+def test_without_a_head_nothing_is_labelled(face):
+    with pytest.raises(CheckpointError, match="has no head"):
+        face.predict(noise(16000), sample_rate=16000)
