@@ -32,9 +32,10 @@ from ssl_audio.evaluation.probe import Score, Task, score, tasks_of
 from ssl_audio.evaluation.reconstruction import reconstruct
 from ssl_audio.evaluation.report import Table, page
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.training.metrics_log import read_rows
 from ssl_audio.training.precision import default_precision
 from ssl_audio.training.pretraining import Pretraining
-from ssl_audio.training.run import METRICS, Run, read_rows
+from ssl_audio.training.run import METRICS, Run
 
 Scores = dict[str, dict[str, Score]]
 

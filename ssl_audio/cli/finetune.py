@@ -20,7 +20,7 @@ from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.cli.fallback import with_demo
 from ssl_audio.cli.progress import bar
 from ssl_audio.cli.results import Outcome, write_report
-from ssl_audio.cli.trainer import TrainingCLI, check_resume, fit, quiet_training
+from ssl_audio.cli.trainer import TrainingCLI, fit, quiet_training
 from ssl_audio.cli.trial import choose, measure_statistics, neighbours, predict
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.labelled import LabelledShards
@@ -30,6 +30,7 @@ from ssl_audio.evaluation.predictions import read_predictions
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.finetuning import Finetuning
+from ssl_audio.training.resuming import check_resume
 from ssl_audio.training.run import Run, circumstances
 
 Start = Literal["pretrained", "scratch"]
@@ -234,7 +235,7 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
             start=start, fold=fold, valid=valid, chosen=chosen, steps=0, seconds=0.0, predictions=predictions
         )
     else:
-        check_resume(this, module.recipe)
+        check_resume(this.resume, module.recipe)
         _set_length(trainer, data)
         fit(trainer, module, data, this)
         valid, chosen, last = choose(trainer, module, data)

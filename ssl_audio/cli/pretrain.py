@@ -3,17 +3,17 @@
 import sys
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Callback, Timer
 
 from ssl_audio.cli.assess import Probing, assess, check_probing
-from ssl_audio.cli.trainer import TrainingCLI, check_resume, fit, quiet_training
+from ssl_audio.cli.trainer import TrainingCLI, fit, quiet_training
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.modules import AudioShards
 from ssl_audio.errors import RecipeError
+from ssl_audio.training.checkpointing import Checkpointing, Checkpoints
 from ssl_audio.training.pretraining import Pretraining
-from ssl_audio.training.run import Run, circumstances
-
-CHECKPOINT_STEPS = 100
+from ssl_audio.training.resuming import check_resume
+from ssl_audio.training.run import circumstances
 
 
 class PretrainCLI(TrainingCLI):
@@ -30,8 +30,15 @@ class PretrainCLI(TrainingCLI):
             help="Labelled shards that show at the end what was learnt.",
         )
 
+        parser.add_argument(
+            "--checkpoints",
+            type=Checkpointing,
+            default=Checkpointing(),
+            help="When checkpoints are written, and which are kept.",
+        )
+
     def callbacks(self) -> list[Callback]:
-        return [_checkpoints(self.open)]
+        return [Checkpoints(self.open.checkpoints, self.config_init.checkpoints)]
 
 
 def run(words: list[str]) -> None:
@@ -56,7 +63,7 @@ def train(cli: PretrainCLI) -> None:
             "such as --trainer.max_steps 1000 or --trainer.max_time 00:01:00:00"
         )
     _check_objective(module, data)
-    check_resume(this, cli.recipe)
+    check_resume(this.resume, cli.recipe)
     check_probing(cli.config_init.probe)
     clips = len(data.index(data.split))
     if trainer.is_global_zero:
@@ -118,16 +125,3 @@ def _check_objective(module: Pretraining, data: AudioShards) -> None:
             )
         columns = (frames - backbone.patch[1]) // backbone.stride[1] + 1
         module.objective.masking.count(backbone.positions.table.shape[0] * columns)
-
-
-def _checkpoints(this: Run) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=this.checkpoints,
-        filename="step-{step}",
-        auto_insert_metric_name=False,
-        save_last=True,
-        save_top_k=1,
-        every_n_train_steps=CHECKPOINT_STEPS,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )

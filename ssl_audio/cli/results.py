@@ -13,7 +13,8 @@ from ssl_audio.evaluation.metrics import confusion
 from ssl_audio.evaluation.pictures import confusion_picture, curves_picture
 from ssl_audio.evaluation.predictions import Predictions, joined
 from ssl_audio.evaluation.report import Table, page
-from ssl_audio.training.run import METRICS, Run, read_rows
+from ssl_audio.training.metrics_log import read_rows
+from ssl_audio.training.run import METRICS, Run
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +12,8 @@ import lightning as L
 import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
@@ -19,8 +21,11 @@ from ssl_audio.cli.parser import RecipeParser, one_line, quiet_warnings
 from ssl_audio.cli.progress import TrainingProgress
 from ssl_audio.cli.recipes import recipe_name, with_recipe_paths
 from ssl_audio.errors import RecipeError, SslAudioError
+from ssl_audio.training.metrics_log import MetricsLog
 from ssl_audio.training.precision import default_precision
-from ssl_audio.training.run import METRICS, Run, open_run, read_rows
+from ssl_audio.training.random_state import RandomState
+from ssl_audio.training.run import METRICS, Run, open_run
+from ssl_audio.training.storing import AtomicCheckpointIO
 
 
 class TrainingCLI(LightningCLI):
@@ -78,6 +83,8 @@ class TrainingCLI(LightningCLI):
             self.recipe.pop(outside, None)
         self.recipe["name"] = name
         self.open = open_run(config.runs, self.verb, name, resume=config.resume)
+        for damage in self.open.damaged:
+            print(f"{damage}; going on with {self.open.resume}", file=sys.stderr)
 
     def callbacks(self) -> list[Callback]:
         """What the verb adds to training, its checkpoints above all."""
@@ -86,10 +93,10 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **extra: Any) -> L.Trainer:
         chosen = self._get(self.config_init, "trainer", default={})
         self.progress = TrainingProgress(self.config.data.batch_clips)
-        callbacks: list[Callback] = [self.progress]
+        callbacks: list[Callback] = [RandomState(), self.progress]
         if chosen.get("enable_checkpointing") is not False:
             callbacks += self.callbacks()
-        loggers: list[Logger] = [metrics_logger(self.open)]
+        loggers: list[Logger] = [metrics_log(self.open)]
         if wandb_wanted():
             loggers.append(WandbLogger(project="ssl_audio", name=self.recipe["name"], save_dir=str(self.open.folder)))
         precision = chosen.get("precision") or default_precision(str(chosen.get("accelerator") or "auto"))
@@ -97,11 +104,21 @@ class TrainingCLI(LightningCLI):
             "precision": precision,
             "logger": loggers,
             "callbacks": callbacks + (chosen.get("callbacks") or []),
+            "plugins": [AtomicCheckpointIO(), *_environment(), *_several(chosen.get("plugins"))],
         }
         try:
             return super().instantiate_trainer(**settings, **extra)
         except (MisconfigurationException, ValueError) as error:
             raise RecipeError(f"trainer: {one_line(str(error))}") from error
+
+
+def _environment() -> list[Any]:
+    """Under SLURM, Lightning would save from within a signal's handler; we save between two steps."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
+def _several(chosen: Any) -> list[Any]:
+    return chosen if isinstance(chosen, list) else [] if chosen is None else [chosen]
 
 
 @contextlib.contextmanager
@@ -130,41 +147,10 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModu
         raise KeyboardInterrupt
 
 
-def check_resume(this: Run, recipe: dict[str, Any]) -> None:
-    """Refuse to go on with the weights of another model."""
-    if this.resume is None:
-        return
-    before, now = (flatten(described["model"]) for described in (load_checkpoint(this.resume).recipe, recipe))
-    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if changed:
-        shown = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed[:3])
-        raise RecipeError(
-            f"{this.resume} is of another model ({shown}{'; ...' if len(changed) > 3 else ''}); begin a new run with "
-            "--resume never or another --name"
-        )
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested dictionaries by dotted name."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {
-        name: leaf for key, value in tree.items() for name, leaf in flatten(value, f"{prefix}.{key}".strip(".")).items()
-    }
-
-
-def metrics_logger(this: Run) -> CSVLogger:
+def metrics_log(this: Run) -> MetricsLog:
     """Logs to `metrics.csv`; what was logged before the checkpoint that training goes on from is kept."""
-    before: list[tuple[int, dict[str, float]]] = []
-    if this.resume is not None and this.resume == this.last:
-        reached = load_checkpoint(this.resume).step
-        before = [row for row in read_rows(this.folder / METRICS) if row[0] < reached]
-    logger = CSVLogger(str(this.folder), name="", version="", flush_logs_every_n_steps=50)
-    for step, values in before:
-        logger.log_metrics(dict(values), step)
-    if before:
-        logger.save()
-    return logger
+    goes_on = this.resume is not None and this.resume.parent == this.checkpoints
+    return MetricsLog(this.folder / METRICS, steps=load_checkpoint(this.resume).step if goes_on and this.resume else 0)
 
 
 def wandb_wanted() -> bool:

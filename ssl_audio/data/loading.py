@@ -1,6 +1,8 @@
 """From requests to batches: read, decode, crop, and go on when a clip cannot be decoded."""
 
+import atexit
 import logging
+import multiprocessing
 import os
 import re
 import signal
@@ -206,9 +208,21 @@ def _as_it_is(loaded: Any) -> Any:
     return loaded
 
 
-def _one_thread(worker: int) -> None:
-    """Workers share the machine with the trainer: more threads each would only fight."""
+def _begin_worker(worker: int) -> None:
+    """Workers share the machine with the trainer: more threads each would only fight.
+
+    A cluster that takes the machine away tells every process so. The trainer needs its workers until it has saved.
+    """
     torch.set_num_threads(1)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _kill_workers() -> None:
+    """At the end: Python would wait for processes that do not hear its SIGTERM."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def _without_handler(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -254,12 +268,18 @@ class BatchLoader:
         self.max_replaced = max_replaced
         self.replaced: dict[str, str] = {}
         reader.watch = Watch(workers) if workers else None
+        if workers:
+            # Python's own end of multiprocessing was registered before this, so it comes after.
+            atexit.unregister(_kill_workers)
+            atexit.register(_kill_workers)
         self.loader: DataLoader[Any] = DataLoader(
             reader,
             batch_sampler=Batches(order, start=start, place=place),
             num_workers=workers,
             collate_fn=_as_it_is,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
+            # Its own: reading must not move the state that training draws from.
+            generator=torch.Generator(),
             pin_memory=pin_memory,
             prefetch_factor=4 if workers else None,
         )

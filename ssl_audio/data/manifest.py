@@ -1,6 +1,7 @@
 """The manifest beside the shards: what is in them and how they came about."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,9 @@ class Manifest:
             raise ShardError(f"{folder} has no {FILE_NAME}; write shards with `ssl-audio shards write`") from error
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
             raise ShardError(f"{path} is no manifest ({error}); write the shards again") from error
+
+
+def digest(shards: Path | str) -> str | None:
+    """What tells the shards of a folder from others: the SHA-256 of their manifest; None where there is none."""
+    path = Path(shards) / FILE_NAME
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -9,10 +9,13 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloa
 
 from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.loading import BatchLoader, ClipReader
+from ssl_audio.data.manifest import digest
 from ssl_audio.data.order import Bucketed, Once, Order, Plan
 from ssl_audio.data.remote import is_remote
 from ssl_audio.data.streams import WINDOW_CLIPS, Mixture, Shuffled, Stream, Weighted, balanced_weights
-from ssl_audio.errors import RecipeError
+from ssl_audio.errors import RecipeError, ShardError
+
+_WAY_OUT = "; bring the same shards back, in their order, or begin a new run with --resume never"
 
 
 class AudioShards(L.LightningDataModule):
@@ -172,14 +175,21 @@ class AudioShards(L.LightningDataModule):
         assert self._loader is not None
         plan, processed = self._loader.order, self._processed()
         place = self._place + (processed - self._before) * plan.stride
-        return {plan.unit: place, "processed": processed, "replaced": dict(self._loader.replaced)}
+        return {
+            plan.unit: place,
+            "processed": processed,
+            "replaced": dict(self._loader.replaced),
+            "manifests": [digest(source) for source in self.shards],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the next clip, with as many devices and clips a batch as there are now.
 
         Raises:
             RecipeError: if batches were counted otherwise: by seconds then and by clips now, or the reverse.
+            ShardError: if the shards are not those that were trained on.
         """
+        self._check_manifests(state_dict.get("manifests"))
         unit = (Order if self.batch_seconds is None else Bucketed).unit
         if unit not in state_dict:
             raise RecipeError(
@@ -189,3 +199,18 @@ class AudioShards(L.LightningDataModule):
         self._place = int(state_dict[unit])
         self._before = int(state_dict["processed"])
         self._replaced = dict(state_dict.get("replaced", {}))
+
+    def _check_manifests(self, before: list[str | None] | None) -> None:
+        if before is None:
+            return
+        now = [digest(source) for source in self.shards]
+        if len(before) != len(now):
+            raise ShardError(
+                f"data.shards has {len(now)} folders, and the checkpoint was trained on {len(before)}{_WAY_OUT}"
+            )
+        for source, one, other in zip(self.shards, before, now, strict=True):
+            if one != other:
+                raise ShardError(
+                    f"{source}: its manifest is not the one that the checkpoint was trained on (sha256 was "
+                    f"{(one or 'none')[:12]}, is {(other or 'none')[:12]}){_WAY_OUT}"
+                )

@@ -1,8 +1,6 @@
 """The folder a run leaves behind."""
 
-import csv
 import dataclasses
-import hashlib
 import json
 import platform
 import subprocess
@@ -15,8 +13,9 @@ import torch
 import yaml
 
 from ssl_audio import __version__
-from ssl_audio.data.manifest import FILE_NAME
+from ssl_audio.data.manifest import digest
 from ssl_audio.errors import SslAudioError
+from ssl_audio.training.resuming import newest_whole
 
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
@@ -30,10 +29,12 @@ class Run:
     Args:
         folder: Where it is.
         resume: The checkpoint to go on from, or None to start.
+        damaged: Why newer checkpoints than that cannot be gone on from.
     """
 
     folder: Path
     resume: Path | None = None
+    damaged: tuple[str, ...] = ()
 
     @property
     def checkpoints(self) -> Path:
@@ -87,6 +88,7 @@ def open_run(root: Path, verb: str, name: str, *, resume: str = "auto") -> Run:
 
     Raises:
         SslAudioError: if the checkpoint to resume from is not there.
+        CheckpointError: if the run has checkpoints and none is whole.
     """
     runs = numbered(root / verb / name)
     fresh = Run(root / verb / name / str(int(runs[-1].folder.name) + 1 if runs else 0))
@@ -97,8 +99,8 @@ def open_run(root: Path, verb: str, name: str, *, resume: str = "auto") -> Run:
             raise SslAudioError(f"--resume {resume}: no such checkpoint; expected auto, never or a checkpoint file")
         return dataclasses.replace(fresh, resume=Path(resume))
     if runs and runs[-1].summary() is None:
-        newest = runs[-1]
-        return dataclasses.replace(newest, resume=newest.last if newest.last.exists() else None)
+        found, damaged = newest_whole(runs[-1].checkpoints)
+        return dataclasses.replace(runs[-1], resume=found, damaged=tuple(damaged))
     return fresh
 
 
@@ -115,23 +117,12 @@ def numbered(folder: Path) -> list[Run]:
     ]
 
 
-def read_rows(metrics: Path) -> list[tuple[int, dict[str, float]]]:
-    """Step and values of each row of a `metrics.csv`; none if it is not there."""
-    if not metrics.exists():
-        return []
-    with metrics.open(newline="", encoding="utf-8") as file:
-        return [
-            (int(row["step"]), {name: float(cell) for name, cell in row.items() if cell and name != "step"})
-            for row in csv.DictReader(file)
-        ]
-
-
 def circumstances(shards: Sequence[Path | str], device: torch.device) -> dict[str, Any]:
     """What a result depends on besides the recipe: data, code, versions and machine."""
     return {
         "version": __version__,
         "commit": _commit(),
-        "data": {Path(source).name: _digest(Path(source)) for source in shards},
+        "data": {Path(source).name: digest(source) for source in shards},
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in ("torch", "lightning", "numpy", "soundfile")},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
@@ -147,11 +138,6 @@ def _commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None
-
-
-def _digest(shards: Path) -> str | None:
-    manifest = shards / FILE_NAME
-    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else None
 
 
 def _processor() -> str:

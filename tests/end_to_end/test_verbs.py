@@ -118,9 +118,13 @@ def test_a_stopped_run_goes_on_with_the_next_batch(pretrain, tmp_path, monkeypat
             raise RuntimeError("power cut")
         return original(self, batch, batch_idx)
 
-    monkeypatch.setattr("ssl_audio.cli.pretrain.CHECKPOINT_STEPS", 4)
     monkeypatch.setattr(Pretraining, "training_step", crash)
-    common = ["--trainer.max_steps=8", "--name=cut", "--model.schedule.init_args.warmup_steps=2"]
+    common = [
+        "--trainer.max_steps=8",
+        "--name=cut",
+        "--checkpoints.every_steps=4",
+        "--model.schedule.init_args.warmup_steps=2",
+    ]
     with pytest.raises(RuntimeError, match="power cut"):
         pretrain(*common)
     monkeypatch.setattr(Pretraining, "training_step", original)
@@ -133,7 +137,7 @@ def test_a_stopped_run_goes_on_with_the_next_batch(pretrain, tmp_path, monkeypat
         assert torch.equal(value, cut.weights[name]), name
 
     def losses(name):
-        from ssl_audio.training.run import read_rows
+        from ssl_audio.training.metrics_log import read_rows
 
         return {
             step: row["train/loss"] for step, row in read_rows(runs / name / "0/metrics.csv") if "train/loss" in row

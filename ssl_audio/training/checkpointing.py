@@ -1,0 +1,158 @@
+"""When checkpoints are written, which are kept, and which names lead to them."""
+
+import dataclasses
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from lightning.pytorch.callbacks import Checkpoint
+
+from ssl_audio.errors import CheckpointError
+from ssl_audio.training.preemption import Notice, PreemptedError, requeue
+from ssl_audio.training.storing import link
+
+_AGREE_STEPS = 4
+_STEP = re.compile(r"step-(\d+)\.ckpt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpointing:
+    """When checkpoints are written and which are kept; `last.ckpt` is always the newest.
+
+    Args:
+        every_steps: Steps from one to the next; None counts no steps.
+        every_minutes: Minutes from one to the next at most; None looks at no clock.
+        keep: How many of the newest are kept.
+        keep_every_steps: Those of every so many steps are kept for good; 0 keeps none.
+        best: Validation score, the lower the better, by which `best.ckpt` is chosen; None chooses none.
+    """
+
+    every_steps: PositiveInt | None = 500
+    every_minutes: PositiveFloat | None = 15.0
+    keep: PositiveInt = 2
+    keep_every_steps: NonNegativeInt = 0
+    best: str | None = "valid/loss"
+
+
+class Checkpoints(Checkpoint):
+    """Saves between two steps, when all that belongs to a step, its validation too, is done and logged.
+
+    Args:
+        folder: Where they go: `step-<step>.ckpt`, `last.ckpt` and `best.ckpt`.
+        settings: When, and which are kept.
+    """
+
+    def __init__(self, folder: Path, settings: Checkpointing) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.notice = Notice()
+        self.best: float | None = None
+        self._saved = -1
+        self._clock = 0.0
+        self._is_best = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        # Ranks that start later may see another newest run.
+        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # After Lightning's own handlers, which save in the middle of whatever is going on.
+        self.notice.install()
+        self._saved = trainer.global_step
+        self._clock = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        loop = trainer.fit_loop.epoch_loop
+        # A restart leaves Lightning's count of logged steps one too high or not, depending on when it was saved.
+        loop._batches_that_stepped = trainer.global_step
+        stop = self._agreed(trainer, self.notice.received is not None)
+        if stop or self._due(trainer):
+            self.save(trainer)
+        if stop:
+            done = requeue() if trainer.is_global_zero else ""
+            trainer.strategy.barrier("requeue")
+            # One exit code speaks for all ranks.
+            where = self.folder / "last.ckpt"
+            raise PreemptedError(f"told to stop by the machine; step {trainer.global_step} is saved in {where}; {done}")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        score = trainer.callback_metrics.get(self.settings.best or "")
+        if trainer.sanity_checking or score is None:
+            return
+        value = float(score)
+        if value == value and (self.best is None or value < self.best):
+            self.best, self._is_best = value, True
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step != self._saved or self._is_best:
+            self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write a checkpoint of this step and point the names to it. Every rank must ask.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        for logger in trainer.loggers:
+            # What is logged before the checkpoint must be on the disk before it: a resumed run does not log it again.
+            logger.save()
+        step = trainer.global_step
+        path = self.folder / f"step-{step:08d}.ckpt"
+        content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        failure: str | None = None
+        try:
+            trainer.strategy.save_checkpoint(content, path)
+            if trainer.is_global_zero:
+                link(path, self.folder / "last.ckpt")
+                if self._is_best:
+                    link(path, self.folder / "best.ckpt")
+                self._retire()
+        except (CheckpointError, OSError) as error:
+            failure = str(error)
+        # All ranks end together, not one in a barrier that the others never reach.
+        failure = trainer.strategy.broadcast(failure)
+        if failure is not None:
+            raise CheckpointError(failure)
+        self._saved, self._clock, self._is_best = step, time.monotonic(), False
+
+    def _due(self, trainer: L.Trainer) -> bool:
+        step, settings = trainer.global_step, self.settings
+        if step == self._saved and not self._is_best:
+            return False
+        if self._is_best or (settings.every_steps is not None and step % settings.every_steps == 0):
+            return True
+        late = settings.every_minutes is not None and time.monotonic() - self._clock > 60 * settings.every_minutes
+        return self._agreed(trainer, late) if settings.every_minutes is not None else False
+
+    def _agreed(self, trainer: L.Trainer, wanted: bool) -> bool:
+        """Whether any rank wants it. Asking costs a round trip, so that several ranks ask only now and then."""
+        if trainer.world_size == 1:
+            return wanted
+        if trainer.global_step % _AGREE_STEPS:
+            return False
+        return trainer.strategy.reduce_boolean_decision(wanted, all=False)
+
+    def _retire(self) -> None:
+        """Take away what need not be kept, and what a killed run left half written."""
+        steps = sorted(
+            (int(found[1]), path) for path in self.folder.glob("step-*.ckpt") if (found := _STEP.fullmatch(path.name))
+        )
+        every = self.settings.keep_every_steps
+        for step, path in steps[: -self.settings.keep]:
+            if not (every and step % every == 0):
+                path.unlink(missing_ok=True)
+        for path in self.folder.glob(".*.part"):
+            path.unlink(missing_ok=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict.get("best")

@@ -1,0 +1,92 @@
+"""From which checkpoint a run goes on, and whether it may."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ssl_audio.checkpoints.checkpoint import load_checkpoint
+from ssl_audio.errors import CheckpointError, RecipeError
+
+# What may differ between the run that stopped and the one that goes on: where it runs and how long, not what it does.
+# Shards may lie elsewhere: that they are the same is seen from their manifests.
+_FREE_DATA = ("shards", "batch_clips", "workers", "max_replaced")
+_BOUND_TRAINER = ("gradient_clip_val", "gradient_clip_algorithm", "precision")
+_SHOWN = 3
+
+
+def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that can be read, and why each newer one cannot.
+
+    Args:
+        folder: The checkpoints of a run.
+
+    Raises:
+        CheckpointError: if there are checkpoints and none can be read.
+    """
+    candidates = [folder / "last.ckpt", *sorted(folder.glob("step-*.ckpt"), key=_step_of, reverse=True)]
+    damaged: list[str] = []
+    for path in candidates:
+        if not path.exists():
+            continue
+        try:
+            load_checkpoint(path)
+        except CheckpointError as error:
+            damaged.append(str(error))
+            continue
+        return path, damaged
+    if damaged:
+        raise CheckpointError(f"{damaged[0]}, nor is any other in {folder} whole; begin a new run with --resume never")
+    return None, []
+
+
+def _step_of(path: Path) -> int:
+    found = re.search(r"(\d+)", path.stem)
+    return int(found[1]) if found else -1
+
+
+def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
+    """Refuse to go on with another recipe: what is computed must be the same, where and how long may change.
+
+    Args:
+        checkpoint: What is gone on from; None is nothing.
+        recipe: What is asked for now.
+
+    Raises:
+        RecipeError: naming what differs.
+    """
+    if checkpoint is None:
+        return
+    before, now = (bound(described) for described in (load_checkpoint(checkpoint).recipe, recipe))
+    for part in ("model", "data", "trainer", "seed_everything"):
+        one, other = (flatten(described.get(part)) for described in (before, now))
+        # An option that only one of the versions knows has its default in the other.
+        changed = [name for name in one if name in other and one[name] != other[name]]
+        if part == "model":
+            changed = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+        if not changed:
+            continue
+        shown = "; ".join(f"{name or part} was {one.get(name)}, is {other.get(name)}" for name in changed[:_SHOWN])
+        raise RecipeError(
+            f"{checkpoint} is of another {part} ({shown}{'; ...' if len(changed) > _SHOWN else ''}); give it back, or "
+            "begin a new run with --resume never or another --name"
+        )
+
+
+def bound(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The part of a recipe that decides what is computed."""
+    trainer, data = recipe.get("trainer") or {}, recipe.get("data") or {}
+    return {
+        "model": recipe.get("model"),
+        "data": {name: value for name, value in data.items() if name not in _FREE_DATA},
+        "trainer": {name: trainer.get(name) for name in _BOUND_TRAINER},
+        "seed_everything": recipe.get("seed_everything"),
+    }
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested dictionaries by dotted name."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        name: leaf for key, value in tree.items() for name, leaf in flatten(value, f"{prefix}.{key}".strip(".")).items()
+    }
