@@ -78,15 +78,11 @@ def _lines(title: str) -> Any:
 
 
 class TrainingProgress(ProgressBar):
-    """Step, loss, pretext accuracy beside chance, clips per second and time left.
+    """Step, loss, pretext accuracy beside chance, clips per second and time left."""
 
-    Args:
-        batch_clips: Clips a batch and device.
-    """
-
-    def __init__(self, batch_clips: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.batch_clips = batch_clips
+        self._clips = 0
         self._smooth: dict[str, float] = {}
         self._enabled = True
         self._progress: Progress | None = None
@@ -124,9 +120,8 @@ class TrainingProgress(ProgressBar):
             self._begun, self._first_counted = now, trainer.global_step
             return
         self.seconds = now - self._begun
-        steps = (trainer.global_step - self._first_counted) * trainer.accumulate_grad_batches
-        clips = steps * self.batch_clips * trainer.world_size
-        self.clips_per_second = clips / max(self.seconds, 1e-9)
+        self._clips += batch.clips * trainer.world_size
+        self.clips_per_second = self._clips / max(self.seconds, 1e-9)
         if not self._enabled or trainer.global_step % 5:
             return
         left = self._left(trainer)

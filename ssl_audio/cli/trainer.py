@@ -92,7 +92,7 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **extra: Any) -> L.Trainer:
         chosen = self._get(self.config_init, "trainer", default={})
-        self.progress = TrainingProgress(self.config.data.batch_clips)
+        self.progress = TrainingProgress()
         callbacks: list[Callback] = [RandomState(), self.progress]
         if chosen.get("enable_checkpointing") is not False:
             callbacks += self.callbacks()

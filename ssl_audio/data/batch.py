@@ -32,6 +32,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.waveforms)
 
+    @property
+    def clips(self) -> int:
+        """Clips in it, of which each may have several rows."""
+        return len(self.keys)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The batch on another device. (Lightning moves whatever has this method.)"""
         return dataclasses.replace(

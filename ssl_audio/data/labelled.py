@@ -41,6 +41,11 @@ class LabelledBatch:
     def __len__(self) -> int:
         return len(self.batch)
 
+    @property
+    def clips(self) -> int:
+        """Clips in it."""
+        return self.batch.clips
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "LabelledBatch":
         """The batch on another device."""
         return LabelledBatch(

@@ -26,6 +26,8 @@ class AudioShards(L.LightningDataModule):
         split: Only the clips of this split; None takes all.
         validation_split: Clips of this split are for validation, each once; None means none are.
         batch_clips: Clips a batch and device; with `batch_seconds`, at most so many.
+        global_clips: Clips a step, over all devices and accumulated batches; decides `batch_clips`, and so is kept when
+            the number of devices changes. None leaves that to `batch_clips`.
         batch_seconds: Seconds of sound a batch and device, padding included: clips of like length come together.
         crop_seconds: Length of a random crop; shorter clips are padded. None takes clips whole.
         crops_per_clip: Crops of each clip in a batch, which the InfoNCE over clips can match.
@@ -48,6 +50,7 @@ class AudioShards(L.LightningDataModule):
         split: str | None = None,
         validation_split: str | None = None,
         batch_clips: PositiveInt = 32,
+        global_clips: PositiveInt | None = None,
         batch_seconds: PositiveFloat | None = None,
         crop_seconds: PositiveFloat | None = 10.0,
         crops_per_clip: PositiveInt = 1,
@@ -62,12 +65,15 @@ class AudioShards(L.LightningDataModule):
         super().__init__()
         if batch_seconds is not None and (weights is not None or balance is not None):
             raise RecipeError("data.batch_seconds goes with neither data.weights nor data.balance; choose one of them")
+        if batch_seconds is not None and global_clips is not None:
+            raise RecipeError("data.batch_seconds counts seconds and data.global_clips clips; choose one of them")
         if balance is not None and (weights is not None or cover):
             raise RecipeError("data.balance goes with neither data.weights nor data.cover; choose one of them")
         self.shards = [source if is_remote(source) else Path(source) for source in shards]
         self.split = split
         self.validation_split = validation_split
-        self.batch_clips = batch_clips
+        self._batch_clips = batch_clips
+        self.global_clips = global_clips
         self.batch_seconds = batch_seconds
         self.crop_seconds = crop_seconds
         self.crops_per_clip = crops_per_clip
@@ -82,6 +88,26 @@ class AudioShards(L.LightningDataModule):
         self._before = 0
         self._replaced: dict[str, str] = {}
         self._loader: BatchLoader | None = None
+
+    @property
+    def batch_clips(self) -> int:
+        """Clips a batch and device.
+
+        Raises:
+            RecipeError: if `global_clips` does not divide by devices and accumulated batches.
+        """
+        if self.global_clips is None:
+            return self._batch_clips
+        world = self._ranks()[1]
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
+        clips, rest = divmod(self.global_clips, world * accumulated)
+        if rest or not clips:
+            raise RecipeError(
+                f"data.global_clips is {self.global_clips}, which does not divide by {world} devices times "
+                f"{accumulated} accumulated batches (trainer.accumulate_grad_batches); expected a multiple of "
+                f"{world * accumulated}"
+            )
+        return clips
 
     def index(self, split: str | None = None) -> ShardIndex:
         """The clips of a split, or all of them.

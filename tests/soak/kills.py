@@ -1,0 +1,84 @@
+"""Kill runs at random moments until so many kills are done, and compare each with a run that was left alone.
+
+    python tests/soak/kills.py --kills 100
+
+Every run is killed up to six times, then left to end. Losses, weights and optimizer states must be equal to the bit.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from killing import Launched, outcome, same, words
+
+_MOST = 6
+
+
+def main() -> None:
+    """Run until the kills or the time are spent."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    draws, begun, kills, runs = random.Random(chosen.seed), time.monotonic(), 0, 0
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        shards = _shards(root)
+        alone: dict[tuple[str, int], tuple[Path, float]] = {}
+        while kills < chosen.kills and time.monotonic() - begun < chosen.seconds:
+            encoder, ranks = draws.choice(("transformer", "bimamba")), draws.choice((1, 1, 2))
+            workers = draws.choice((0, 1, 2, 4))
+            if (encoder, ranks) not in alone:
+                alone[encoder, ranks] = _whole(root, shards, encoder, ranks)
+            expected, usual = alone[encoder, ranks]
+            folder = root / f"run{runs}"
+            call = words(shards, encoder, f"--data.workers={workers}", "--name=run", steps=24, ranks=ranks)
+            here = 0
+            while here < _MOST:
+                launched = Launched(call, folder, ranks=ranks)
+                for process in launched.processes:
+                    process.join(draws.uniform(0.1, 1.1) * usual / ranks)
+                if not any(process.is_alive() for process in launched.processes):
+                    break
+                launched.kill()
+                here += 1
+            if here == _MOST:
+                launched = Launched(call, folder, ranks=ranks)
+            codes = launched.wait(300.0)
+            kills, runs = kills + here, runs + 1
+            found = outcome(folder / "runs/pretrain/run/0") if codes == [0] * ranks else None
+            right = found is not None and same(found, outcome(expected))
+            print(
+                f"{kills} kills  {encoder}, {workers} workers, {ranks} ranks: {'equal' if right else 'DIFFERENT'}",
+                flush=True,
+            )
+            if not right:
+                print(codes, launched.log.read_text()[-3000:])
+                raise SystemExit(1)
+    print(f"{kills} kills of {runs} runs in {time.monotonic() - begun:.0f} s: every run equal to the bit")
+
+
+def _shards(root: Path) -> Path:
+    from ssl_audio.data.corpora import Demo
+    from ssl_audio.data.writing import write_shards
+
+    write_shards(Demo("small"), root / "demo", name="demo", shard_clips=64)
+    return root / "demo"
+
+
+def _whole(root: Path, shards: Path, encoder: str, ranks: int) -> tuple[Path, float]:
+    begun, folder = time.monotonic(), root / f"{encoder}-{ranks}"
+    launched = Launched(words(shards, encoder, "--name=run", steps=24, ranks=ranks), folder, ranks=ranks)
+    if launched.wait(300.0) != [0] * ranks:
+        raise SystemExit(launched.log.read_text()[-3000:])
+    return folder / "runs/pretrain/run/0", time.monotonic() - begun
+
+
+if __name__ == "__main__":
+    main()
