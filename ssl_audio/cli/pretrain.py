@@ -112,6 +112,11 @@ def _check_objective(module: Pretraining, data: AudioShards) -> None:
             f"model.objective.clip_weight is {module.objective.clip_weight}, but each clip has one view; set "
             "data.crops_per_clip or model.objective.masks_per_clip to 2, or the weight to 0"
         )
+    if module.objective.negatives == "all" and data.batch_seconds is not None:
+        raise RecipeError(
+            "model.objective.negatives is all, which needs equally many clips on every rank; use data.batch_clips or "
+            "data.global_clips in place of data.batch_seconds"
+        )
     if data.crop_seconds is not None:
         backbone = module.backbone
         frames = backbone.fixed_frames or backbone.frontend.frames_of(

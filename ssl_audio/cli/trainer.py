@@ -21,6 +21,7 @@ from ssl_audio.cli.parser import RecipeParser, one_line, quiet_warnings
 from ssl_audio.cli.progress import TrainingProgress
 from ssl_audio.cli.recipes import recipe_name, with_recipe_paths
 from ssl_audio.errors import RecipeError, SslAudioError
+from ssl_audio.training.engines import default_strategy
 from ssl_audio.training.metrics_log import MetricsLog
 from ssl_audio.training.precision import default_precision
 from ssl_audio.training.random_state import RandomState
@@ -104,6 +105,12 @@ class TrainingCLI(LightningCLI):
             "precision": precision,
             "logger": loggers,
             "callbacks": callbacks + (chosen.get("callbacks") or []),
+            "strategy": default_strategy(
+                chosen.get("strategy"),
+                devices=chosen.get("devices"),
+                nodes=int(chosen.get("num_nodes") or 1),
+                accumulated=int(chosen.get("accumulate_grad_batches") or 1),
+            ),
             "plugins": [AtomicCheckpointIO(), *_environment(), *_several(chosen.get("plugins"))],
         }
         try:

@@ -22,6 +22,7 @@ from ssl_audio.objectives.losses import (
     reconstruction_error,
 )
 from ssl_audio.objectives.masking import Masking
+from ssl_audio.objectives.ranks import gather_rows
 from ssl_audio.objectives.sketch import sketch, standardise
 from ssl_audio.tokens import Tokens, pool_moments
 
@@ -55,6 +56,8 @@ class MaskedPatches(nn.Module):
         targets: `raw` spectrogram values, or `normalised` patch by patch.
         forwards: `shared` answers both questions about patches from one mask and one pass, `separate` draws a mask
             and passes through the encoder for each (published).
+        negatives: Rivals in the InfoNCE over clips: the views of this `rank`'s batch, or of `all` ranks' batches in
+            training, which makes the loss that of the global batch.
 
     Source: arXiv 2110.09784 section 2.4 and algorithm 1; YuanGongND/ssast@a1a3eec (heads, loss weights 1 and 10, two
         passes); arXiv 2111.06377 (hidden patches leave the encoder; normalised targets); arXiv 2002.05709 (views of a
@@ -78,6 +81,7 @@ class MaskedPatches(nn.Module):
         clip_channels: PositiveInt = 128,
         targets: Literal["raw", "normalised"] = "raw",
         forwards: Literal["shared", "separate"] = "shared",
+        negatives: Literal["rank", "all"] = "rank",
     ) -> None:
         super().__init__()
         if not discriminative_weight + generative_weight + clip_weight + sketch_weight:
@@ -106,6 +110,7 @@ class MaskedPatches(nn.Module):
         self.clip_channels = clip_channels
         self.targets = targets
         self.forwards = forwards
+        self.negatives = negatives
 
     def attach(self, backbone: Backbone) -> None:
         """Make the heads (and the decoder's ends) for this backbone; called once, before training.
@@ -240,6 +245,8 @@ class MaskedPatches(nn.Module):
     def match_views(self, tokens: Tokens, source: Int[Tensor, " clip"]) -> Losses:
         """InfoNCE over the views of the batch's clips."""
         embeddings = self.project(pool_moments(tokens, len(tokens.states))).float()
+        if self.negatives == "all" and self.training:
+            embeddings, source = gather_rows(embeddings, source)
         found = clip_info_nce(embeddings, source, temperature=self.clip_temperature)
         return {"clip_nce": found.loss, "clip_accuracy": found.accuracy, "clip_chance": found.chance}
 

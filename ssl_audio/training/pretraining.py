@@ -12,6 +12,7 @@ from ssl_audio.data.batch import Batch
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.masked_patches import Losses, MaskedPatches
 from ssl_audio.objectives.views import Views
+from ssl_audio.training.engines import compile_blocks, recompute_activations
 from ssl_audio.training.optimisation import DecayOn, Schedule, WarmupCosine, parameter_groups, spend_time
 
 
@@ -25,6 +26,8 @@ class Pretraining(L.LightningModule):
         optimizer: Made from groups of parameters.
         schedule: Moves the learning rate.
         decay_on: Which parameters weight decay is for.
+        recompute: Compute activations of the encoder's blocks again going back instead of keeping them.
+        compile: Compile the encoder's blocks.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class Pretraining(L.LightningModule):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: Schedule | None = None,
         decay_on: DecayOn = "weights",
+        recompute: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -46,6 +51,11 @@ class Pretraining(L.LightningModule):
         self.decay_on: DecayOn = decay_on
         self.recipe: dict[str, Any] = {}
         objective.attach(backbone)
+        for encoder in (backbone.encoder, *([objective.decoder] if objective.decoder is not None else [])):
+            if recompute:
+                recompute_activations(encoder)
+            if compile:
+                compile_blocks(encoder)
 
     def losses(self, batch: Batch) -> Losses:
         """The objective's losses of a batch."""

@@ -10,6 +10,7 @@ from ssl_audio.errors import CheckpointError, RecipeError
 # What may differ between the run that stopped and the one that goes on: where it runs and how long, not what it does.
 # Shards may lie elsewhere: that they are the same is seen from their manifests.
 _FREE_DATA = ("shards", "batch_clips", "workers", "max_replaced")
+_FREE_MODEL = ("recompute", "compile")
 _BOUND_TRAINER = ("gradient_clip_val", "gradient_clip_algorithm", "precision")
 _SHOWN = 3
 
@@ -74,9 +75,9 @@ def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
 
 def bound(recipe: dict[str, Any]) -> dict[str, Any]:
     """The part of a recipe that decides what is computed."""
-    trainer, data = recipe.get("trainer") or {}, recipe.get("data") or {}
+    trainer, data, model = (recipe.get(name) or {} for name in ("trainer", "data", "model"))
     return {
-        "model": recipe.get("model"),
+        "model": {name: value for name, value in model.items() if name not in _FREE_MODEL},
         "data": {name: value for name, value in data.items() if name not in _FREE_DATA},
         "trainer": {name: trainer.get(name) for name in _BOUND_TRAINER},
         "seed_everything": recipe.get("seed_everything"),
