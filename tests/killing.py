@@ -96,6 +96,8 @@ def _run(call: list[str], environment: dict[str, str], folder: str, log: str) ->
     with open(log, "a") as file:  # noqa: PTH123
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    # Workers begin as they do from the command line; as forked servers of their own they would import all again.
+    multiprocessing.set_start_method("fork", force=True)
     import torch
 
     from ssl_audio.cli import main, pretrain
@@ -120,7 +122,7 @@ def outcome(run: Path) -> tuple[dict[str, Any], list[tuple[int, dict[str, float]
     from ssl_audio.training.metrics_log import read_rows
 
     content = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-    timed = ("watch/", "time/")
+    timed = ("watch/",)
     rows = [
         (step, {name: value for name, value in values.items() if not name.startswith(timed)})
         for step, values in read_rows(run / "metrics.csv")

@@ -27,11 +27,12 @@ from ssl_audio.evaluation.embedding import (
     frame_statistics,
     token_statistics,
 )
-from ssl_audio.evaluation.pictures import curves_picture, reconstruction_picture, scores_picture
+from ssl_audio.evaluation.pictures import curves_picture, reconstruction_picture, scores_picture, watch_picture
 from ssl_audio.evaluation.probe import Score, Task, score, tasks_of
 from ssl_audio.evaluation.reconstruction import reconstruct
 from ssl_audio.evaluation.report import Table, page
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.training.alerts import read_alerts
 from ssl_audio.training.metrics_log import read_rows
 from ssl_audio.training.precision import default_precision
 from ssl_audio.training.pretraining import Pretraining
@@ -69,7 +70,8 @@ def assess(
     before = copy.deepcopy(backbone)
     before.load_state_dict(untrained)
     window = data.crop_seconds or 10.0
-    tables, pictures = [], {}
+    tables: list[Table] = []
+    pictures: dict[str, bytes] = {}
     if probing:
         scores = probe_all({"pretrained": backbone, "untrained": before.eval()}, probing, window_seconds=window)
         tables = score_tables(scores)
@@ -97,6 +99,16 @@ def assess(
         f"{summary['steps']} steps in {summary['seconds']:.0f} s ({summary['clips_per_second']:.0f} clips/s, "
         f"{summary['precision']}) on {summary['device']}"
     )
+    alerts = read_alerts(this.folder)
+    if alerts:
+        rows = [[str(alert["step"]), alert["title"], alert["text"]] for alert in alerts[-20:]]
+        tables.append(Table(f"alerts ({len(alerts)} in all, the last 20)", ["step", "what", "found"], rows))
+    panels = sorted(this.folder.glob("panel-*.png"))
+    if panels:
+        pictures[f"Hidden patches at step {int(panels[-1].stem.split('-')[1])}"] = panels[-1].read_bytes()
+    watched = watch_picture(read_rows(this.folder / METRICS))
+    if watched is not None:
+        pictures["Watched"] = watched
     details = {"Recipe": recipe, "Summary": json.dumps(summary, indent=1)}
     report = page(
         f"Pretraining: {summary['name']}",

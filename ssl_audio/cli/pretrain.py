@@ -1,5 +1,6 @@
 """`ssl-audio pretrain`: train from a recipe, then show what was learnt."""
 
+import functools
 import sys
 from typing import Any
 
@@ -7,13 +8,18 @@ from lightning.pytorch.callbacks import Callback, Timer
 
 from ssl_audio.cli.assess import Probing, assess, check_probing
 from ssl_audio.cli.trainer import TrainingCLI, fit, quiet_training
+from ssl_audio.cli.wandb import send_alert
+from ssl_audio.cli.watch import Watch, device_peak, looker
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.modules import AudioShards
 from ssl_audio.errors import RecipeError
+from ssl_audio.training.alerts import Alerts
 from ssl_audio.training.checkpointing import Checkpointing, Checkpoints
+from ssl_audio.training.panels import Panels
 from ssl_audio.training.pretraining import Pretraining
 from ssl_audio.training.resuming import check_resume
 from ssl_audio.training.run import circumstances
+from ssl_audio.training.watching import Watching
 
 
 class PretrainCLI(TrainingCLI):
@@ -37,8 +43,18 @@ class PretrainCLI(TrainingCLI):
             help="When checkpoints are written, and which are kept.",
         )
 
+        parser.add_argument("--watch", type=Watch, default=Watch(), help="What is watched besides losses.")
+
     def callbacks(self) -> list[Callback]:
-        return [Checkpoints(self.open.checkpoints, self.config_init.checkpoints)]
+        watch: Watch = self.config_init.watch
+        send = functools.partial(send_alert, self.loggers)
+        alerts = Alerts(self.open.folder, watch.limits, send=send)
+        look = looker(self.open, self.datamodule, self.config_init.probe, self.loggers)
+        return [
+            Checkpoints(self.open.checkpoints, self.config_init.checkpoints),
+            Watching(alerts, peak=device_peak),
+            Panels(look, every_steps=watch.panel_steps),
+        ]
 
 
 def run(words: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import lightning as L
 import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -20,6 +19,7 @@ from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.cli.parser import RecipeParser, one_line, quiet_warnings
 from ssl_audio.cli.progress import TrainingProgress
 from ssl_audio.cli.recipes import recipe_name, with_recipe_paths
+from ssl_audio.cli.wandb import wandb_logger, wandb_wanted
 from ssl_audio.errors import RecipeError, SslAudioError
 from ssl_audio.training.engines import default_strategy
 from ssl_audio.training.metrics_log import MetricsLog
@@ -94,16 +94,17 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **extra: Any) -> L.Trainer:
         chosen = self._get(self.config_init, "trainer", default={})
         self.progress = TrainingProgress()
+        self.loggers: list[Logger] = []
         callbacks: list[Callback] = [RandomState(), self.progress]
         if chosen.get("enable_checkpointing") is not False:
             callbacks += self.callbacks()
-        loggers: list[Logger] = [metrics_log(self.open)]
+        self.loggers.append(metrics_log(self.open))
         if wandb_wanted():
-            loggers.append(WandbLogger(project="ssl_audio", name=self.recipe["name"], save_dir=str(self.open.folder)))
+            self.loggers.append(wandb_logger(self.open, self.recipe["name"]))
         precision = chosen.get("precision") or default_precision(str(chosen.get("accelerator") or "auto"))
         settings = {
             "precision": precision,
-            "logger": loggers,
+            "logger": self.loggers,
             "callbacks": callbacks + (chosen.get("callbacks") or []),
             "strategy": default_strategy(
                 chosen.get("strategy"),
@@ -158,9 +159,3 @@ def metrics_log(this: Run) -> MetricsLog:
     """Logs to `metrics.csv`; what was logged before the checkpoint that training goes on from is kept."""
     goes_on = this.resume is not None and this.resume.parent == this.checkpoints
     return MetricsLog(this.folder / METRICS, steps=load_checkpoint(this.resume).step if goes_on and this.resume else 0)
-
-
-def wandb_wanted() -> bool:
-    """Weights & Biases logs when there is a key or its mode was chosen, and never asks for an account."""
-    mode = os.environ.get("WANDB_MODE", "")
-    return mode in ("online", "offline") or (bool(os.environ.get("WANDB_API_KEY")) and mode != "disabled")

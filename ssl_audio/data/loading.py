@@ -7,7 +7,9 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -237,6 +239,44 @@ def _without_handler(loader: DataLoader[Any]) -> Iterator[Any]:
     return batches
 
 
+class Stall:
+    """A context to wait in; a wait that takes too long is said, with where it hangs.
+
+    Args:
+        where: Says what is being read.
+        seconds: How long is too long.
+    """
+
+    def __init__(self, where: Callable[[], str], seconds: float) -> None:
+        self.where = where
+        self.seconds = seconds
+        self._since: float | None = None
+        # One thread for all waits: starting one for each would cost more than the wait.
+        threading.Thread(target=_look, args=(weakref.ref(self), seconds), daemon=True, name="stall").start()
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._since = None
+
+    def look(self) -> None:
+        """Say it if it is so."""
+        since = self._since
+        if since is not None and time.monotonic() - since > self.seconds:
+            _log.warning("no batch for %.0f s: %s", time.monotonic() - since, self.where())
+
+
+def _look(stall: "weakref.ref[Stall]", seconds: float) -> None:
+    while True:
+        time.sleep(seconds / 2)
+        found = stall()
+        if found is None:
+            return
+        found.look()
+        del found
+
+
 class BatchLoader:
     """The batches of a plan, from some step on; raises what a worker could not.
 
@@ -248,6 +288,10 @@ class BatchLoader:
         workers: Processes that read ahead; 0 reads in this one.
         pin_memory: Page-locked batches, for copies to a GPU.
         max_replaced: Share of the clips that may turn out undecodable, on this rank, before iteration stops.
+        stall_seconds: After so long without a batch a warning says which clips are being read.
+
+    Attributes:
+        waited: Seconds spent waiting for batches.
     """
 
     def __init__(
@@ -260,13 +304,16 @@ class BatchLoader:
         workers: int = 0,
         pin_memory: bool = False,
         max_replaced: float = 0.0,
+        stall_seconds: float = 60.0,
     ) -> None:
         self.reader = reader
+        self.stall_seconds = stall_seconds
         self.order = order
         self.start = start
         self.most_replaced = max_replaced * len(reader)
         self.max_replaced = max_replaced
         self.replaced: dict[str, str] = {}
+        self.waited = 0.0
         reader.watch = Watch(workers) if workers else None
         if workers:
             # Python's own end of multiprocessing was registered before this, so it comes after.
@@ -296,9 +343,13 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         batches = _without_handler(self.loader)
+        stall = Stall(self._where, self.stall_seconds)
         while True:
+            begun = time.monotonic()
             try:
-                loaded = next(batches)
+                with stall:
+                    loaded = next(batches)
+                self.waited += time.monotonic() - begun
             except StopIteration:
                 return
             except RuntimeError as error:
@@ -323,6 +374,12 @@ class BatchLoader:
                     f"{len(self.replaced)} of {len(self.reader)} clips cannot be decoded, more than the "
                     f"{self.max_replaced:.2%} allowed; the last: {reason}. Mend the shards or raise data.max_replaced"
                 )
+
+    def _where(self) -> str:
+        """What each worker is at."""
+        rows = [] if self.reader.watch is None else self.reader.watch.table.tolist()
+        found = [f"worker {n} at {self.reader.index.where(int(clip))}" for n, (_, clip) in enumerate(rows) if clip >= 0]
+        return ", ".join(found) or "no worker has begun a clip"
 
     def _of_worker(self, error: RuntimeError) -> Exception:
         """A worker's death in one line, with the clips it was at."""

@@ -142,6 +142,16 @@ class AudioShards(L.LightningDataModule):
         torch.distributed.all_gather_object(every, here)
         return {key: reason for some in every for key, reason in some.items()}
 
+    @property
+    def waited(self) -> float:
+        """Seconds that training has waited for batches on this rank."""
+        return 0.0 if self._loader is None else self._loader.waited
+
+    @property
+    def replaced_here(self) -> int:
+        """Clips of this rank that could not be decoded."""
+        return 0 if self._loader is None else len(self._loader.replaced)
+
     def _reader(self, split: str | None, *, cover: bool) -> ClipReader:
         return ClipReader(
             self.index(split),

@@ -125,6 +125,26 @@ def curves_picture(rows: list[tuple[int, dict[str, float]]]) -> bytes | None:
     return _png(figure)
 
 
+def watch_picture(rows: list[tuple[int, dict[str, float]]]) -> bytes | None:
+    """Speed, waiting, gradients and the rest of what was watched, over the steps; None when nothing was.
+
+    Args:
+        rows: Step and values, as they were logged.
+    """
+    series = {name: values for name, values in series_of(rows).items() if name.startswith(("watch/", "panel/"))}
+    if not series:
+        return None
+    lines = -(-len(series) // 4)
+    figure, axes = plt.subplots(lines, 4, figsize=(13, 1.9 * lines), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(series) :]:
+        axis.axis("off")
+    for axis, (name, (steps, values)) in zip(axes.flat, sorted(series.items()), strict=False):
+        axis.plot(steps, values, linewidth=0.9, marker="o" if len(values) < 2 else None)
+        axis.set_title(name.split("/", 1)[1].replace("_", " "), fontsize=9)
+        axis.grid(alpha=0.2)
+    return _png(figure)
+
+
 def scores_picture(scores: dict[str, dict[str, float]], *, ylabel: str) -> bytes:
     """Bars in groups: one group a task, one bar an encoder.
 

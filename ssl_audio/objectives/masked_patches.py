@@ -158,7 +158,7 @@ class MaskedPatches(nn.Module):
 
         Returns:
             `loss`, and what it is made of: `nce`, `pretext_accuracy`, `pretext_chance`, `mse`, `clip_nce`,
-            `clip_accuracy`, `clip_chance`, `sketch`, as far as they have weight.
+            `clip_accuracy`, `clip_chance`, `sketch`, as far as they have weight, and `hidden_share` of the patches.
         """
         patches = backbone.cut(spectrogram)
         if self.forwards == "separate":
@@ -172,7 +172,9 @@ class MaskedPatches(nn.Module):
         else:
             hiding = hide(patches, self.masking, seeds)
             states, tokens = self.predict(backbone, patches, hiding)
-            losses = self.discriminate(patches, hiding, states) if self.discriminative_weight else {}
+            hidden = hiding.hidden.float().sum(1) / (patches.clip >= 0).sum(1).clamp_min(1)
+            losses = {"hidden_share": hidden.mean()}
+            losses |= self.discriminate(patches, hiding, states) if self.discriminative_weight else {}
             if self.generative_weight:
                 losses |= self.generate(patches, hiding, states)
             if self.clip_weight:

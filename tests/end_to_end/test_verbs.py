@@ -80,7 +80,7 @@ def test_pretraining_leaves_a_whole_run_behind(pretrain, capsys, tmp_path, demo_
     assert all(0 <= value["linear"] <= 1 for row in summary["scores"].values() for value in row.values())
     assert len(summary["data"]["demo"]) == 64
     report = (folder / "report.html").read_text()
-    assert report.count("data:image/png;base64,") == 3
+    assert report.count("data:image/png;base64,") == 4
     assert "http" not in report.split("<details>")[0]
     assert "frozen linear probe" in capsys.readouterr().out
     # The checkpoint holds the trained backbone and rebuilds it alone.

@@ -1,0 +1,51 @@
+"""Weights & Biases: logs the same as `metrics.csv`, and is never needed."""
+
+import functools
+import logging
+import os
+from pathlib import Path
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+from ssl_audio.training.run import Run
+
+_log = logging.getLogger(__name__)
+
+
+def send_picture(loggers: list[Logger], path: Path, step: int) -> None:
+    """Show a panel there too."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image("panel/spectrograms", [str(path)], step=step)
+
+
+def send_alert(loggers: list[Logger], title: str, text: str) -> None:
+    """Tell Weights & Biases, which mails it."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.alert(title=title, text=text)
+
+
+def wandb_wanted() -> bool:
+    """Weights & Biases logs when there is a key or its mode was chosen, and never asks for an account."""
+    mode = os.environ.get("WANDB_MODE", "")
+    return mode in ("online", "offline") or (bool(os.environ.get("WANDB_API_KEY")) and mode != "disabled")
+
+
+def wandb_logger(this: Run, name: str) -> WandbLogger:
+    """Logs to Weights & Biases; where it cannot be reached, to files that `wandb sync` sends later."""
+    import wandb
+
+    begin = functools.partial(WandbLogger, project="ssl_audio", name=name, save_dir=str(this.folder))
+    this.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        seconds = float(os.environ.get("WANDB_INIT_TIMEOUT", "60"))
+        logger = begin(settings=wandb.Settings(init_timeout=seconds))
+        # Lightning connects with the first metric; what fails is better known now.
+        _ = logger.experiment
+        return logger
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        _log.warning("Weights & Biases cannot be reached (%s); logging offline, `wandb sync` sends it later", reason)
+        os.environ["WANDB_MODE"] = "offline"
+        return begin(offline=True)

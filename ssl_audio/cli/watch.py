@@ -1,0 +1,83 @@
+"""What watching needs of the floors above training: probes, pictures, and the peak of the device."""
+
+import dataclasses
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from jsonargparse.typing import NonNegativeInt
+from lightning.pytorch.loggers import Logger
+
+from ssl_audio.cli.assess import Probing, draw_reconstruction
+from ssl_audio.cli.wandb import send_picture
+from ssl_audio.data.index import open_shards
+from ssl_audio.evaluation.benchmark import product_rate
+from ssl_audio.evaluation.embedding import embed_clips, token_statistics
+from ssl_audio.evaluation.probe import score, tasks_of
+from ssl_audio.training.alerts import Limits
+from ssl_audio.training.panels import Look, rank_me
+from ssl_audio.training.pretraining import Pretraining
+from ssl_audio.training.run import Run
+
+_CLIPS = 256
+# Dense bf16 operations a second. Source: the makers' data sheets.
+_PEAKS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "RTX 4090": 165e12,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """What is watched besides losses.
+
+    Args:
+        panel_steps: Steps from one panel to the next (spectrograms, rank of the embeddings, neighbours on the shards
+            of `probe`); 0 draws none.
+        limits: When to alert.
+    """
+
+    panel_steps: NonNegativeInt = 2000
+    limits: Limits = dataclasses.field(default_factory=Limits)
+
+
+def device_peak(device: torch.device, bf16: bool) -> float | None:
+    """Operations a second: of a GPU from its data sheet, of a CPU as measured now with a product of matrices."""
+    if device.type == "cpu":
+        return product_rate(torch.bfloat16 if bf16 else torch.float32, width=384, tokens=1024, device=device)
+    if device.type != "cuda" or not bf16:
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for known, peak in _PEAKS.items() if known in name), None)
+
+
+def looker(this: Run, data: Any, probing: list[Probing], loggers: list[Logger]) -> Look:
+    """A panel: RankMe of some clips, neighbours on labelled ones, and what the model makes of hidden patches."""
+
+    def look(module: L.LightningModule, step: int) -> dict[str, float]:
+        assert isinstance(module, Pretraining)
+        window = data.crop_seconds or 10.0
+        embedder = {"now": token_statistics(module.backbone, window_seconds=window)}
+        index = data.index(data.split)
+        some = index.select(np.linspace(0, len(index) - 1, min(_CLIPS, len(index))).astype(np.int64))
+        found = {"rank_me": rank_me(torch.from_numpy(embed_clips(some, embedder, max_seconds=window)["now"]))}
+        for wanted in probing:
+            labelled = open_shards([wanted.shards])
+            for target, task in tasks_of(labelled, wanted.targets, protocol=wanted.protocol).items():
+                chosen = labelled.select(task.clips)
+                features = embed_clips(chosen, embedder, max_seconds=window)["now"]
+                found[f"neighbours/{target}"] = score(features, task).neighbours
+        if module.objective.generative_weight and module.backbone.stride == module.backbone.patch:
+            picture = draw_reconstruction(module, index, window)
+            this.write(f"panel-{step:08d}.png", picture)
+            send_picture(loggers, this.folder / f"panel-{step:08d}.png", step)
+        return found
+
+    return look

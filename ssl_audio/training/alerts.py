@@ -1,0 +1,119 @@
+"""When somebody should look: what goes wrong is said once, kept beside the run, and sent on."""
+
+import dataclasses
+import json
+import logging
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat
+
+from ssl_audio.errors import SslAudioError
+
+FILE = "alerts.jsonl"
+_SMOOTHING = 0.9
+_WINDOWS = 10
+_log = logging.getLogger(__name__)
+
+
+class DivergedError(SslAudioError):
+    """Too many steps had gradients that are not finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What is still normal.
+
+    Args:
+        skipped_steps: Steps whose gradients are not finite and which are left out, before training stops.
+        divergence: The smoothed loss over its best value, above which it diverges.
+        slowdown: Clips per second under their best value, below which training has slowed down.
+    """
+
+    skipped_steps: NonNegativeInt = 20
+    divergence: PositiveFloat = 2.0
+    slowdown: ClosedUnitInterval = 0.5
+
+
+class Alerts:
+    """Judges losses and speed.
+
+    Args:
+        folder: The run's; alerts are added to its `alerts.jsonl`.
+        limits: What is still normal.
+        send: Where each alert goes besides: title and text.
+    """
+
+    def __init__(self, folder: Path, limits: Limits, *, send: Callable[[str, str], None] | None = None) -> None:
+        self.folder = folder
+        self.limits = limits
+        self.send = send
+        self.skipped = 0
+        self._loss = math.nan
+        self._best_loss = math.inf
+        self._best_speed = 0.0
+        self._speeds: deque[float] = deque(maxlen=_WINDOWS)
+        self._said: set[str] = set()
+
+    def not_finite(self, step: int) -> None:
+        """A step was left out.
+
+        Raises:
+            DivergedError: if there were too many.
+        """
+        self.skipped += 1
+        text = f"the gradients of step {step} are not finite; the step is left out ({self.skipped} so far)"
+        self._say("not finite", step, text, again=True)
+        if self.skipped > self.limits.skipped_steps:
+            raise DivergedError(
+                f"{self.skipped} steps had gradients that are not finite, more than the {self.limits.skipped_steps} of "
+                f"watch.limits.skipped_steps, the last at step {step}; weights and checkpoints in {self.folder} "
+                "are free of them: begin a new run with a lower learning rate or --trainer.gradient_clip_val 1"
+            )
+
+    def see(self, step: int, *, loss: float, clips_per_second: float) -> None:
+        """Judge a step that was logged."""
+        if math.isfinite(loss):
+            self._loss = loss if math.isnan(self._loss) else _SMOOTHING * self._loss + (1 - _SMOOTHING) * loss
+            self._best_loss = min(self._best_loss, self._loss)
+            self._judge(
+                "divergence",
+                self._loss > self.limits.divergence * abs(self._best_loss),
+                step,
+                f"the loss is {self._loss:.4g}, and was {self._best_loss:.4g} at its best",
+            )
+        # A median of several windows: one slow window is a checkpoint, or a neighbour on the machine.
+        self._speeds.append(clips_per_second)
+        if len(self._speeds) == _WINDOWS:
+            usual = statistics.median(self._speeds)
+            self._best_speed = max(self._best_speed, usual)
+            slow = usual < self.limits.slowdown * self._best_speed
+            self._judge("slow", slow, step, f"{usual:.1f} clips/s, and were {self._best_speed:.1f} at best")
+
+    def _judge(self, title: str, wrong: bool, step: int, text: str) -> None:
+        if wrong:
+            self._say(title, step, f"step {step}: {text}")
+        else:
+            self._said.discard(title)
+
+    def _say(self, title: str, step: int, text: str, *, again: bool = False) -> None:
+        if title in self._said and not again:
+            return
+        self._said.add(title)
+        _log.warning("%s: %s", title, text)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": round(time.time()), "step": step, "title": title, "text": text}) + "\n")
+        if self.send is not None:
+            self.send(title, text)
+
+
+def read_alerts(folder: Path) -> list[dict[str, Any]]:
+    """The alerts of a run, oldest first."""
+    path = folder / FILE
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

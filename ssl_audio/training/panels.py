@@ -1,0 +1,66 @@
+"""Now and then, a look at what is learnt."""
+
+import logging
+import time
+from collections.abc import Callable
+
+import lightning as L
+import torch
+from jaxtyping import Float
+from jsonargparse.typing import NonNegativeInt
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+Look = Callable[[L.LightningModule, int], dict[str, float]]
+"""Scores of a module at a step; whatever pictures belong to it are stored on the way."""
+_log = logging.getLogger(__name__)
+
+
+def rank_me(embeddings: Float[Tensor, "clip channel"]) -> float:
+    """How many directions embeddings fill: the exponential of the entropy of their singular values.
+
+    Args:
+        embeddings: More clips than the rank that is expected.
+
+    Source: Garrido et al., arXiv 2210.02885 equation 1.
+    """
+    values = torch.linalg.svdvals(embeddings.double())
+    shares = values / values.sum() + 1e-7
+    return float(torch.exp(-(shares * shares.log()).sum()))
+
+
+class Panels(Callback):
+    """Looks every so many steps, on the first rank, in evaluation mode and without touching any generator.
+
+    Args:
+        look: Scores of the module.
+        every_steps: Steps from one look to the next; 0 never looks.
+    """
+
+    def __init__(self, look: Look, *, every_steps: NonNegativeInt) -> None:
+        self.look = look
+        self.every_steps = int(every_steps)
+        self.seconds = 0.0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if not self.every_steps or step % self.every_steps or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        # Elsewhere no rank has the whole of the weights.
+        if not trainer.is_global_zero or "FSDP" in type(trainer.strategy).__name__:
+            return
+        begun = time.monotonic()
+        training = {inner: inner.training for inner in pl_module.modules()}
+        pl_module.eval()
+        devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=devices):
+                scores = self.look(pl_module, step)
+            for logger in trainer.loggers:
+                logger.log_metrics({f"panel/{name}": value for name, value in scores.items()}, step - 1)
+        finally:
+            for inner, mode in training.items():
+                inner.training = mode
+            self.seconds += time.monotonic() - begun

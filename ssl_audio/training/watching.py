@@ -1,0 +1,131 @@
+"""What a run tells of itself while it runs: gradients, speed, waiting, use of the device, memory."""
+
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssl_audio.training.alerts import Alerts
+
+Peak = Callable[[torch.device, bool], float | None]
+"""Operations a second that a device can do, in bf16 or not; None where nobody knows."""
+
+
+class Watching(Callback):
+    """Logs `watch/...` with the other metrics, and keeps non-finite gradients out of the weights.
+
+    Args:
+        alerts: Judges what is seen.
+        peak: Says what the device could do, for the model FLOPs utilisation.
+    """
+
+    def __init__(self, alerts: Alerts, *, peak: Peak) -> None:
+        self.alerts = alerts
+        self.peak = peak
+        self.flops_per_clip = 0.0
+        self._peak: float | None = None
+        self._begun = 0.0
+        self._waited = 0.0
+        self._clips = 0
+        self._aside = 0.0
+        self._norms: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._peak = self.peak(trainer.strategy.root_device, "bf16" in str(trainer.precision))
+        self._mark(trainer)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if not self.flops_per_clip:
+            self.flops_per_clip = training_flops(pl_module, batch) / batch.clips
+            self._mark(trainer)
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        floors = gradients_by_floor(pl_module)
+        self._norms = {name: torch.stack(torch._foreach_norm(found)).norm() for name, found in floors.items() if found}
+        if not self._norms:
+            return
+        total = torch.stack(list(self._norms.values())).norm()
+        self._norms["all"] = total
+        # DDP has made gradients equal on all ranks, so all of them decide alike.
+        if not bool(torch.isfinite(total)) and getattr(trainer.precision_plugin, "scaler", None) is None:
+            for parameter in pl_module.parameters():
+                parameter.grad = None
+            self.alerts.not_finite(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._clips += batch.clips * trainer.world_size
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step % every or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        seconds = max(time.monotonic() - self._begun - self._aside, 1e-9)
+        speed = self._clips / seconds
+        found: dict[str, Any] = {f"watch/gradient/{name}": norm for name, norm in self._norms.items()}
+        found["watch/learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        found["watch/clips_per_second"] = speed
+        waited = getattr(trainer.datamodule, "waited", 0.0)  # type: ignore[attr-defined]
+        found["watch/data_wait_share"] = (waited - self._waited) / seconds
+        found["watch/replaced"] = float(getattr(trainer.datamodule, "replaced_here", 0))  # type: ignore[attr-defined]
+        found["watch/memory_gb"] = memory_bytes(trainer.strategy.root_device) / 2**30
+        if self._peak:
+            found["watch/flops_utilisation"] = speed / trainer.world_size * self.flops_per_clip / self._peak
+        pl_module.log_dict({name: float(value) for name, value in found.items()}, batch_size=1)
+        if loss is not None:
+            self.alerts.see(step, loss=float(loss), clips_per_second=speed)
+        self._mark(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._paused = time.monotonic()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._aside += time.monotonic() - self._paused
+
+    def _mark(self, trainer: L.Trainer) -> None:
+        self._begun, self._aside, self._clips = time.monotonic(), 0.0, 0
+        self._waited = getattr(trainer.datamodule, "waited", 0.0)  # type: ignore[attr-defined]
+
+
+def gradients_by_floor(module: L.LightningModule) -> dict[str, list[Tensor]]:
+    """Gradients of the embedding (positions and class tokens too), of the encoder, and of the heads."""
+    floors: dict[str, list[Tensor]] = {"embedding": [], "encoder": [], "heads": []}
+    for name, parameter in module.named_parameters():
+        if parameter.grad is None:
+            continue
+        floor = "heads" if not name.startswith("backbone.") else "embedding"
+        floors["encoder" if name.startswith("backbone.encoder.") else floor].append(parameter.grad)
+    return floors
+
+
+def training_flops(module: L.LightningModule, batch: Any) -> float:
+    """Operations of a training step on a batch, without the update: three times those of the way forward."""
+    losses: Any = getattr(module, "losses", None)
+    if losses is None or not isinstance(module, nn.Module):
+        return 0.0
+    devices = [module.device] if module.device.type == "cuda" else []
+    training = {inner: inner.training for inner in module.modules()}
+    # What is only counted must leave no trace; and ranks must not wait for one another in it.
+    module.eval()
+    with torch.random.fork_rng(devices=devices), torch.compiler.set_stance("force_eager"):
+        counter = FlopCounterMode(display=False)
+        with counter:
+            losses(batch)
+    for inner, mode in training.items():
+        inner.training = mode
+    return 3.0 * counter.get_total_flops()
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The most that was held: of the GPU where there is one, else by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
