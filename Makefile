@@ -6,7 +6,7 @@ ROOT ?=
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup pretrain finetune compare shards bench test check lock clean
+.PHONY: help setup pretrain finetune compare shards bench test soak check lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,7 +14,7 @@ help:
 	@echo "make finetune TASK=ks2 [CHECKPOINT=file|newest|none] [NAME=...] [ARGS=...]   tasks: recipes/finetune"
 	@echo "make compare TASK=ks2 [ARGS='--encoders [transformer_tiny] --seeds 3']"
 	@echo "make shards CORPUS=folder ROOT=/data/audio [ARGS=...]"
-	@echo "make bench | make test | make check | make setup"
+	@echo "make bench | make test | make soak | make check | make setup"
 
 setup: .venv/ready
 
@@ -45,6 +45,9 @@ bench: .venv/ready
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q $(ARGS)
+
+soak: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/kills.py --kills 100 $(ARGS)
 
 check: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

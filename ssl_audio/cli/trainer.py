@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,6 +152,14 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModu
         raise SslAudioError(
             f"{this.folder}: {error.strerror or error}; the last whole checkpoint is in {this.checkpoints}"
         ) from error
+    except RuntimeError as error:
+        # What gloo and NCCL say when the other end of a connection is gone.
+        if trainer.world_size > 1 and re.search(r"onnection (closed|reset)|peer|NCCL|timed out", str(error)):
+            raise SslAudioError(
+                f"another rank is gone ({one_line(str(error))[:160]}); its own message says why; the last whole "
+                f"checkpoint is in {this.checkpoints}: give the same command again"
+            ) from error
+        raise
     if trainer.interrupted:
         raise KeyboardInterrupt
 

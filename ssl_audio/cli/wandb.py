@@ -48,4 +48,4 @@ def wandb_logger(this: Run, name: str) -> WandbLogger:
         reason = " ".join(str(error).split())[:160]
         _log.warning("Weights & Biases cannot be reached (%s); logging offline, `wandb sync` sends it later", reason)
         os.environ["WANDB_MODE"] = "offline"
-        return begin(offline=True)
+        return begin(offline=True, mode="offline")

@@ -21,7 +21,7 @@ SMALLER = {
 }
 
 
-@pytest.mark.parametrize("page", ["data.md"])
+@pytest.mark.parametrize("page", ["data.md", "cluster.md"])
 def test_every_command_of_the_page_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -37,6 +37,7 @@ def test_every_command_of_the_page_runs(page, tmp_path, monkeypatch, capsys):
     for command in commands:
         words = shlex.split(command)[1:]
         main(words + shlex.split(SMALLER.get(words[0], "")))
-    assert "all whole and unchanged" in capsys.readouterr().out
-    assert Path("shards/mine.png").stat().st_size > 10_000
-    assert Path("runs/pretrain/demo/0/summary.json").exists()
+    if page == "data.md":
+        assert "all whole and unchanged" in capsys.readouterr().out
+        assert Path("shards/mine.png").stat().st_size > 10_000
+    assert list(Path("runs/pretrain").glob("*/0/summary.json"))

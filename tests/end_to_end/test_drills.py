@@ -1,0 +1,119 @@
+"""What happens in a week on a cluster, each with its outcome."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from killing import Launched, free_port, words
+
+from ssl_audio.errors import CheckpointError
+from ssl_audio.training.alerts import Alerts, DivergedError, Limits
+from ssl_audio.training.resuming import newest_whole
+from ssl_audio.training.storing import AtomicCheckpointIO
+
+STEP = "runs/pretrain/run/0/checkpoints/step-{:08d}.ckpt"
+
+
+def text_of(launched: Launched) -> str:
+    return launched.log.read_text()
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"a": torch.zeros(3)}, path)
+    before = path.read_bytes()
+
+    def full(content, file):
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match=r"No space left on device\); the checkpoints before it are whole"):
+        AtomicCheckpointIO().save_checkpoint({"a": torch.ones(3)}, path)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_truncated_checkpoint_a_change_and_a_signal(demo_shards, tmp_path):
+    """One run that meets most of what can happen to it, in turn."""
+    shards, folder = tmp_path / "demo", tmp_path / "work"
+    shutil.copytree(demo_shards, shards)
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/requeued\n')
+    scontrol.chmod(0o755)
+    call = words(shards, "transformer", "--name=run", "--data.workers=1", steps=400)
+    slurm = {"SLURM_JOB_ID": "71", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+    told = Launched(call, folder, environment=slurm)
+    told.until(folder / STEP.format(6))
+    # To the workers as well, as SLURM does.
+    worker = Path(f"/proc/{told.processes[0].pid}/task/{told.processes[0].pid}/children").read_text().split()
+    for pid in [*map(int, worker), told.processes[0].pid]:
+        os.kill(pid, signal.SIGTERM)
+    assert told.wait() == [75], text_of(told)
+    assert re.search(
+        r"told to stop by the machine; step \d+ is saved in .*last.ckpt; job 71 was requeued", text_of(told)
+    )
+    assert (tmp_path / "requeued").read_text() == "requeue 71\n"
+
+    last = folder / "runs/pretrain/run/0/checkpoints/last.ckpt"
+    whole = last.read_bytes()
+    aside = last.with_name("aside")
+    aside.write_bytes(whole[: len(whole) // 2])
+    aside.replace(last)
+    found, damaged = newest_whole(last.parent)
+    assert found is not None
+    assert found.name.startswith("step-")
+    assert "damaged" in damaged[0]
+
+    other = Launched([*call, "--model.objective.temperature=0.2"], folder)
+    assert other.wait() == [2]
+    assert "is of another model (objective.init_args.temperature was 0.1, is 0.2)" in text_of(other)
+    assert "damaged or no checkpoint" in text_of(other)
+    manifest = json.loads((shards / "manifest.json").read_text())
+    (shards / "manifest.json").write_text(json.dumps({**manifest, "licence": "another"}))
+    changed = Launched(call, folder)
+    assert changed.wait() == [1]
+    assert "its manifest is not the one that the checkpoint was trained on" in text_of(changed)
+    for path in last.parent.glob("*.ckpt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="nor is any other in"):
+        newest_whole(last.parent)
+
+
+def test_one_dead_rank_ends_the_others_within_a_minute(demo_shards, tmp_path):
+    launched = Launched(words(demo_shards, "transformer", "--name=run", steps=4000, ranks=2), tmp_path, ranks=2)
+    launched.until(tmp_path / STEP.format(3))
+    launched.processes[1].kill()
+    codes = launched.wait(60.0)
+    assert codes[0] not in (None, 0), text_of(launched)
+    assert "ssl-audio: another rank is gone" in text_of(launched)
+
+
+def test_gradients_that_are_not_finite_are_left_out_until_there_are_too_many(tmp_path):
+    sent = []
+    alerts = Alerts(tmp_path, Limits(skipped_steps=2), send=lambda title, text: sent.append(title))
+    alerts.not_finite(1)
+    alerts.not_finite(2)
+    with pytest.raises(DivergedError, match="3 steps had gradients that are not finite, more than the 2"):
+        alerts.not_finite(3)
+    for step in range(40):
+        alerts.see(step, loss=1.0 if step < 20 else 5.0, clips_per_second=100.0 if step < 20 else 10.0)
+    assert sent == ["not finite"] * 3 + ["divergence", "slow"]
+    assert len((tmp_path / "alerts.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_run_goes_on_without_weights_and_biases(demo_shards, tmp_path):
+    nowhere = {
+        "WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "4",
+        "WANDB_BASE_URL": f"http://127.0.0.1:{free_port()}",
+    }  # fmt: skip
+    launched = Launched(words(demo_shards, "transformer", "--name=run", steps=3), tmp_path, environment=nowhere)
+    assert launched.wait() == [0], text_of(launched)
+    assert "cannot be reached" in text_of(launched)
