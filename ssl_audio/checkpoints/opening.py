@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint, is_ours, ours
-from ssl_audio.checkpoints.layouts import Hints, convert
+from ssl_audio.checkpoints.layouts import convert
 from ssl_audio.checkpoints.reading import read
+from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.errors import CheckpointError
 
 # Published files may hold their tensors under one of these names, beside an optimizer or arguments.
