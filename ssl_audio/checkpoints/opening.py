@@ -42,7 +42,7 @@ def open_checkpoint(path: Path, *, hints: Hints | None = None) -> Checkpoint:
     if "head.linear.bias" in imported.weights:
         count = len(imported.weights["head.linear.bias"])
         task = {"target": "label", "labels": [str(number) for number in range(count)], "several": count == 527}
-        task["head"] = {"pooling": imported.pooling, "norm": True}
+        task["head"] = {"pooling": imported.pooling, "norm": "layer"}
     return Checkpoint(
         path=path,
         recipe={"model": {"backbone": imported.backbone}},

@@ -27,7 +27,7 @@ def logits_of(backbone, head_weights: dict, frames: int, pooling: str) -> torch.
     values = torch.randn(2, frames, 128, generator=torch.Generator().manual_seed(frames)) * 0.5
     lengths = torch.full((2,), frames)
     tokens = backbone.encoder(backbone.embed(backbone.cut(Spectrogram(values, lengths, whole=True))))
-    head = Head(backbone.width, labels=head_weights["1.bias"].shape[0], pooling=pooling, norm=True)
+    head = Head(backbone.width, labels=head_weights["1.bias"].shape[0], pooling=pooling, norm="layer")
     names = {"0": "norm", "1": "linear"}
     head.load_state_dict({f"{names[n.split('.')[0]]}.{n.split('.')[-1]}": v for n, v in head_weights.items()})
     return head([tokens], 2)
@@ -169,7 +169,7 @@ def test_finetuned_files_of_both_layouts_are_the_same_model(tmp_path):
     first = open_checkpoint(saved(tmp_path, original, prefix="module."))
     assert first.task == {
         "target": "label", "labels": ["0", "1", "2", "3", "4"], "several": False,
-        "head": {"pooling": "mean", "norm": True},
+        "head": {"pooling": "mean", "norm": "layer"},
     }  # fmt: skip
     # 600 positions are 12 x 50: 512 frames at stride 10, as ESC-50's recipe has it.
     options = first.spec["init_args"]
