@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
@@ -14,6 +15,18 @@ from ssl_audio.objectives.pooling import AttentivePooling, Pooling, pool_clips
 from ssl_audio.tokens import Tokens
 
 Norm = Literal["layer", "batch"]
+
+
+class Standardised(nn.BatchNorm1d):
+    """Batch norm without parameters; a batch of a single clip, which has no spread, takes the statistics so far."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, affine=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and len(input) < 2:
+            return F.batch_norm(input, self.running_mean, self.running_var, eps=self.eps)
+        return super().forward(input)
 
 
 class Head(nn.Module):
@@ -49,7 +62,7 @@ class Head(nn.Module):
         self.project = nn.Linear(width, projection) if projection is not None else None
         width = (projection or width) * (2 if pooling == "moments" else 1)
         self.attend = AttentivePooling(width) if pooling == "attentive" else None
-        self.norm = nn.LayerNorm(width) if norm == "layer" else nn.BatchNorm1d(width, affine=False)
+        self.norm = nn.LayerNorm(width) if norm == "layer" else Standardised(width)
         self.linear = nn.Linear(width, labels)
 
     def forward(self, layers: Sequence[Tokens], clips: int) -> Float[Tensor, "clip label"]:

@@ -43,4 +43,6 @@ def test_moments_are_standardised_over_the_batch_in_training_and_remembered():
     classify(backbone, head, spectrogram, frozen=True)
     expected = (pooled - pooled.mean(0)) / (pooled.var(0, correction=0) + 1e-5).sqrt()
     torch.testing.assert_close(seen[0], expected, atol=1e-4, rtol=1e-3)
+    single = Spectrogram(spectrogram.values[:1], torch.tensor([64]), whole=True)
+    assert torch.isfinite(classify(backbone, head, single)).all()
     assert {"norm.running_mean", "norm.running_var"} <= set(head.state_dict())
