@@ -12,7 +12,7 @@ BIN := .venv/bin
 help:
 	@echo "make pretrain [RECIPE=ssast_base_patch] [ENCODER=bimamba SIZE=tiny] [DEVICES=8 NODES=4] [NAME=...] [ARGS=...]"
 	@echo "make finetune TASK=ks2 [CHECKPOINT=file|newest|none] [NAME=...] [ARGS=...]   tasks: recipes/finetune"
-	@echo "make compare TASK=ks2 [ARGS='--encoders [transformer_tiny] --seeds 3']"
+	@echo "make compare TASK=ks2 [ARGS='--encoders [transformer_tiny,bimamba_tiny] --seeds 3']"
 	@echo "make shards CORPUS=folder ROOT=/data/audio [ARGS=...]"
 	@echo "make bench | make test | make soak | make check | make setup"
 
@@ -34,7 +34,7 @@ pretrain: .venv/ready $(if $(filter demo,$(RECIPE)),shards/demo/manifest.json)
 finetune: .venv/ready
 	$(BIN)/ssl-audio finetune --config $(TASK) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(NAME),--name $(NAME)) $(ARGS)
 
-compare: .venv/ready
+compare: .venv/ready shards/demo/manifest.json
 	$(BIN)/ssl-audio compare --task $(TASK) $(ARGS)
 
 shards: .venv/ready

@@ -27,7 +27,22 @@ def describe(recipe: dict[str, Any], *, task: dict[str, Any] | None = None) -> d
         task: After fine-tuning, what the head tells apart.
     """
     described = {"format": FORMAT, "version": __version__, "recipe": recipe}
-    return described if task is None else {**described, "task": task}
+    plain: dict[str, Any] = _plain(described if task is None else {**described, "task": task})
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """The same in built-in types: numbers of a parser's own types are not loaded back, as nothing is unpickled."""
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return str(value)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,41 +6,21 @@ To add one: a function from its state dict to `Imported`, and a line in `LAYOUTS
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssl_audio.checkpoints.imported import Fate, Imported
 from ssl_audio.checkpoints.published import from_ssast
+from ssl_audio.checkpoints.sizes import BINS, Hints, stride_and_frames
+from ssl_audio.checkpoints.ssamba import ssamba_finetuned, ssamba_pretraining
 from ssl_audio.checkpoints.vit import class_token_names, from_hugging_face, our_name
 from ssl_audio.errors import CheckpointError
 from ssl_audio.model.patches import grid_of
-from ssl_audio.objectives.pooling import Pooling
 
-BINS = 128
 _HEAD_CHANNELS = 64
-_LENGTH_UNIT = 128
-_LIKELY_STRIDES = (10, 16, 12, 14, 8)
 _COLOURS = 3
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Hints:
-    """What the tensors of a published file do not say; None takes what its kind usually has.
-
-    Args:
-        heads: Attention heads; usually one for 64 channels.
-        stride: Bins and frames from one patch to the next in a fine-tuned file.
-        pooling: How a fine-tuned file makes one vector of a clip.
-        colours: How the weights of red, green and blue become those of one channel: `sum` answers a grey picture as
-            before (AST's code), `mean` is a third of that (AST's paper).
-    """
-
-    heads: int | None = None
-    stride: tuple[int, int] | None = None
-    pooling: Pooling | None = None
-    colours: Literal["sum", "mean"] = "sum"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -159,7 +139,7 @@ def _vit(bare: dict[str, Tensor], hints: Hints, *, kind: str, fixed: bool, image
             raise CheckpointError(f"{kind}: {places} positions are no square; expected those of a picture")
         grid, stride, frames = (side, side), hints.stride or (10, 10), 1024
     else:
-        stride, frames = _stride_and_frames(places, shape, hints.stride, kind)
+        stride, frames = stride_and_frames(places, shape, hints.stride, kind)
         grid = grid_of(frames, BINS, shape=shape, stride=stride)
     positions = bare["pos_embed"][0]
     ours = {
@@ -201,35 +181,6 @@ def _with_head(found: Imported, bare: dict[str, Tensor], *, norm: str, linear: s
     ]
     pooling = hints.pooling or ("class" if audioset else "mean")
     return dataclasses.replace(found, weights={**found.weights, **ours}, fates=fates, pooling=pooling)
-
-
-def _stride_and_frames(
-    places: int, shape: tuple[int, int], given: tuple[int, int] | None, kind: str
-) -> tuple[tuple[int, int], int]:
-    """The stride and length that so many positions are for; the published lengths are multiples of 128 frames."""
-    if given is not None:
-        candidates = [given]
-    elif shape[0] == BINS:
-        candidates = [(BINS, step) for step in range(1, shape[1] + 1)]
-    else:
-        strides = [*_LIKELY_STRIDES, *(step for step in range(1, shape[0] + 1) if step not in _LIKELY_STRIDES)]
-        candidates = [(step, step) for step in strides]
-    found: list[tuple[tuple[int, int], int, bool]] = []
-    for stride in candidates:
-        bands = (BINS - shape[0]) // stride[0] + 1
-        if places % bands:
-            continue
-        shortest = (places // bands - 1) * stride[1] + shape[1]
-        usual = -(-shortest // _LENGTH_UNIT) * _LENGTH_UNIT
-        fits = usual < shortest + stride[1]
-        found.append((stride, usual if fits else shortest, fits))
-    if not found:
-        raise CheckpointError(
-            f"{kind}: {places} positions fit no grid of {shape[0]} x {shape[1]} patches over {BINS} bins"
-            + (f" with stride {given}; leave the stride out" if given else "; give its stride")
-        )
-    stride, frames, _ = next((row for row in found if row[2]), found[0])
-    return stride, frames
 
 
 def _recipe(
@@ -278,6 +229,8 @@ def _recipe(
 
 
 LAYOUTS = (
+    Layout("SSAMBA pretraining (ssamba_*.pth)", (r"v\.layers\.0\.mixer\.A_b_log", "p_input_tdim"), ssamba_pretraining),
+    Layout("SSAMBA fine-tuned", (r"v\.layers\.0\.mixer\.A_b_log", r"mlp_head\.1\.weight"), ssamba_finetuned),
     Layout(
         "SSAST pretraining (SSAST-*.pth)",
         (r"v\.patch_embed\.proj\.weight", "p_input_tdim", r"v\.blocks\.0\..*"),

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint, is_ours, ours
-from ssl_audio.checkpoints.layouts import Hints, convert
+from ssl_audio.checkpoints.layouts import convert
 from ssl_audio.checkpoints.reading import read
+from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.errors import CheckpointError
 
 # Published files may hold their tensors under one of these names, beside an optimizer or arguments.
@@ -41,7 +42,7 @@ def open_checkpoint(path: Path, *, hints: Hints | None = None) -> Checkpoint:
     if "head.linear.bias" in imported.weights:
         count = len(imported.weights["head.linear.bias"])
         task = {"target": "label", "labels": [str(number) for number in range(count)], "several": count == 527}
-        task["head"] = {"pooling": imported.pooling, "norm": True}
+        task["head"] = {"pooling": imported.pooling, "norm": "layer"}
     return Checkpoint(
         path=path,
         recipe={"model": {"backbone": imported.backbone}},

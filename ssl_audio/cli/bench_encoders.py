@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse.typing import PositiveInt
 
@@ -48,34 +48,45 @@ def encoders(
         raise RecipeError(f"--contenders: no encoder {unknown[0]!r}; expected some of {', '.join(CONTENDERS)}")
     where = device_named(device)
     width = SIZES[size][0]
-    settings = [(mode, name, length) for mode in modes for length in sorted(tokens) for name in contenders]
-    costs: dict[str, Costs] = {mode: {name: {} for name in contenders} for mode in modes}
-    with bar("measuring") as progress:
-        for done, (mode, name, length) in enumerate(settings, start=1):
-            setting = Setting(
-                contender=name,
+    figures: dict[str, Any] = {}
+    pictured: dict[str, dict[str, dict[int, tuple[float, float]]]] = {}
+    for mode in modes:
+        found = _measure(
+            Setting(
+                contender="",
                 width=width,
-                tokens=length,
+                tokens=0,
                 clips=clips,
                 training=mode == "training",
                 precision=precision,
                 device=where.type,
-            )
-            costs[mode][name][length] = cost_of(setting)
-            progress(done, len(settings))
-    for title, found in costs.items():
-        caption = f"{title}, width {width}, batch {clips}, {precision}, {where}"
-        print("\n" + _table(caption, found).text())
+            ),
+            contenders,
+            sorted(tokens),
+        )
+        print("\n" + _table(f"{mode}, width {width}, batch {clips}, {precision}, {where}", found).text())
         for line in _crossovers(found):
-            print(line)
-    if picture is not None:
-        write_bytes(picture, costs_picture({mode: _series(found) for mode, found in costs.items()}))
-    if out is not None:
-        figures = {
-            mode: {name: {n: dataclasses.asdict(cost) for n, cost in row.items()} for name, row in found.items()}
-            for mode, found in costs.items()
+            print(line, flush=True)
+        figures[mode] = {
+            name: {n: dataclasses.asdict(cost) for n, cost in costs.items()} for name, costs in found.items()
         }
-        write_text(out, json.dumps(figures, indent=1) + "\n")
+        pictured[mode] = _series(found)
+        # After each mode, for the longest lengths take minutes.
+        if picture is not None:
+            write_bytes(picture, costs_picture(pictured))
+        if out is not None:
+            write_text(out, json.dumps(figures, indent=1) + "\n")
+
+
+def _measure(setting: Setting, contenders: list[str], lengths: list[int]) -> Costs:
+    """The cost of every contender at every length."""
+    costs: Costs = {name: {} for name in contenders}
+    with bar("training" if setting.training else "inference") as progress:
+        for done, length in enumerate(lengths, start=1):
+            for name in contenders:
+                costs[name][length] = cost_of(dataclasses.replace(setting, contender=name, tokens=length))
+            progress(done, len(lengths))
+    return costs
 
 
 def _table(caption: str, found: Costs) -> Table:

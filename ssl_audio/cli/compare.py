@@ -22,11 +22,11 @@ from ssl_audio.cli.trainer import quiet_training
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.cost import Cost, cost_of
-from ssl_audio.evaluation.pictures import scores_picture
+from ssl_audio.evaluation.pictures import beside_picture, scores_picture
 from ssl_audio.evaluation.predictions import Predictions, joined, read_predictions
 from ssl_audio.evaluation.report import Table, page
 from ssl_audio.training.finetuning import Finetuning
-from ssl_audio.training.run import SUMMARY, Run, circumstances
+from ssl_audio.training.run import METRICS, SUMMARY, Run, circumstances, read_rows
 
 STARTS = ("scratch", "pretrained")
 
@@ -37,7 +37,8 @@ class Plan:
 
     Args:
         task: Recipe of `finetune`, or the file of one.
-        encoders: Names of `recipes/encoders/<name>.yaml`.
+        encoders: Names of `recipes/encoders/<name>.yaml`; by default a Transformer and a Mamba of the same size, the
+            demo's where the demo pretrains them.
         seeds: How many, from 0 on.
         pretraining: Recipe of `pretrain`; every encoder is pretrained by it.
         pretrain_steps: Its optimizer steps, the same for all.
@@ -48,7 +49,7 @@ class Plan:
     """
 
     task: str
-    encoders: list[str]
+    encoders: list[str] = dataclasses.field(default_factory=list)
     seeds: PositiveInt = 3
     pretraining: str = "demo"
     pretrain_steps: PositiveInt | None = None
@@ -69,7 +70,9 @@ def run(words: list[str]) -> None:
     parser.add_class_arguments(Plan, None, as_positional=False)
     chosen = vars(parser.parse_args(words))
     chosen.pop("config", None)
-    compare(Plan(**chosen))
+    plan = Plan(**chosen)
+    size = "demo" if plan.pretraining == "demo" else "tiny"
+    compare(plan if plan.encoders else dataclasses.replace(plan, encoders=[f"transformer_{size}", f"bimamba_{size}"]))
 
 
 def compare(plan: Plan) -> None:
@@ -202,6 +205,11 @@ def _report(
     command = f"make compare TASK={plan.task}"
     details = {"Summary": json.dumps(summary, indent=1), "Plan": yaml.safe_dump(_plain(plan), sort_keys=False)}
     tables, pictures = [table, differences], {"Scores": picture}
+    # The same objective on the same clips in the same order: what differs is the encoder.
+    curves = beside_picture({encoder: read_rows(path.parents[1] / METRICS) for encoder, path in checkpoints.items()})
+    if curves is not None:
+        pictures["Pretraining"] = curves
+        this.write("pretraining.png", curves)
     report = page(
         f"Comparison: {plan.folder.name}", budget, tables=tables, pictures=pictures, details=details, command=command
     )

@@ -46,7 +46,7 @@ class Setting:
     training: bool
     precision: str
     device: str
-    patience_seconds: float = 6.0
+    patience_seconds: float = 3.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

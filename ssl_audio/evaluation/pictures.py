@@ -99,14 +99,8 @@ def curves_picture(rows: list[tuple[int, dict[str, float]]]) -> bytes | None:
     shown = [name for name in _TITLES if f"train/{name}" in series or f"valid/{name}" in series]
     if not shown:
         return None
-    columns = min(3, len(shown))
-    lines = -(-len(shown) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(4.3 * columns, 2.7 * lines), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat[len(shown) :]:
-        axis.axis("off")
-    for axis, name in zip(axes.flat, shown, strict=False):
+    figure, axes = _panels(len(shown))
+    for axis, name in zip(axes, shown, strict=False):
         for part, colour in (("train", "C0"), ("valid", "C1")):
             if f"{part}/{name}" in series:
                 steps, values = series[f"{part}/{name}"]
@@ -118,10 +112,29 @@ def curves_picture(rows: list[tuple[int, dict[str, float]]]) -> bytes | None:
             steps, values = series[f"train/{_CHANCE[name]}"]
             axis.plot(steps, values, color="0.4", linestyle="--", label="chance")
             axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-        axis.set_title(_TITLES[name], fontsize=10)
-        axis.set_xlabel("step")
-        axis.legend(fontsize=8, frameon=False)
-        axis.grid(alpha=0.2)
+        _label(axis, name)
+    return _png(figure)
+
+
+def beside_picture(runs: dict[str, list[tuple[int, dict[str, float]]]]) -> bytes | None:
+    """What several runs logged in training, one line a run; None if they logged nothing.
+
+    Args:
+        runs: Step and values by name of the run.
+    """
+    series = {name: series_of(rows) for name, rows in runs.items()}
+    shown = [name for name in _TITLES if any(f"train/{name}" in found for found in series.values())]
+    if not shown:
+        return None
+    figure, axes = _panels(len(shown))
+    for axis, name in zip(axes, shown, strict=False):
+        for run, found in series.items():
+            if f"train/{name}" in found:
+                steps, values = found[f"train/{name}"]
+                axis.plot(*(_smoothed(steps, values) if len(values) > 40 else (steps, values)), label=run)
+        if name in _CHANCE:
+            axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+        _label(axis, name)
     return _png(figure)
 
 
@@ -214,6 +227,24 @@ def confusion_picture(matrix: Any, labels: list[str]) -> bytes:
     axis.set_ylabel("is")
     figure.colorbar(image, ax=axis, shrink=0.6)
     return _png(figure)
+
+
+def _panels(count: int) -> tuple[Figure, Any]:
+    columns = min(3, count)
+    lines = -(-count // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(4.3 * columns, 2.7 * lines), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat[count:]:
+        axis.axis("off")
+    return figure, axes.flat
+
+
+def _label(axis: Any, name: str) -> None:
+    axis.set_title(_TITLES[name], fontsize=10)
+    axis.set_xlabel("step")
+    axis.legend(fontsize=8, frameon=False)
+    axis.grid(alpha=0.2)
 
 
 def series_of(rows: list[tuple[int, dict[str, float]]]) -> dict[str, tuple[list[int], list[float]]]:

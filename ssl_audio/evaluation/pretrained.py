@@ -12,8 +12,8 @@ from torch import Tensor
 from ssl_audio.audio.files import decode, probe
 from ssl_audio.audio.resampling import resample
 from ssl_audio.checkpoints.checkpoint import Checkpoint
-from ssl_audio.checkpoints.layouts import Hints
 from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.errors import AudioError, CheckpointError
 from ssl_audio.evaluation.windows import Grid, Sound, batches_of, crossfade, padded, windows_of
 from ssl_audio.model.backbone import Backbone

@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_audio.errors import RecipeError
-from ssl_audio.tokens import Tokens, pool
+from ssl_audio.tokens import Tokens, pool, pool_moments
 
-Pooling = Literal["mean", "class", "attentive"]
+Pooling = Literal["mean", "moments", "class", "attentive"]
 
 
 def pool_class_tokens(tokens: Tokens, clips: int) -> Float[Tensor, "clip width"]:
@@ -69,4 +69,4 @@ def pool_clips(tokens: Tokens, clips: int, pooling: Pooling, attentive: nn.Modul
         assert attentive is not None
         pooled: Tensor = attentive(tokens, clips)
         return pooled
-    return pool(tokens, clips)
+    return pool_moments(tokens, clips) if pooling == "moments" else pool(tokens, clips)

@@ -1,8 +1,10 @@
 """Heads on a backbone: from token states to the logits of a task."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
@@ -12,6 +14,20 @@ from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.pooling import AttentivePooling, Pooling, pool_clips
 from ssl_audio.tokens import Tokens
 
+Norm = Literal["layer", "batch"]
+
+
+class Standardised(nn.BatchNorm1d):
+    """Batch norm without parameters; a batch of a single clip, which has no spread, takes the statistics so far."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, affine=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and len(input) < 2:
+            return F.batch_norm(input, self.running_mean, self.running_var, eps=self.eps)
+        return super().forward(input)
+
 
 class Head(nn.Module):
     """Logits of the clips of a batch.
@@ -19,13 +35,15 @@ class Head(nn.Module):
     Args:
         width: Channels of a token.
         labels: How many there are.
-        pooling: One vector a clip: `mean` over its patches, mean of its `class` tokens, or an `attentive` mean.
+        pooling: One vector a clip: `mean` over its patches, their mean and deviation (`moments`), mean of its `class`
+            tokens, or an `attentive` mean.
         layers: Blocks whose outputs are summed with learnt weights; None takes the encoder's output.
         projection: Channels of a linear layer before pooling, as SUPERB has; None has none.
-        norm: A LayerNorm on the pooled vector, as the ancestors have.
+        norm: On the pooled vector: a `layer` norm, as the ancestors have, or a `batch` norm without parameters, which
+            puts small differences between clips on the same footing as large ones.
 
     Source: YuanGongND/ssast@a1a3eec `mlp_head` (LayerNorm, linear; PyTorch's initialisation); arXiv 2105.01051
-        section 3 (weighted sum of layers, projection, mean pooling).
+        section 3 (weighted sum of layers, projection, mean pooling); arXiv 2111.06377 appendix A.1 (batch norm).
     """
 
     def __init__(
@@ -36,15 +54,15 @@ class Head(nn.Module):
         pooling: Pooling = "mean",
         layers: int | None = None,
         projection: PositiveInt | None = None,
-        norm: bool = True,
+        norm: Norm = "layer",
     ) -> None:
         super().__init__()
         self.pooling: Pooling = pooling
         self.mixing = nn.Parameter(torch.zeros(layers)) if layers is not None else None
         self.project = nn.Linear(width, projection) if projection is not None else None
-        width = projection or width
+        width = (projection or width) * (2 if pooling == "moments" else 1)
         self.attend = AttentivePooling(width) if pooling == "attentive" else None
-        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
+        self.norm = nn.LayerNorm(width) if norm == "layer" else Standardised(width)
         self.linear = nn.Linear(width, labels)
 
     def forward(self, layers: Sequence[Tokens], clips: int) -> Float[Tensor, "clip label"]:

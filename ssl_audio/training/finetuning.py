@@ -19,7 +19,7 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.augmentation import Augmentation
 from ssl_audio.objectives.pooling import Pooling
-from ssl_audio.objectives.tasks import Head, classify
+from ssl_audio.objectives.tasks import Head, Norm, classify
 from ssl_audio.training.optimisation import DecayOn, Schedule, WarmupCosine, graded_groups, spend_time
 
 Method = Literal["full", "linear", "attentive", "layers", "knn"]
@@ -30,16 +30,17 @@ class HeadOptions:
     """What stands on the backbone.
 
     Args:
-        pooling: One vector a clip: `mean` over its patches, mean of its `class` tokens, or an `attentive` mean.
+        pooling: One vector a clip: `mean` over its patches, their mean and deviation (`moments`), mean of its `class`
+            tokens, or an `attentive` mean.
         layers: Sum the outputs of all blocks with learnt weights instead of taking the last.
         projection: Channels of a linear layer before pooling; null has none.
-        norm: A LayerNorm on the pooled vector.
+        norm: On the pooled vector: `layer` norm, or `batch` norm without parameters.
     """
 
     pooling: Pooling = "mean"
     layers: bool = False
     projection: PositiveInt | None = None
-    norm: bool = True
+    norm: Norm = "layer"
 
 
 HEAD = HeadOptions()

@@ -9,8 +9,8 @@ from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.checkpoints.adaptation import Adaptation, load_backbone
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.imported import report
-from ssl_audio.checkpoints.layouts import Hints
 from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.errors import CheckpointError
 from ssl_audio.objectives.tasks import Head
 
@@ -27,7 +27,7 @@ def logits_of(backbone, head_weights: dict, frames: int, pooling: str) -> torch.
     values = torch.randn(2, frames, 128, generator=torch.Generator().manual_seed(frames)) * 0.5
     lengths = torch.full((2,), frames)
     tokens = backbone.encoder(backbone.embed(backbone.cut(Spectrogram(values, lengths, whole=True))))
-    head = Head(backbone.width, labels=head_weights["1.bias"].shape[0], pooling=pooling, norm=True)
+    head = Head(backbone.width, labels=head_weights["1.bias"].shape[0], pooling=pooling, norm="layer")
     names = {"0": "norm", "1": "linear"}
     head.load_state_dict({f"{names[n.split('.')[0]]}.{n.split('.')[-1]}": v for n, v in head_weights.items()})
     return head([tokens], 2)
@@ -39,23 +39,42 @@ def stated(case: str) -> tuple[int, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("kind", ["patch", "frame"])
-def test_ssast_finetuning_goldens(golden, tmp_path, kind):
-    """Positions and logits of YuanGongND/ssast@a1a3eec at every length and stride, its slips included."""
-    file = golden(f"ssast_{kind}_mini.pt", full=True)
+@pytest.mark.parametrize(
+    ("family", "tokens", "cases"), [("ssast", 2, {"patch": 7, "frame": 6}), ("ssamba", 1, {"patch": 4, "frame": 1})]
+)
+def test_finetuning_goldens(golden, tmp_path, family, tokens, cases, kind):
+    """Positions and logits of YuanGongND/ssast@a1a3eec and SiavashShams/ssamba@019b276, their slips included."""
+    file = golden(f"{family}_{kind}_mini.pt", full=True)
     found = open_checkpoint(saved(tmp_path, file["state_dict"], prefix="module."), hints=HINTS)
-    assert found.kind == "SSAST pretraining"
+    assert found.kind == f"{family.upper()} pretraining"
     assert len(found.fates) == len(file["state_dict"])
-    assert len(file["finetune"]) >= 6
+    assert len(file["finetune"]) >= cases[kind]
     for case, expected in file["finetune"].items():
         frames, stride = stated(case)
         adaptation = Adaptation(stride=stride, frames=frames, fixed=True, rule="published")
         backbone = built(adaptation.spec(found))
         load_backbone(backbone, found, rule="published")
-        table = expected["pos_embed"][0, 2:].reshape(backbone.positions.table.shape)
+        table = expected["pos_embed"][0, tokens:].reshape(backbone.positions.table.shape)
         torch.testing.assert_close(backbone.positions.table, table, atol=1e-5, rtol=0)
         for pooling, name in (("mean", "logits_avgtok"), ("class", "logits_cls")):
             found_logits = logits_of(backbone, bare(expected["mlp_head"]), frames, pooling)
             torch.testing.assert_close(found_logits, expected[name], atol=1e-5, rtol=0, msg=f"{case} {pooling}")
+
+
+def test_a_finetuned_ssamba_is_the_pretrained_one_with_a_head(golden, tmp_path):
+    file = golden("ssamba_frame_mini.pt")
+    weights = {name: value for name, value in file["state_dict"].items() if name.startswith("v.")}
+    head = {"mlp_head.0.weight": torch.ones(48), "mlp_head.0.bias": torch.zeros(48)}
+    head |= {"mlp_head.1.weight": torch.ones(3, 48), "mlp_head.1.bias": torch.zeros(3)}
+    found = open_checkpoint(saved(tmp_path, weights | head, prefix="module."), hints=Hints(stride=(128, 2)))
+    assert found.kind == "SSAMBA fine-tuned"
+    assert found.task["labels"] == ["0", "1", "2"]
+    pretrained = open_checkpoint(saved(tmp_path, file["state_dict"]))
+    waveform = torch.randn(1, 30000, generator=torch.Generator().manual_seed(1)) * 0.1
+    states = [one.backbone()(waveform).states for one in (found, pretrained)]
+    torch.testing.assert_close(*states)
+    with pytest.raises(CheckpointError, match=r"its head lacks mlp_head.0.bias"):
+        open_checkpoint(saved(tmp_path, weights | {k: v for k, v in head.items() if k != "mlp_head.0.bias"}))
 
 
 @pytest.mark.parametrize("source", ["base384", "tiny224"])
@@ -150,7 +169,7 @@ def test_finetuned_files_of_both_layouts_are_the_same_model(tmp_path):
     first = open_checkpoint(saved(tmp_path, original, prefix="module."))
     assert first.task == {
         "target": "label", "labels": ["0", "1", "2", "3", "4"], "several": False,
-        "head": {"pooling": "mean", "norm": True},
+        "head": {"pooling": "mean", "norm": "layer"},
     }  # fmt: skip
     # 600 positions are 12 x 50: 512 frames at stride 10, as ESC-50's recipe has it.
     options = first.spec["init_args"]

@@ -2,9 +2,12 @@
 
 # ruff: noqa: E501
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from ssl_audio.data.corpora import (
     DESED,
@@ -21,6 +24,12 @@ from ssl_audio.data.corpora import (
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.writing import write_shards
 from ssl_audio.errors import ShardError
+
+ROOT = Path(__file__).parents[2]
+CORPORA_BY_NAME = {
+    "ks1": "speech_commands_v1", "ks2": "speech_commands_v2", "voxceleb1": "voxceleb1", "iemocap": "iemocap",
+    "esc50": "esc50", "audioset": "audioset", "fsd50k": "fsd50k",
+}  # fmt: skip
 
 
 def audio(root, *names, seconds=0.1):
@@ -223,3 +232,30 @@ def test_audioset_says_how_many_segments_are_missing(tmp_path, caplog):
         ShardError, match=r"1 of the 2 segments of eval have a file; expected 90% at least.*--min_found"
     ):
         AudioSet(tmp_path, parts=["eval"], min_found=0.9).recordings()
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("ks1", "ks1"), ("ks2", "ks2"), ("sid", "voxceleb1"), ("er", "iemocap"), ("esc50", "esc50"),
+        ("audioset20k", "audioset"), ("audioset2m", "audioset"), ("fsd50k", "fsd50k"),
+    ],
+)  # fmt: skip
+def test_the_recipe_of_a_task_asks_for_what_its_corpus_writes(tmp_path, task, name):
+    recipe = yaml.safe_load((ROOT / f"recipes/finetune/{task}.yaml").read_text())
+    told = recipe["how_to_get"]
+    assert f"CORPUS={CORPORA_BY_NAME[name]} " in told
+    data = recipe["data"]
+    assert data["shards"] == [f"shards/{CORPORA_BY_NAME[name] if '--out' not in told else 'audioset20k'}"]
+    clips = [recording.clip for recording in CORPORA[name][0](tmp_path).recordings()]
+    labelled = [
+        clip for clip in clips if (clip.speaker if data["target"] == "speaker" else clip.labels.get(data["target"]))
+    ]
+    assert len(labelled) == len(clips)
+    if data.get("protocol") == "fold":
+        assert all(clip.fold for clip in clips)
+        return
+    splits = {clip.split for clip in clips}
+    valid = data.get("validation_split", "valid")
+    wanted = {data.get("train_split", "train"), data.get("test_split", "test"), *([valid] if valid else [])}
+    assert wanted <= splits

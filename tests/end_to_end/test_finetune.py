@@ -207,7 +207,7 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     )  # fmt: skip
     words = [
         "compare", "--task", str(ROOT / "recipes/finetune/demo_event.yaml"), "--encoders=[small]", "--seeds=1",
-        f"--pretraining={pretraining}", "--pretrain_steps=1", f"--options={json.dumps(options)}", "--name=x",
+        f"--pretraining={pretraining}", "--pretrain_steps=10", f"--options={json.dumps(options)}", "--name=x",
     ]  # fmt: skip
     main(words)
     folder = tmp_path / "runs/compare/x"
@@ -215,7 +215,8 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     assert set(summary["scores"]) == {"small scratch", "small pretrained"}
     assert summary["cost"]["small"]["training_flops"] > 1e6
     assert (folder / "report.md").read_text().count("| small ") == 3
-    assert "data:image/png" in (folder / "report.html").read_text()
+    assert (folder / "report.html").read_text().count("data:image/png") == 2
+    assert (folder / "pretraining.png").read_bytes().startswith(b"\x89PNG")
     before = {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/outcome.json")}
     assert len(before) == 2
     main(words)
