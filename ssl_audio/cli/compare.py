@@ -26,7 +26,8 @@ from ssl_audio.evaluation.pictures import beside_picture, scores_picture
 from ssl_audio.evaluation.predictions import Predictions, joined, read_predictions
 from ssl_audio.evaluation.report import Table, page
 from ssl_audio.training.finetuning import Finetuning
-from ssl_audio.training.run import METRICS, SUMMARY, Run, circumstances, read_rows
+from ssl_audio.training.metrics_log import read_rows
+from ssl_audio.training.run import METRICS, SUMMARY, Run, circumstances
 
 STARTS = ("scratch", "pretrained")
 
