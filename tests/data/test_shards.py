@@ -324,3 +324,17 @@ def test_members_are_never_extracted(tmp_path):
     index = open_shards([tmp_path / "evil.tar"])
     assert len(decode(index.audio_bytes(0))) == 8000
     assert not (tmp_path.parent.parent / "outside.flac").exists()
+
+
+def test_shards_written_anew_under_the_same_name_are_read_anew(tmp_path, monkeypatch):
+    samples = []
+    for number in (1, 2):
+        home = tmp_path / str(number)
+        (home / "audio").mkdir(parents=True)
+        tone = np.sin(np.arange(8000 * number) * 0.05 * number).astype(np.float32) * 0.3
+        soundfile.write(home / "audio" / "tone.wav", tone, 16000)
+        monkeypatch.chdir(home)
+        write_shards(Folder(Path("audio")), Path("shards"), name="folder")
+        index = open_shards([Path("shards")])
+        samples.append(decode(index.audio_bytes(0), sample_rate=16000))
+    assert [len(found) for found in samples] == [8000, 16000]
