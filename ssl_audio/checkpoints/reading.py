@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: holds more than tensors and plain values, or is no checkpoint; it was not loaded"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         raise _damaged(path, error) from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: holds a {type(found).__name__}; expected tensors by name")
