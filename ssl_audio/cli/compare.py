@@ -120,11 +120,11 @@ def _baseline(plan: Plan, statistics: Statistics, seed: int) -> Predictions:
 def _limit(cli: FinetuneCLI, plan: Plan) -> None:
     """Put the budget in the place of the task's epochs, in what is run and in what is written down of it."""
     if plan.seconds is not None:
-        hours, rest = divmod(plan.seconds, 3600)
+        hours, rest = divmod(int(plan.seconds), 3600)
         limits: dict[str, Any] = {"max_time": f"00:{hours:02d}:{rest // 60:02d}:{rest % 60:02d}", "max_steps": -1}
     elif plan.steps is not None or plan.clips is not None:
         batch = int(cli.recipe["data"]["batch_clips"]) * int(cli.recipe["trainer"].get("accumulate_grad_batches") or 1)
-        limits = {"max_steps": plan.steps or max(1, round((plan.clips or 0) / batch))}
+        limits = {"max_steps": int(plan.steps or max(1, round((plan.clips or 0) / batch)))}
     else:
         return
     for name, value in {**limits, "max_epochs": -1}.items():
