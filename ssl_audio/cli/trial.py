@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.statistics import Moments
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
-from ssl_audio.data.labelled import LabelledShards
+from ssl_audio.data.labelled import LabelledBatch, LabelledShards
 from ssl_audio.data.labels import Part
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.linear_head import PENALTIES, fit_linear
@@ -26,6 +26,7 @@ from ssl_audio.training.finetuning import Finetuning
 Weights = dict[str, torch.Tensor]
 
 _MOST_CLIPS_MEASURED = 2000
+_COPIES = 2
 
 
 def measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> None:
@@ -44,7 +45,10 @@ def measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> 
 
 
 def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
-    """Fit the head to the training clips as the backbone sees them now; returns the validation score of that."""
+    """Fit the head to the training clips as the backbone sees them now; returns the validation score of that.
+
+    Clips are seen as they are and varied as in training: a head that never met a masked stripe takes it for anything.
+    """
     head, parts = module.head, data.parts
     if not isinstance(head.norm, Standardised) or head.attend is not None:
         raise RecipeError(
@@ -53,13 +57,15 @@ def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
         )
     module.eval()
     with torch.inference_mode():
-        found = [_pooled(module, batch).cpu() for batch in data.every(parts.train)]
-    features = torch.cat(found)
-    head.norm.measure(features)
+        batches = [_pooled(module, batch.to(module.device)) for batch in data.every(parts.train)]
+    # (batch, copy) to one row a clip and copy
+    features = torch.cat([torch.cat(copies) for copies in zip(*batches, strict=True)])
+    targets = np.concatenate([parts.train.targets] * len(batches[0]))
+    head.norm.fix(features)
     rows = head.norm(features).numpy()
     best, chosen = -1.0, head.linear.state_dict()
     for penalty in PENALTIES:
-        weight, bias = fit_linear(rows, parts.train.targets, several=data.several, C=penalty)
+        weight, bias = fit_linear(rows, targets, several=data.several, C=penalty)
         fitted = {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()}
         head.linear.load_state_dict(fitted)
         score = predict(module, data, parts.valid).headline
@@ -69,9 +75,12 @@ def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
     return best
 
 
-def _pooled(module: Finetuning, batch: Any) -> torch.Tensor:
-    clips = batch.to(module.device).batch
-    return pooled(module.backbone, module.head, module.backbone.spectrogram(clips.waveforms, clips.samples)).float()
+def _pooled(module: Finetuning, batch: LabelledBatch) -> list[torch.Tensor]:
+    """What the head gets of a batch: of the clips as they are, then varied anew for each copy."""
+    clips = batch.batch
+    plain = module.backbone.spectrogram(clips.waveforms, clips.samples)
+    seen = [plain, *(module.augmentation.disturb(plain, clips.seeds + copy) for copy in range(1, 1 + _COPIES))]
+    return [pooled(module.backbone, module.head, one).float().cpu() for one in seen]
 
 
 def predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any) -> Predictions:

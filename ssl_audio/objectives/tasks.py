@@ -22,18 +22,20 @@ class Standardised(nn.BatchNorm1d):
 
     def __init__(self, width: int) -> None:
         super().__init__(width, affine=False)
+        self.fixed = False
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.training and len(input) < 2:
+        if self.training and (self.fixed or len(input) < 2):
             return F.batch_norm(input, self.running_mean, self.running_var, eps=self.eps)
         return super().forward(input)
 
-    def measure(self, features: Float[Tensor, "clip channel"]) -> None:
-        """Take the statistics of these from now on, until training moves them."""
+    def fix(self, features: Float[Tensor, "clip channel"]) -> None:
+        """Take the statistics of these from now on, in training too."""
         assert self.running_mean is not None
         assert self.running_var is not None
         self.running_mean.copy_(features.mean(dim=0))
         self.running_var.copy_(features.var(dim=0))
+        self.fixed = True
 
 
 class Head(nn.Module):
