@@ -8,13 +8,17 @@ import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.loggers import Logger
+from torch import Tensor
 
 from ssl_audio.cli.assess import Probing, draw_reconstruction
 from ssl_audio.cli.wandb import send_picture
+from ssl_audio.data.batch import Batch
 from ssl_audio.data.index import open_shards
 from ssl_audio.evaluation.benchmark import product_rate
-from ssl_audio.evaluation.embedding import embed_clips, token_statistics
+from ssl_audio.evaluation.embedding import Embedder, embed_clips
 from ssl_audio.evaluation.probe import score, tasks_of
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.tokens import pool_moments
 from ssl_audio.training.alerts import Limits
 from ssl_audio.training.panels import Look, rank_me
 from ssl_audio.training.pretraining import Pretraining
@@ -64,7 +68,7 @@ def looker(this: Run, data: Any, probing: list[Probing], loggers: list[Logger]) 
     def look(module: L.LightningModule, step: int) -> dict[str, float]:
         assert isinstance(module, Pretraining)
         window = data.crop_seconds or 10.0
-        embedder = {"now": token_statistics(module.backbone, window_seconds=window)}
+        embedder = {"now": _moments(module.backbone)}
         index = data.index(data.split)
         some = index.select(np.linspace(0, len(index) - 1, min(_CLIPS, len(index))).astype(np.int64))
         found = {"rank_me": rank_me(torch.from_numpy(embed_clips(some, embedder, max_seconds=window)["now"]))}
@@ -81,3 +85,14 @@ def looker(this: Run, data: Any, probing: list[Probing], loggers: list[Logger]) 
         return found
 
     return look
+
+
+def _moments(backbone: Backbone) -> Embedder:
+    """Mean and standard deviation of the token states of clips that are one window long, on the backbone's device."""
+
+    def embed(batch: Batch) -> Tensor:
+        here = batch.to(backbone.embedding.weight.device)
+        with torch.autocast(here.waveforms.device.type, torch.bfloat16, enabled=here.waveforms.is_cuda):
+            return pool_moments(backbone(here.waveforms, here.samples), len(batch)).cpu()
+
+    return embed

@@ -10,9 +10,10 @@ from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.checkpoints.checkpoint import describe
 from ssl_audio.data.batch import Batch
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.objectives.masked_patches import Losses, MaskedPatches
 from ssl_audio.objectives.views import Views
-from ssl_audio.training.engines import compile_blocks, recompute_activations
+from ssl_audio.training.engines import compile_blocks, recompute_activations, shard
 from ssl_audio.training.optimisation import DecayOn, Schedule, WarmupCosine, parameter_groups, spend_time
 
 
@@ -51,11 +52,26 @@ class Pretraining(L.LightningModule):
         self.decay_on: DecayOn = decay_on
         self.recipe: dict[str, Any] = {}
         objective.attach(backbone)
-        for encoder in (backbone.encoder, *([objective.decoder] if objective.decoder is not None else [])):
-            if recompute:
+        self._compile = compile
+        self._configured = False
+        if recompute:
+            for encoder in self._encoders():
                 recompute_activations(encoder)
-            if compile:
-                compile_blocks(encoder)
+
+    def _encoders(self) -> list[Encoder]:
+        decoder = self.objective.decoder
+        return [self.backbone.encoder] if decoder is None else [self.backbone.encoder, decoder]
+
+    def configure_model(self) -> None:
+        """Compile the blocks, and spread the weights over devices where the strategy does so."""
+        if self._configured:
+            return
+        self._configured = True
+        if self._compile:
+            for encoder in self._encoders():
+                compile_blocks(encoder, lengths_vary=getattr(self.trainer.datamodule, "lengths_vary", True))  # type: ignore[attr-defined]
+        if self.device_mesh is not None:
+            shard(self, self._encoders(), self.device_mesh, method="losses")
 
     def losses(self, batch: Batch) -> Losses:
         """The objective's losses of a batch."""
@@ -83,7 +99,14 @@ class Pretraining(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         losses = self.losses(batch)
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(batch.keys))
+        shown = torch.stack([value.detach().float() for value in losses.values()])
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.trainer.global_step + 1) % every == 0:
+            # What is logged is of the global batch, in one reduction.
+            shown = self.trainer.strategy.reduce(shown, reduce_op="mean")
+        self.log_dict(
+            {f"train/{name}": value for name, value in zip(losses, shown, strict=True)}, batch_size=len(batch.keys)
+        )
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
