@@ -44,7 +44,10 @@ class Plan:
         pretraining: Recipe of `pretrain`; every encoder is pretrained by it.
         pretrain_steps: Its optimizer steps, the same for all.
         checkpoints: Pretrained checkpoints to take instead, by encoder: `{transformer_tiny: FILE}`.
-        options: More options of `finetune`, such as `--trainer.max_epochs=5`; the same for all.
+        steps: Budget of every fine-tuning in optimizer steps, instead of the task's epochs.
+        seconds: The same in seconds of training.
+        clips: The same in clips seen, over all epochs.
+        options: More options of `finetune`, such as `--model.method=linear`; the same for all.
         runs: Folder of all runs.
         name: Name of the comparison; by default the task's.
     """
@@ -55,9 +58,25 @@ class Plan:
     pretraining: str = "demo"
     pretrain_steps: PositiveInt | None = None
     checkpoints: dict[str, Path] = dataclasses.field(default_factory=dict)
+    steps: PositiveInt | None = None
+    seconds: PositiveInt | None = None
+    clips: PositiveInt | None = None
     options: list[str] = dataclasses.field(default_factory=list)
     runs: Path = Path("runs")
     name: str | None = None
+
+    @property
+    def budget(self) -> str:
+        """What every fine-tuning may spend, in words.
+
+        Raises:
+            RecipeError: if it is stated in more than one way.
+        """
+        stated = {name: getattr(self, name) for name in ("steps", "seconds", "clips")}
+        stated = {name: number for name, number in stated.items() if number is not None}
+        if len(stated) > 1:
+            raise RecipeError(f"--{' and --'.join(stated)}: one budget for all; expected one of them")
+        return next((f"{number} {name} each" for name, number in stated.items()), "the task's epochs each")
 
     @property
     def folder(self) -> Path:
@@ -78,6 +97,8 @@ def run(words: list[str]) -> None:
 
 def compare(plan: Plan) -> None:
     """Run what has not been run, then write the table, the pictures and the report."""
+    _check_plan(plan)
+    print(f"{plan.seeds} seeds, {plan.budget}", file=sys.stderr)
     for encoder in plan.encoders:
         _encoder_file(encoder)
     checkpoints = {encoder: _pretrained(plan, encoder) for encoder in plan.encoders}
@@ -91,6 +112,27 @@ def compare(plan: Plan) -> None:
     for encoder in plan.encoders:
         cost[encoder] = _cost(plan, encoder, cells[encoder]["pretrained"][0])
     _report(plan, cells, cost, checkpoints)
+
+
+def _check_plan(plan: Plan) -> None:
+    """A comparison goes on only under the same conditions; more seeds and encoders may join it.
+
+    Raises:
+        RecipeError: if cells made otherwise lie in the folder.
+    """
+    kept = plan.folder / "plan.json"
+    now = {name: value for name, value in _plain(plan).items() if name not in ("seeds", "encoders", "runs", "name")}
+    if kept.exists():
+        before = json.loads(kept.read_text())
+        now["checkpoints"] = {**before["checkpoints"], **now["checkpoints"]}
+        before["checkpoints"] = {**now["checkpoints"], **before["checkpoints"]}
+        for name, value in now.items():
+            if before.get(name) != value:
+                raise RecipeError(
+                    f"{plan.folder}: was begun with {name} {before.get(name)}, not {value}; expected the same, or "
+                    "another --name"
+                )
+    write_text(kept, json.dumps(now, indent=1))
 
 
 def _encoder_file(encoder: str) -> Path:
@@ -133,7 +175,23 @@ def _cell(plan: Plan, encoder: str, start: str, seed: int, checkpoint: Path) -> 
             description="One cell of a comparison.",
             words=with_demo([*words, *plan.options]),
         )
+        _limit(cli, plan)
         return finetune(cli)
+
+
+def _limit(cli: FinetuneCLI, plan: Plan) -> None:
+    """Put the budget in the place of the task's epochs, in what is run and in what is written down of it."""
+    if plan.seconds is not None:
+        hours, rest = divmod(plan.seconds, 3600)
+        limits: dict[str, Any] = {"max_time": f"00:{hours:02d}:{rest // 60:02d}:{rest % 60:02d}", "max_steps": -1}
+    elif plan.steps is not None or plan.clips is not None:
+        batch = int(cli.recipe["data"]["batch_clips"]) * int(cli.recipe["trainer"].get("accumulate_grad_batches") or 1)
+        limits = {"max_steps": plan.steps or max(1, round((plan.clips or 0) / batch))}
+    else:
+        return
+    for name, value in {**limits, "max_epochs": -1}.items():
+        setattr(cli.config.trainer, name, value)
+        cli.recipe["trainer"][name] = value
 
 
 def _cost(plan: Plan, encoder: str, folder: Path) -> Cost:
@@ -182,7 +240,7 @@ def _report(
         "", head, "95 % interval", "over seeds", "parameters", "clips/s training", "clips/s inference", "memory",
         "FLOPs a clip",
     ]  # fmt: skip
-    budget = f"{plan.seeds} seeds, same clips in the same order; {' '.join(plan.options) or 'budget of the recipe'}"
+    budget = f"{plan.seeds} seeds, {plan.budget}, same clips in the same order {' '.join(plan.options)}".rstrip()
     table = Table(f"{Path(plan.task).stem}: {budget}", titles, rows)
     differences = _differences(plan, found)
     picture = scores_picture(

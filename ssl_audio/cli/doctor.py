@@ -9,7 +9,7 @@ import torch
 from ssl_audio import __version__
 from ssl_audio.cli.parser import call
 from ssl_audio.errors import ScanError
-from ssl_audio.scan import build, choice
+from ssl_audio.scan import build, choice, cuda_convolution
 from ssl_audio.scan.choice import BACKENDS, PREFERENCE, TOLERANCE, VARIABLE
 from ssl_audio.scan.cuda import INSTALL
 from ssl_audio.training.precision import default_precision
@@ -53,6 +53,9 @@ def doctor() -> None:
             print(f"scans on {kind} use: {choice.choose('auto', kind, torch.float32)}")
         except ScanError as error:
             print(f"scans on {kind}: {error}")
+    if "cuda" in kinds:
+        refused = cuda_convolution.refusal(16, 4, "cuda", torch.float32)
+        print(f"convolutions on cuda use: {'causal-conv1d' if refused is None else f'torch ({refused})'}")
     print(f"{VARIABLE} chooses another; compiled kernels are kept in {build.cache_folder()}")
 
 

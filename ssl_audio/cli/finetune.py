@@ -21,7 +21,7 @@ from ssl_audio.cli.fallback import with_demo
 from ssl_audio.cli.progress import bar
 from ssl_audio.cli.results import Outcome, write_report
 from ssl_audio.cli.trainer import TrainingCLI, fit, quiet_training
-from ssl_audio.cli.trial import choose, measure_statistics, neighbours, predict
+from ssl_audio.cli.trial import begin_at_probe, choose, copied, measure_statistics, neighbours, predict
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
@@ -237,8 +237,12 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
     else:
         check_resume(this.resume, module.recipe)
         _set_length(trainer, data)
+        probe = None
+        if module.options.begin == "probe":
+            print(f"begins at a linear probe: validation {begin_at_probe(module, data):.3f}", file=sys.stderr)
+            probe = copied(module)
         fit(trainer, module, data, this)
-        valid, chosen, last = choose(trainer, module, data)
+        valid, chosen, last = choose(trainer, module, data, probe=probe)
         torch.save(
             {
                 "state_dict": module.state_dict(),

@@ -156,12 +156,14 @@ def _score_table(scores: dict[str, dict[str, Any]], *, several: bool) -> Table:
             f"{found['spread']:.3f}" if folds > 1 else "-",
             _number(found["test"]["AUC"]),
             _number(found["test"]["d_prime"]),
+            *([] if several else [_number(found["test"]["EER"])]),
             f"{found['valid']:.3f}",
             "; ".join(sorted(set(found["chosen"]))),
         ]
         for start, found in scores.items()
     ]
-    return Table(caption, ["start", head, "95 % interval", "spread", "AUC", "d'", "valid", "weights"], rows)
+    errors = [] if several else ["EER"]
+    return Table(caption, ["start", head, "95 % interval", "spread", "AUC", "d'", *errors, "valid", "weights"], rows)
 
 
 def _label_table(predictions: Predictions) -> Table:

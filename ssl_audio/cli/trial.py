@@ -14,12 +14,16 @@ from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.data.labels import Part
 from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.linear_head import PENALTIES, fit_linear
 from ssl_audio.evaluation.neighbours import choose_neighbours, nearest_scores
 from ssl_audio.evaluation.predictions import Predictions, predict_part
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.objectives.tasks import Standardised, pooled
 from ssl_audio.tokens import pool
 from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.finetuning import Finetuning
+
+Weights = dict[str, torch.Tensor]
 
 _MOST_CLIPS_MEASURED = 2000
 
@@ -39,6 +43,37 @@ def measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> 
     backbone.frontend.load_state_dict(state)
 
 
+def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
+    """Fit the head to the training clips as the backbone sees them now; returns the validation score of that."""
+    head, parts = module.head, data.parts
+    if not isinstance(head.norm, Standardised) or head.attend is not None:
+        raise RecipeError(
+            "model.head.begin=probe fits a linear layer to what is pooled; expected model.head.norm=batch and a "
+            f"pooling without weights; found norm={module.options.norm}, pooling={module.options.pooling}"
+        )
+    module.eval()
+    with torch.inference_mode():
+        found = [_pooled(module, batch).cpu() for batch in data.every(parts.train)]
+    features = torch.cat(found)
+    head.norm.measure(features)
+    rows = head.norm(features).numpy()
+    best, chosen = -1.0, head.linear.state_dict()
+    for penalty in PENALTIES:
+        weight, bias = fit_linear(rows, parts.train.targets, several=data.several, C=penalty)
+        fitted = {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()}
+        head.linear.load_state_dict(fitted)
+        score = predict(module, data, parts.valid).headline
+        if score > best:
+            best, chosen = score, fitted
+    head.linear.load_state_dict(chosen)
+    return best
+
+
+def _pooled(module: Finetuning, batch: Any) -> torch.Tensor:
+    clips = batch.to(module.device).batch
+    return pooled(module.backbone, module.head, module.backbone.spectrogram(clips.waveforms, clips.samples)).float()
+
+
 def predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any) -> Predictions:
     """What the module says of every clip of a part."""
     module.eval()
@@ -47,11 +82,24 @@ def predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any
     )
 
 
-def choose(trainer: L.Trainer, module: Finetuning, data: LabelledShards) -> tuple[float, str, float]:
-    """Load the weights that validation finds best: of the best epoch, or their mean over epochs."""
-    last = {name: value.clone() for name, value in module.state_dict().items()}
+def copied(module: Finetuning) -> Weights:
+    """The weights as they are now, apart from those that train on."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def choose(
+    trainer: L.Trainer, module: Finetuning, data: LabelledShards, *, probe: Weights | None = None
+) -> tuple[float, str, float]:
+    """Load the weights that validation finds best: of the best epoch, their mean over epochs, or those of the probe.
+
+    Returns:
+        Their score, their name, and the score after the last step.
+    """
+    last = copied(module)
     keep = trainer.checkpoint_callback
-    candidates: dict[str, dict[str, torch.Tensor]] = {"last step": last}
+    candidates = {"last step": last}
+    if probe is not None:
+        candidates["probe"] = probe
     if isinstance(keep, ModelCheckpoint) and keep.best_model_path:
         candidates["best epoch"] = load_checkpoint(Path(keep.best_model_path)).weights
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

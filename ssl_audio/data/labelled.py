@@ -72,7 +72,8 @@ class LabelledShards(L.LightningDataModule):
         validation_share: Part of the training clips that chooses instead, whole speakers where more than a few are
             known.
         test_split: Split that is opened once, at the end.
-        labels_per_class: Train on so many clips a label only; None takes all. The same for every encoder of a seed.
+        labels_per_class: Train on so many clips a label only, and choose on as many; None takes all. The same for every
+            encoder of a seed.
         batch_clips: Clips a batch and device.
         crop_seconds: Longer clips are cut to this.
         crop: Where training clips are cut: at their `start`, as the ancestors do, or anywhere (`random`). Clips that

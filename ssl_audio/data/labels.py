@@ -114,7 +114,7 @@ def part_clips(
         fold: The one that tests, counted from 0 in ascending order of their numbers.
         splits: Names of the splits that train, choose and test.
         validation_share: Part of the training clips that chooses.
-        labels_per_class: Keep so many training clips of each label.
+        labels_per_class: Keep so many clips of each label to train on, and so many to choose on.
         seed: Decides what is set aside.
 
     Raises:
@@ -144,7 +144,7 @@ def part_clips(
     if not len(valid):
         train, valid = set_aside(train, targets, speakers, share=validation_share or 0.1, seed=seed)
     if labels_per_class is not None:
-        train = few_of_each(train, targets, labels_per_class, seed=seed)
+        train, valid = (few_of_each(rows, targets, labels_per_class, seed=seed) for rows in (train, valid))
     empty = [name for name, rows in zip(labels, targets[train].T, strict=True) if not rows.any()]
     if empty:
         raise ShardError(
@@ -240,11 +240,11 @@ def set_aside(
     return train[~held], train[held]
 
 
-def few_of_each(train: Rows, targets: Bool[np.ndarray, "clip label"], number: int, *, seed: int) -> Rows:
-    """At most so many training clips of each label, drawn at random."""
+def few_of_each(clips: Rows, targets: Bool[np.ndarray, "clip label"], number: int, *, seed: int) -> Rows:
+    """At most so many clips of each label, drawn at random."""
     rng = randomness.generator(seed, "few of each")
     kept: set[int] = set()
     for label in range(targets.shape[1]):
-        rows = rng.permutation(train[targets[train, label]])
+        rows = rng.permutation(clips[targets[clips, label]])
         kept.update(rows[:number].tolist())
     return np.array(sorted(kept), dtype=np.int64)

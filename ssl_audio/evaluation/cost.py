@@ -28,8 +28,7 @@ class Cost:
         training_clips_per_second: Forward and backward.
         inference_clips_per_second: Forward alone.
         peak_bytes: What a training step adds to the process' memory at its highest.
-        training_flops: Of forward and backward of one clip, counted in matrix products, convolutions and attention;
-            kernels of our own, such as a selective scan, are not in it.
+        training_flops: Of forward and backward of one clip, counted in matrix products, attention and selective scans.
     """
 
     parameters: int

@@ -77,15 +77,6 @@ def equal_error_rate(scores: Float[np.ndarray, " trial"], same: Bool[np.ndarray,
     return float(accepted[before] + share * (accepted[after] - accepted[before]))
 
 
-def verification_trials(
-    embeddings: Float[np.ndarray, "clip channel"], speakers: Int[np.ndarray, " clip"]
-) -> tuple[Float[np.ndarray, " trial"], Bool[np.ndarray, " trial"]]:
-    """Cosine of every pair of clips, and whether one speaker spoke both."""
-    directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(min=1e-12)
-    first, second = np.triu_indices(len(embeddings), 1)
-    return (directions @ directions.T)[first, second], speakers[first] == speakers[second]
-
-
 def confusion(scores: Scores, targets: Targets) -> Int[np.ndarray, "label label"]:
     """How many clips of each label (rows) were taken for each (columns); one label a clip."""
     return sk.confusion_matrix(targets.argmax(axis=1), scores.argmax(axis=1), labels=np.arange(scores.shape[1]))
@@ -142,11 +133,18 @@ def per_label(scores: Scores, targets: Targets, labels: Sequence[str], *, severa
 
 
 def summarise(scores: Scores, targets: Targets, *, several: bool) -> dict[str, float]:
-    """The numbers a task is judged by; `accuracy` first for one label a clip, `mAP` for several."""
+    """The numbers a task is judged by; `accuracy` first for one label a clip, `mAP` for several.
+
+    `EER` is of claims: every clip with every label is a trial, as when somebody says who they are.
+    """
     area = mean_area_under_curve(scores, targets)
     ranked = {"mAP": mean_average_precision(scores, targets), "AUC": area, "d_prime": d_prime(area)}
     hits = {"accuracy": accuracy(scores, targets)}
-    return {**ranked, **hits} if several else {**hits, **ranked}
+    if several:
+        return {**ranked, **hits}
+    decided = targets.any() and not targets.all()
+    claims = equal_error_rate(scores.ravel(), targets.ravel()) if decided else float("nan")
+    return {**hits, **ranked, "EER": claims}
 
 
 def headline(*, several: bool) -> tuple[str, Measure]:

@@ -22,7 +22,7 @@ from ssl_audio.objectives.losses import (
     reconstruction_error,
 )
 from ssl_audio.objectives.masking import Masking
-from ssl_audio.objectives.ranks import gather_rows
+from ssl_audio.objectives.ranks import gather_rows, gather_targets, weight_of_rank
 from ssl_audio.objectives.sketch import sketch, standardise
 from ssl_audio.tokens import Tokens, pool_moments
 
@@ -57,7 +57,7 @@ class MaskedPatches(nn.Module):
         forwards: `shared` answers both questions about patches from one mask and one pass, `separate` draws a mask
             and passes through the encoder for each (published).
         negatives: Rivals in the InfoNCE over clips: the views of this `rank`'s batch, or of `all` ranks' batches in
-            training, which makes the loss that of the global batch.
+            training. Then all means are over the global batch too: gradients are those of one rank that has it whole.
 
     Source: arXiv 2110.09784 section 2.4 and algorithm 1; YuanGongND/ssast@a1a3eec (heads, loss weights 1 and 10, two
         passes); arXiv 2111.06377 (hidden patches leave the encoder; normalised targets); arXiv 2002.05709 (views of a
@@ -237,17 +237,32 @@ class MaskedPatches(nn.Module):
             direction=self.direction,
             temperature=self.temperature,
         )
-        return {"nce": found.loss, "pretext_accuracy": found.accuracy, "pretext_chance": found.chance}
+        weight = self._weight(hiding)
+        return {
+            "nce": found.loss * weight,
+            "pretext_accuracy": found.accuracy * weight,
+            "pretext_chance": found.chance * weight,
+        }
 
     def generate(self, patches: Patches, hiding: Hiding, states: Float[Tensor, "clip hidden width"]) -> Losses:
         """Mean squared error of the reconstruction of the hidden patches."""
         error = reconstruction_error(self.reconstruct(states).float(), self.target(patches, hiding), hiding.valid)
-        return {"mse": error}
+        return {"mse": error * self._weight(hiding)}
+
+    def _weight(self, hiding: Hiding) -> Float[Tensor, ""] | float:
+        """Of a mean over this rank's hidden patches in the mean over ranks."""
+        if hiding.valid is None or not self._across_ranks:
+            return 1.0
+        return weight_of_rank(hiding.valid.sum())
+
+    @property
+    def _across_ranks(self) -> bool:
+        return self.negatives == "all" and self.training
 
     def match_views(self, tokens: Tokens, source: Int[Tensor, " clip"]) -> Losses:
         """InfoNCE over the views of the batch's clips."""
         embeddings = self.project(pool_moments(tokens, len(tokens.states))).float()
-        if self.negatives == "all" and self.training:
+        if self._across_ranks:
             embeddings, source = gather_rows(embeddings, source)
         found = clip_info_nce(embeddings, source, temperature=self.clip_temperature)
         return {"clip_nce": found.loss, "clip_accuracy": found.accuracy, "clip_chance": found.chance}
@@ -255,7 +270,9 @@ class MaskedPatches(nn.Module):
     def draw_sketch(self, tokens: Tokens, spectrogram: Spectrogram) -> Losses:
         """Mean squared error of the standardised sketch of each clip: 1 is what guessing the batch's mean gives."""
         cepstra, modulations = self.sketch_size
-        wanted = standardise(sketch(spectrogram, cepstra=cepstra, modulations=modulations))
+        wanted = sketch(spectrogram, cepstra=cepstra, modulations=modulations)
+        every, own = gather_targets(wanted) if self._across_ranks else (wanted, slice(None))
+        wanted = standardise(every)[own]
         drawn = self.draw(pool_moments(tokens, len(tokens.states))).float()
         return {"sketch": (drawn - wanted).square().mean()}
 

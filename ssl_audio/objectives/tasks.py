@@ -28,6 +28,13 @@ class Standardised(nn.BatchNorm1d):
             return F.batch_norm(input, self.running_mean, self.running_var, eps=self.eps)
         return super().forward(input)
 
+    def measure(self, features: Float[Tensor, "clip channel"]) -> None:
+        """Take the statistics of these from now on, until training moves them."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        self.running_mean.copy_(features.mean(dim=0))
+        self.running_var.copy_(features.var(dim=0))
+
 
 class Head(nn.Module):
     """Logits of the clips of a batch.
@@ -72,10 +79,14 @@ class Head(nn.Module):
             layers: Outputs of the blocks where their sum is wanted, else the encoder's output alone.
             clips: How many clips the batch has.
         """
+        return self.linear(self.norm(self.pooled(layers, clips)))
+
+    def pooled(self, layers: Sequence[Tokens], clips: int) -> Float[Tensor, "clip channel"]:
+        """One vector a clip, before the norm."""
         tokens = layers[-1] if self.mixing is None else weighted_sum(layers, self.mixing)
         if self.project is not None:
             tokens = tokens.with_states(self.project(tokens.states))
-        return self.linear(self.norm(pool_clips(tokens, clips, self.pooling, self.attend)))
+        return pool_clips(tokens, clips, self.pooling, self.attend)
 
 
 def weighted_sum(layers: Sequence[Tokens], mixing: Float[Tensor, " layer"]) -> Tokens:
@@ -97,6 +108,15 @@ def classify(
         frozen: No gradient reaches the backbone.
     """
     with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-        tokens = backbone.embed(backbone.cut(spectrogram))
-        layers = [backbone.encoder(tokens)] if head.mixing is None else backbone.encoder.layers(tokens)
+        layers = _layers(backbone, head, spectrogram)
     return head(layers, len(spectrogram.values))
+
+
+def pooled(backbone: Backbone, head: Head, spectrogram: Spectrogram) -> Float[Tensor, "clip channel"]:
+    """What the head's norm and linear layer get of spectrograms."""
+    return head.pooled(_layers(backbone, head, spectrogram), len(spectrogram.values))
+
+
+def _layers(backbone: Backbone, head: Head, spectrogram: Spectrogram) -> Sequence[Tokens]:
+    tokens = backbone.embed(backbone.cut(spectrogram))
+    return [backbone.encoder(tokens)] if head.mixing is None else backbone.encoder.layers(tokens)

@@ -35,12 +35,17 @@ class HeadOptions:
         layers: Sum the outputs of all blocks with learnt weights instead of taking the last.
         projection: Channels of a linear layer before pooling; null has none.
         norm: On the pooled vector: `layer` norm, or `batch` norm without parameters.
+        begin: `random` draws the linear layer's weights; `probe` fits them to the training clips as the backbone
+            sees them before it is trained (a linear probe), so that the first gradients do not spoil the backbone.
+
+    Source: arXiv 2202.10054 (linear probing, then fine-tuning).
     """
 
     pooling: Pooling = "mean"
     layers: bool = False
     projection: PositiveInt | None = None
     norm: Norm = "layer"
+    begin: Literal["random", "probe"] = "random"
 
 
 HEAD = HeadOptions()
@@ -141,7 +146,7 @@ class Finetuning(L.LightningModule):
             "target": target,
             "labels": labels,
             "several": several,
-            "head": {**dataclasses.asdict(self.options), "layers": self.options.layers},
+            "head": dataclasses.asdict(self.options),
         }
 
     def train(self, mode: bool = True) -> "Finetuning":

@@ -61,8 +61,10 @@ def test_few_labels_are_few_of_each(demo_shards):
     index, clips = corpus(demo_shards)
     parts = part_clips(index, clips, target="label", several=False, protocol="split", labels_per_class=3)
     assert parts.train.targets.sum(axis=0).tolist() == [3, 3, 3, 3]
+    assert parts.valid.targets.sum(axis=0).max() <= 3
     whole = part_clips(index, clips, target="label", several=False, protocol="split")
     assert keys(parts.train) <= keys(whole.train)
+    assert keys(parts.valid) <= keys(whole.valid)
     assert keys(parts.test) == keys(whole.test)
 
 

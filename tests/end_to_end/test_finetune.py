@@ -198,7 +198,7 @@ def test_a_missing_corpus_falls_back_on_the_demo_and_says_so(finetune, capsys, t
 def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, capsys, demo_shards):
     (tmp_path / "recipes/encoders").mkdir(parents=True)
     (tmp_path / "recipes/encoders/small.yaml").write_text(json.dumps(BACKBONE["encoder"]))
-    options = ["--data.crop_seconds=1.295", "--adaptation.frames=128", "--data.workers=0", "--trainer.max_epochs=1"]
+    options = ["--data.crop_seconds=1.295", "--adaptation.frames=128", "--data.workers=0", "--model.head.begin=probe"]
     options += [f"--data.shards=[{demo_shards}]", "--average_from_epoch=null", "--data.batch_clips=8"]
     pretraining = tmp_path / "pretraining.yaml"
     pretraining.write_text(
@@ -208,6 +208,7 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     words = [
         "compare", "--task", str(ROOT / "recipes/finetune/demo_event.yaml"), "--encoders=[small]", "--seeds=1",
         f"--pretraining={pretraining}", "--pretrain_steps=10", f"--options={json.dumps(options)}", "--name=x",
+        "--clips=24",
     ]  # fmt: skip
     main(words)
     folder = tmp_path / "runs/compare/x"
@@ -221,6 +222,9 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     assert len(before) == 2
     main(words)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/outcome.json")} == before
+    steps = [json.loads(path.read_text())["steps"] for path in before]
+    assert steps == [3, 3], "24 clips in batches of 8"
+    assert "was begun with clips 24, not 32" in fails(capsys, [*words[:-1], "--clips=32"], code=2)
     assert "no recipes/encoders/smal.yaml; expected some of small" in fails(
         capsys, [*words[:3], "--encoders=[smal]", *words[4:]], code=2
     )

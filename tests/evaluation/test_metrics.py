@@ -16,7 +16,6 @@ from ssl_audio.evaluation.metrics import (
     paired,
     per_label,
     summarise,
-    verification_trials,
 )
 
 
@@ -63,8 +62,14 @@ def test_equal_error_rate_of_two_normals():
     assert equal_error_rate(np.array([0.0, 1.0]), np.array([False, True])) == 0.0
     with pytest.raises(RecipeError, match="both kinds"):
         equal_error_rate(np.array([0.0, 1.0]), np.array([True, True]))
-    trials, alike = verification_trials(np.eye(4)[[0, 0, 1, 2]], np.array([0, 0, 1, 2]))
-    assert equal_error_rate(trials, alike) == 0.0
+
+
+def test_the_equal_error_rate_of_claims_is_that_of_all_clips_with_all_labels():
+    scores, targets = drawn()
+    accepted, found, _ = sk.roc_curve(targets.ravel(), scores.ravel())
+    nearest = np.abs(accepted - (1 - found)).argmin()
+    assert summarise(scores, targets, several=False)["EER"] == pytest.approx(accepted[nearest], abs=0.005)
+    assert np.isnan(summarise(scores[:, :1], np.ones((300, 1), bool), several=False)["EER"])
 
 
 def test_an_interval_holds_the_truth_and_a_difference_is_seen_only_where_there_is_one():

@@ -264,6 +264,15 @@ def test_a_backend_with_wrong_numbers_is_refused_loudly(monkeypatch, caplog):
         choice._choose.cache_clear()
 
 
+def test_the_first_use_may_be_in_inference_mode_and_under_autocast():
+    choice.refusal.cache_clear()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert choice.refusal("cpu", "cpu", torch.float32) in (
+            None,
+            BACKENDS["cpu"].unfit(torch.device("cpu"), torch.float32),
+        )
+
+
 def test_what_does_not_exist_is_named(monkeypatch):
     with pytest.raises(ScanError, match="no scan backend 'cdua'; expected auto, reference, torch, cpu, cuda, triton"):
         choose("cdua", "cpu", torch.float32)
