@@ -56,7 +56,7 @@ class PretrainCLI(TrainingCLI):
         return [
             Checkpoints(self.open.checkpoints, self.config_init.checkpoints),
             Watching(alerts, peak=device_peak),
-            Panels(look, alerts, every_steps=watch.panel_steps),
+            Panels(look, alerts, every_steps=watch.panel_steps, share=watch.panel_share),
         ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from ssl_audio.data.batch import Batch
 from ssl_audio.data.index import open_shards
 from ssl_audio.evaluation.benchmark import product_rate
 from ssl_audio.evaluation.embedding import Embedder, embed_clips
-from ssl_audio.evaluation.probe import score, tasks_of
+from ssl_audio.evaluation.probe import score_neighbours, tasks_of
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.tokens import pool_moments
 from ssl_audio.training.alerts import Limits
@@ -45,10 +45,12 @@ class Watch:
     Args:
         panel_steps: Steps from one panel to the next (spectrograms, rank of the embeddings, neighbours on the shards
             of `probe`); 0 draws none.
+        panel_share: Of the time that panels may take; one that is due too early is left out.
         limits: When to alert.
     """
 
     panel_steps: NonNegativeInt = 2000
+    panel_share: ClosedUnitInterval = 0.02
     limits: Limits = dataclasses.field(default_factory=Limits)
 
 
@@ -74,10 +76,12 @@ def looker(this: Run, data: Any, probing: list[Probing], loggers: list[Logger]) 
         found = {"rank_me": rank_me(torch.from_numpy(embed_clips(some, embedder, max_seconds=window)["now"]))}
         for wanted in probing:
             labelled = open_shards([wanted.shards])
-            for target, task in tasks_of(labelled, wanted.targets, protocol=wanted.protocol).items():
-                chosen = labelled.select(task.clips)
-                features = embed_clips(chosen, embedder, max_seconds=window)["now"]
-                found[f"neighbours/{target}"] = score(features, task).neighbours
+            tasks = tasks_of(labelled, wanted.targets, protocol=wanted.protocol)
+            used = np.unique(np.concatenate([task.clips for task in tasks.values()]))
+            features = embed_clips(labelled.select(used), embedder, max_seconds=window)["now"]
+            for target, task in tasks.items():
+                nearest = score_neighbours(features[np.searchsorted(used, task.clips)], task)
+                found[f"neighbours/{target if len(probing) == 1 else f'{wanted.shards.name} {target}'}"] = nearest
         if module.objective.generative_weight and module.backbone.stride == module.backbone.patch:
             picture = draw_reconstruction(module, index, window)
             this.write(f"panel-{step:08d}.png", picture)

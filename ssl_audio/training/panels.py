@@ -40,12 +40,20 @@ class Panels(Callback):
         look: Scores of the module.
         alerts: Told when a look fails.
         every_steps: Steps from one look to the next; 0 never looks.
+        share: Of the time of training that looks may take: one that is due before earlier ones have been made up for is
+            left out.
     """
 
-    def __init__(self, look: Look, alerts: Alerts, *, every_steps: NonNegativeInt) -> None:
+    def __init__(self, look: Look, alerts: Alerts, *, every_steps: NonNegativeInt, share: float) -> None:
         self.look = look
         self.alerts = alerts
         self.every_steps = int(every_steps)
+        self.share = share
+        self._begun = 0.0
+        self._spent = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begun, self._spent = time.monotonic(), 0.0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
@@ -56,6 +64,8 @@ class Panels(Callback):
         if not trainer.is_global_zero or isinstance(trainer.strategy, FullySharded):
             return
         begun = time.monotonic()
+        if self._spent > self.share * (begun - self._begun):
+            return
         training = {inner: inner.training for inner in pl_module.modules()}
         pl_module.eval()
         devices = [pl_module.device] if pl_module.device.type == "cuda" else []
@@ -70,3 +80,4 @@ class Panels(Callback):
         finally:
             for inner, mode in training.items():
                 inner.training = mode
+            self._spent += time.monotonic() - begun
