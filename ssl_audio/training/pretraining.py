@@ -54,6 +54,7 @@ class Pretraining(L.LightningModule):
         objective.attach(backbone)
         self._compile = compile
         self._configured = False
+        self._undecayed = {name for name, p in self.named_parameters() if getattr(p, "no_weight_decay", False)}
         if recompute:
             for encoder in self._encoders():
                 recompute_activations(encoder)
@@ -127,6 +128,10 @@ class Pretraining(L.LightningModule):
             self.schedule.observe(-float(metrics["valid/loss"]))
 
     def configure_optimizers(self) -> Any:
+        # Sharding makes other parameters of them, without the marks of the old.
+        for name, parameter in self.named_parameters():
+            if name in self._undecayed:
+                parameter.no_weight_decay = True  # type: ignore[attr-defined]
         optimizer = self.optimizer(parameter_groups(self, decay_on=self.decay_on))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -31,7 +31,7 @@ def main() -> None:
     draws, begun, kills, runs = random.Random(chosen.seed), time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        shards = _shards(root)
+        shards = write_demo(root)
         alone: dict[tuple[str, int], tuple[Path, float]] = {}
         cells = list(itertools.product(("transformer", "bimamba"), (1, 2), range(5)))
         draws.shuffle(cells)
@@ -70,7 +70,8 @@ def main() -> None:
     )
 
 
-def _shards(root: Path) -> Path:
+def write_demo(root: Path) -> Path:
+    """Shards of the small demo corpus."""
     from ssl_audio.data.corpora import Demo
     from ssl_audio.data.writing import write_shards
 
