@@ -58,3 +58,10 @@ def small_disk(size: int) -> None:
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def tell_recompilations() -> None:
+    """No fault: whatever is compiled again is logged. (Its environment variable is read when torch is imported.)"""
+    import torch
+
+    torch._logging.set_logs(recompiles=True)

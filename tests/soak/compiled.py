@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from faults import tell_recompilations
 from killing import ENCODERS, Launched, outcome, same, words
 from kills import write_demo
 
@@ -46,7 +47,7 @@ def main() -> None:
             assert apart < 1e-4, apart
             assert times < _VARIANTS, times
             print(
-                f"{encoder}: killed and compiled, equal to the bit; 24 batches of as many lengths, {times} recompilations, "
+                f"{encoder}: killed and compiled, equal to the bit; 24 batches of any length, {times} recompilations, "
                 f"losses {apart:.0e} from those of a run that is not compiled",
                 flush=True,
             )
@@ -54,7 +55,7 @@ def main() -> None:
 
 def _finished(call: list[str], folder: Path) -> tuple[Path, int]:
     """Where a run is that came to its end, and how often something was compiled again."""
-    launched = Launched(call, folder, environment={"TORCH_LOGS": "recompiles"})
+    launched = Launched(call, folder, fault=tell_recompilations)
     if launched.wait(900.0) != [0]:
         raise SystemExit(launched.log.read_text()[-3000:])
     return folder / "runs/pretrain/run/0", launched.log.read_text().count("Recompiling function")
