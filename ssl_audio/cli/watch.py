@@ -50,7 +50,7 @@ class Watch:
     """
 
     panel_steps: NonNegativeInt = 2000
-    panel_share: ClosedUnitInterval = 0.02
+    panel_share: ClosedUnitInterval = 0.01
     limits: Limits = dataclasses.field(default_factory=Limits)
 
 

@@ -1,8 +1,9 @@
-"""What watching costs: one run in which it is switched on and off every ten steps.
+"""What watching costs: the time that its hooks take, and a run in which it is switched on and off every ten steps.
 
     python tests/soak/overhead.py --config demo --probe [] --trainer.max_steps 200
 
-Whatever disturbs the machine meets both alike. Panels are left out: `panel/seconds` of a run says what one takes.
+The first counts what hooks do themselves (on a GPU they also wait for it); the second everything, but only a quiet
+machine shows it. Panels are left out: `panel/seconds` of a run says what one takes.
 """
 
 import statistics
@@ -19,6 +20,7 @@ _WARM = 2 * _BLOCK
 HOOKS = {"on_train_batch_start": 0, "on_before_optimizer_step": 0, "on_train_batch_end": 1}
 """Hooks of a step, and how many steps the trainer has counted too many by then."""
 begun: list[float] = []
+inside: list[float] = []
 
 
 def switched(hook: Callable[..., None], late: int) -> Callable[..., None]:
@@ -26,7 +28,10 @@ def switched(hook: Callable[..., None], late: int) -> Callable[..., None]:
 
     def call(self: Watching, trainer: Any, *given: Any) -> None:
         if (trainer.global_step - late) // _BLOCK % 2 == 0:
+            entered = time.perf_counter()
             hook(self, trainer, *given)
+            if trainer.global_step - late >= _WARM:
+                inside.append(time.perf_counter() - entered)
 
     return call
 
@@ -45,6 +50,7 @@ def report(*_: Any, **__: Any) -> None:
     """In place of probes and pictures."""
     blocks = [b - a for a, b in zip(begun[_WARM::_BLOCK], begun[_WARM + _BLOCK :: _BLOCK], strict=False)]
     ratios = [on / off for on, off in zip(blocks[::2], blocks[1::2], strict=False)]
+    print(f"inside the hooks: {sum(inside) / sum(blocks[::2]):.2%} of the time of the steps that were watched")
     low, middle, high = statistics.quantiles(ratios, n=4)
     print(
         f"{len(ratios)} pairs of {_BLOCK} steps, {statistics.median(blocks) / _BLOCK:.3f} s a step: with watching "
