@@ -141,6 +141,26 @@ class FinetuneCLI(TrainingCLI):
             callbacks.append(WeightAverage(self.config.average_from_epoch))
         return callbacks
 
+    def folds(self) -> list[int]:
+        """The folds to test on, from 0; only 0 where there are none.
+
+        Raises:
+            RecipeError: if one was asked for that there is not.
+        """
+        folds = self.datamodule.parts.folds
+        if self.config.folds is None:
+            return list(range(folds)) if folds else [0]
+        wrong = [fold for fold in self.config.folds if fold >= max(folds, 1)]
+        if wrong:
+            raise RecipeError(f"--folds {wrong[0]}: there are {folds} folds, counted from 0")
+        return list(self.config.folds)
+
+    def data(self, fold: int) -> LabelledShards:
+        """The task with this fold to test on."""
+        self.config.data.fold = fold
+        self.instantiate_classes()
+        return self.datamodule
+
     def build(self, this: Run, *, fold: int) -> tuple[Finetuning, LabelledShards, L.Trainer]:
         """Module, data and trainer of one training, begun alike whatever was trained before."""
         self.open = this
@@ -172,7 +192,7 @@ def finetune(cli: FinetuneCLI) -> Path:
     """Train on every fold, test each once, and report; returns the run's folder."""
     whole = dataclasses.replace(cli.open, resume=None)
     data: LabelledShards = cli.datamodule
-    numbers = _folds(cli, data)
+    numbers = cli.folds()
     whole.save_recipe(cli.recipe)
     starts: list[Start] = [cli.config.start if cli.source is not None else "scratch"]
     if cli.config.beside_scratch and starts == ["pretrained"]:
@@ -194,16 +214,6 @@ def finetune(cli: FinetuneCLI) -> Path:
         }
         write_report(whole, outcomes, facts, recipe=cli.recipe)
     return whole.folder
-
-
-def _folds(cli: FinetuneCLI, data: LabelledShards) -> list[int]:
-    folds = data.parts.folds
-    if cli.config.folds is None:
-        return list(range(folds)) if folds else [0]
-    wrong = [fold for fold in cli.config.folds if fold >= max(folds, 1)]
-    if wrong:
-        raise RecipeError(f"--folds {wrong[0]}: there are {folds} folds, counted from 0")
-    return list(cli.config.folds)
 
 
 def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) -> Outcome:

@@ -213,9 +213,9 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     main(words)
     folder = tmp_path / "runs/compare/x"
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary["scores"]) == {"small scratch", "small pretrained"}
+    assert set(summary["scores"]) == {"small scratch", "small pretrained", "cepstra statistics"}
     assert summary["cost"]["small"]["training_flops"] > 1e6
-    assert (folder / "report.md").read_text().count("| small ") == 3
+    assert (folder / "report.md").read_text().count("| small ") == 4
     assert (folder / "report.html").read_text().count("data:image/png") == 2
     assert (folder / "pretraining.png").read_bytes().startswith(b"\x89PNG")
     before = {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/outcome.json")}

@@ -1,0 +1,92 @@
+"""What a comparison is of, and that it stays so."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from jsonargparse.typing import PositiveInt
+
+from ssl_audio.cli.parser import write_text
+from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.baselines import Statistics
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is compared.
+
+    Args:
+        task: Recipe of `finetune`, or the file of one.
+        encoders: Names of `recipes/encoders/<name>.yaml`; by default a Transformer and a Mamba of the same size, the
+            demo's where the demo pretrains them.
+        seeds: How many, from 0 on.
+        pretraining: Recipe of `pretrain`; every encoder is pretrained by it.
+        pretrain_steps: Its optimizer steps, the same for all.
+        checkpoints: Pretrained checkpoints to take instead, by encoder: `{transformer_tiny: FILE}`.
+        steps: Budget of every fine-tuning in optimizer steps, instead of the task's epochs.
+        seconds: The same in seconds of training.
+        clips: The same in clips seen, over all epochs.
+        baselines: Linear classifiers without an encoder beside them, on `cepstra` or `mel` statistics.
+        options: More options of `finetune`, such as `--model.method=linear`; the same for all.
+        runs: Folder of all runs.
+        name: Name of the comparison; by default the task's.
+    """
+
+    task: str
+    encoders: list[str] = dataclasses.field(default_factory=list)
+    seeds: PositiveInt = 3
+    pretraining: str = "demo"
+    pretrain_steps: PositiveInt | None = None
+    checkpoints: dict[str, Path] = dataclasses.field(default_factory=dict)
+    steps: PositiveInt | None = None
+    seconds: PositiveInt | None = None
+    clips: PositiveInt | None = None
+    baselines: list[Statistics] = dataclasses.field(default_factory=lambda: ["cepstra"])
+    options: list[str] = dataclasses.field(default_factory=list)
+    runs: Path = Path("runs")
+    name: str | None = None
+
+    @property
+    def budget(self) -> str:
+        """What every fine-tuning may spend, in words.
+
+        Raises:
+            RecipeError: if it is stated in more than one way.
+        """
+        stated = {name: getattr(self, name) for name in ("steps", "seconds", "clips")}
+        stated = {name: number for name, number in stated.items() if number is not None}
+        if len(stated) > 1:
+            raise RecipeError(f"--{' and --'.join(stated)}: one budget for all; expected one of them")
+        return next((f"{number} {name} each" for name, number in stated.items()), "the task's epochs each")
+
+    @property
+    def folder(self) -> Path:
+        """Where the comparison lies; the same call goes on there."""
+        return self.runs / "compare" / (self.name or Path(self.task).stem)
+
+
+def check_plan(plan: Plan) -> None:
+    """A comparison goes on only under the same conditions; more seeds and encoders may join it.
+
+    Raises:
+        RecipeError: if cells made otherwise lie in the folder.
+    """
+    kept = plan.folder / "plan.json"
+    now = {name: value for name, value in plain(plan).items() if name not in ("seeds", "encoders", "runs", "name")}
+    if kept.exists():
+        before = json.loads(kept.read_text())
+        now["checkpoints"] = {**before["checkpoints"], **now["checkpoints"]}
+        before["checkpoints"] = {**now["checkpoints"], **before["checkpoints"]}
+        for name, value in now.items():
+            if before.get(name) != value:
+                raise RecipeError(
+                    f"{plan.folder}: was begun with {name} {before.get(name)}, not {value}; expected the same, or "
+                    "another --name"
+                )
+    write_text(kept, json.dumps(now, indent=1))
+
+
+def plain(plan: Plan) -> dict[str, Any]:
+    """What it says, as YAML and JSON can."""
+    return json.loads(json.dumps(dataclasses.asdict(plan), default=str))

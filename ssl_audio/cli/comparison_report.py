@@ -1,0 +1,131 @@
+"""What a comparison leaves behind: one table, differences with their intervals, pictures, a report."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from ssl_audio.cli.comparison_plan import Plan, plain
+from ssl_audio.cli.results import signed
+from ssl_audio.evaluation.cost import Cost
+from ssl_audio.evaluation.pictures import beside_picture, scores_picture
+from ssl_audio.evaluation.predictions import Predictions, joined
+from ssl_audio.evaluation.report import Table, page
+from ssl_audio.training.metrics_log import read_rows
+from ssl_audio.training.run import METRICS, Run, circumstances
+
+
+def write_comparison(
+    plan: Plan, found: dict[tuple[str, str], list[Predictions]], cost: dict[str, Cost], checkpoints: dict[str, Path]
+) -> None:
+    """Write summary, tables, pictures and report of a comparison, and print the tables.
+
+    Args:
+        plan: What was compared.
+        found: Predictions of each seed, by encoder (or baseline) and start.
+        cost: Of each encoder.
+        checkpoints: What each began at.
+    """
+    some = next(iter(found.values()))[0]
+    head = "mAP" if some.several else "accuracy"
+    rows: list[list[str | float]] = []
+    for (encoder, start), seeds in found.items():
+        scores = [one.headline for one in seeds]
+        # A clip comes once a seed; its answers are drawn together.
+        low, high = joined(seeds).interval()
+        row: list[str | float] = [
+            f"{encoder} {start}",
+            float(np.mean(scores)),
+            f"{low:.3f} to {high:.3f}",
+            f"{np.std(scores):.3f}",
+        ]
+        rows.append([*row, *(_spent(cost[encoder]) if encoder in cost else ["-"] * 5)])
+    titles = [
+        "", head, "95 % interval", "over seeds", "parameters", "clips/s training", "clips/s inference", "memory",
+        "FLOPs a clip",
+    ]  # fmt: skip
+    budget = f"{plan.seeds} seeds, {plan.budget}, same clips in the same order {' '.join(plan.options)}".rstrip()
+    table = Table(f"{Path(plan.task).stem}: {budget}", titles, rows)
+    differences = _differences(plan, found)
+    picture = scores_picture(
+        {
+            encoder: {
+                start: float(np.mean([one.headline for one in seeds]))
+                for (which, start), seeds in found.items()
+                if which == encoder
+            }
+            for encoder in plan.encoders
+        },
+        ylabel=head,
+    )
+    this = Run(plan.folder)
+    summary = {
+        "verb": "compare",
+        "task": plan.task,
+        "seeds": plan.seeds,
+        "checkpoints": {encoder: str(path) for encoder, path in checkpoints.items()},
+        "scores": {f"{e} {s}": [one.headline for one in seeds] for (e, s), seeds in found.items()},
+        "rows": [dict(zip(titles, row, strict=True)) for row in rows],
+        "cost": {encoder: dataclasses.asdict(spent) for encoder, spent in cost.items()},
+        **circumstances([], torch.device("cpu")),
+    }
+    command = f"make compare TASK={plan.task}"
+    details = {"Summary": json.dumps(summary, indent=1), "Plan": yaml.safe_dump(plain(plan), sort_keys=False)}
+    tables, pictures = [table, differences], {"Scores": picture}
+    # The same objective on the same clips in the same order: what differs is the encoder.
+    curves = beside_picture({encoder: read_rows(path.parents[1] / METRICS) for encoder, path in checkpoints.items()})
+    if curves is not None:
+        pictures["Pretraining"] = curves
+        this.write("pretraining.png", curves)
+    report = page(
+        f"Comparison: {plan.folder.name}", budget, tables=tables, pictures=pictures, details=details, command=command
+    )
+    this.write("report.html", report)
+    this.write("scores.png", picture)
+    this.write("report.md", "\n\n".join(one.markdown() for one in tables) + "\n")
+    this.save_summary(summary)
+    for one in tables:
+        print(f"\n{one.text()}")
+    print(f"\nreport      {this.folder / 'report.html'}")
+
+
+def _spent(cost: Cost) -> list[str]:
+    return [
+        f"{cost.parameters / 1e6:.2f} M",
+        f"{cost.training_clips_per_second:.0f}",
+        f"{cost.inference_clips_per_second:.0f}",
+        f"{cost.peak_bytes / 1e6:.0f} MB",
+        f"{cost.training_flops / 1e9:.2f} G",
+    ]
+
+
+def _differences(plan: Plan, found: dict[tuple[str, str], list[Predictions]]) -> Table:
+    """Pretrained against scratch and baselines for each encoder, and each pair of encoders pretrained."""
+    pairs = [((encoder, "pretrained"), (encoder, "scratch")) for encoder in plan.encoders]
+    pairs += [
+        ((encoder, "pretrained"), (statistics, "statistics"))
+        for encoder in plan.encoders
+        for statistics in plan.baselines
+    ]
+    pairs += [
+        ((one, "pretrained"), (other, "pretrained"))
+        for number, one in enumerate(plan.encoders)
+        for other in plan.encoders[number + 1 :]
+    ]
+    rows = []
+    for first, second in pairs:
+        gain = joined(found[first]).against(joined(found[second]))
+        verdict = "yes" if gain.is_one else "no"
+        rows.append(
+            [
+                f"{' '.join(first)} - {' '.join(second)}",
+                signed(gain.gain),
+                f"{signed(gain.low)} to {signed(gain.high)}",
+                f"{gain.p:.3f}",
+                verdict,
+            ]
+        )
+    return Table("differences on the same clips", ["", "gain", "95 % interval", "p", "a difference?"], rows)
