@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,17 @@ class Launched:
         folder: Where it runs.
         ranks: How many processes.
         environment: Variables beside those that torchrun would set.
+        fault: Called in each process before the run begins; see `faults`.
     """
 
     def __init__(
-        self, call: list[str], folder: Path, *, ranks: int = 1, environment: dict[str, str] | None = None
+        self,
+        call: list[str],
+        folder: Path,
+        *,
+        ranks: int = 1,
+        environment: dict[str, str] | None = None,
+        fault: Callable[[], None] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log"
@@ -61,7 +69,7 @@ class Launched:
         self.processes: list[Any] = []
         for rank in range(ranks):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
-            process = CONTEXT.Process(target=_run, args=(call, shared | own, str(folder), str(self.log)))
+            process = CONTEXT.Process(target=_run, args=(call, shared | own, str(folder), str(self.log), fault))
             process.start()
             self.processes.append(process)
 
@@ -90,7 +98,7 @@ class Launched:
             time.sleep(0.002)
 
 
-def _run(call: list[str], environment: dict[str, str], folder: str, log: str) -> None:
+def _run(call: list[str], environment: dict[str, str], folder: str, log: str, fault: Callable[[], None] | None) -> None:
     os.environ.update(environment)
     os.chdir(folder)
     with open(log, "a") as file:  # noqa: PTH123
@@ -105,6 +113,8 @@ def _run(call: list[str], environment: dict[str, str], folder: str, log: str) ->
     torch.set_num_threads(1)
     # Pictures take longer than these runs.
     pretrain.assess = lambda this, module, data, summary, **_: this.save_summary(summary)
+    if fault is not None:
+        fault()
     main(call)
 
 

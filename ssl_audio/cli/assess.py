@@ -200,8 +200,8 @@ def draw_reconstruction(module: Pretraining, index: ShardIndex, seconds: float, 
             # It was counted in training; the picture has a row less.
             continue
         waveform = batch.waveforms[:, : round(seconds * SAMPLE_RATE)]
-        spectrogram = module.backbone.spectrogram(waveform)
-        seeds = torch.tensor([randomness.derive("picture", *batch.keys)])
+        spectrogram = module.backbone.spectrogram(waveform.to(module.device))
+        seeds = torch.tensor([randomness.derive("picture", *batch.keys)], device=module.device)
         drawn.append((batch.keys[0][-24:], reconstruct(module.backbone, module.objective, spectrogram, seeds)[0]))
     if not drawn:
         raise SslAudioError("none of the clips chosen for the picture can be decoded; mend the shards")

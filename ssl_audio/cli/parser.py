@@ -100,6 +100,7 @@ def quiet_warnings() -> Iterator[None]:
             ".*Total length of `list` across ranks is zero.*",
             ".*Found .* module.*in eval mode.*",
             ".*could not find the monitored key in the returned metrics.*",
+            ".*torch.distributed.nn.functional.all_gather is deprecated.*",
             ".*number of training batches .* is smaller than the logging interval.*",
         ):
             warnings.filterwarnings("ignore", text)

@@ -1,9 +1,11 @@
 """`ssl-audio pretrain`: train from a recipe, then show what was learnt."""
 
+import copy
 import functools
 import sys
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback, Timer
 
 from ssl_audio.cli.assess import Probing, assess, check_probing
@@ -15,6 +17,7 @@ from ssl_audio.data.modules import AudioShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.training.alerts import Alerts
 from ssl_audio.training.checkpointing import Checkpointing, Checkpoints
+from ssl_audio.training.engines import FullySharded
 from ssl_audio.training.panels import Panels
 from ssl_audio.training.pretraining import Pretraining
 from ssl_audio.training.resuming import check_resume
@@ -53,7 +56,7 @@ class PretrainCLI(TrainingCLI):
         return [
             Checkpoints(self.open.checkpoints, self.config_init.checkpoints),
             Watching(alerts, peak=device_peak),
-            Panels(look, every_steps=watch.panel_steps),
+            Panels(look, alerts, every_steps=watch.panel_steps, share=watch.panel_share),
         ]
 
 
@@ -95,7 +98,13 @@ def train(cli: PretrainCLI) -> None:
             file=sys.stderr,
         )
     untrained = {name: value.clone() for name, value in module.backbone.state_dict().items()}
+    whole = copy.deepcopy(module) if isinstance(trainer.strategy, FullySharded) else module
     fit(trainer, module, data, this)
+    if whole is not module:
+        # Empty but on the first rank; all of them must ask.
+        weights_of_all = trainer.strategy.lightning_module_state_dict()
+        if trainer.is_global_zero:
+            whole.load_state_dict(weights_of_all)
     replaced = data.replaced()
     if not trainer.is_global_zero:
         return
@@ -113,7 +122,9 @@ def train(cli: PretrainCLI) -> None:
         "log_mel": {"mean": float(module.backbone.frontend.mean), "std": float(module.backbone.frontend.std)},
         **circumstances(data.shards, trainer.strategy.root_device),
     }
-    assess(this, module, data, summary, untrained=untrained, probing=cli.config_init.probe)
+    # Lengths that come once are not worth compiling for.
+    with torch.compiler.set_stance("force_eager"):
+        assess(this, whole, data, summary, untrained=untrained, probing=cli.config_init.probe)
 
 
 def _check_objective(module: Pretraining, data: AudioShards) -> None:

@@ -7,6 +7,7 @@ from ssl_audio.cli.main import suggest
 from ssl_audio.errors import RecipeError
 
 RECIPES = Path("recipes")
+_FLAGS = ("--config", "-c")
 
 
 def recipe_name(config: Any) -> str:
@@ -15,12 +16,19 @@ def recipe_name(config: Any) -> str:
 
 
 def with_recipe_paths(words: list[str], verb: str) -> list[str]:
-    """Options with the names of recipes replaced by their paths: `--config demo` is `recipes/pretrain/demo.yaml`."""
+    """Options with the names of recipes replaced by their paths: `--config demo` is `recipes/pretrain/demo.yaml`.
+
+    Recipes come to stand before all other options, so that an option wins wherever it stands.
+    """
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    return [
-        _recipe_path(word, verb) if before in ("--config", "-c") else word
-        for before, word in zip(["", *words], words, strict=False)
-    ]
+    recipes, options = [], []
+    for before, word in zip(["", *words], words, strict=False):
+        if before in _FLAGS:
+            recipes += ["--config", _recipe_path(word, verb)]
+        elif word not in _FLAGS:
+            options.append(word)
+    # The parser says what is wrong with a flag that nothing follows.
+    return [*recipes, *options, *(words[-1:] if words and words[-1] in _FLAGS else [])]
 
 
 def _recipe_path(word: str, verb: str) -> str:

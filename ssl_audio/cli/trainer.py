@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
@@ -122,8 +122,13 @@ class TrainingCLI(LightningCLI):
 
 
 def _environment() -> list[Any]:
-    """Under SLURM, Lightning would save from within a signal's handler; we save between two steps."""
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    """Under SLURM, Lightning would save from within a signal's handler; we save between two steps.
+
+    Where torchrun started the processes, also within a SLURM job, its variables say which rank this is.
+    """
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False)]
 
 
 def _several(chosen: Any) -> list[Any]:

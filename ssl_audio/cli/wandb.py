@@ -3,12 +3,14 @@
 import functools
 import logging
 import os
+import secrets
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from ssl_audio.training.run import Run
 
+_ID = "wandb.id"
 _log = logging.getLogger(__name__)
 
 
@@ -33,14 +35,22 @@ def wandb_wanted() -> bool:
 
 
 def wandb_logger(this: Run, name: str) -> WandbLogger:
-    """Logs to Weights & Biases; where it cannot be reached, to files that `wandb sync` sends later."""
+    """Logs to Weights & Biases; where it cannot be reached, to files that `wandb sync` sends later.
+
+    A run that goes on goes on there too: its id is kept in its folder. An agent of a sweep chooses the id itself.
+    """
     import wandb
 
-    begin = functools.partial(WandbLogger, project="ssl_audio", name=name, save_dir=str(this.folder))
     this.folder.mkdir(parents=True, exist_ok=True)
+    identity = this.folder / _ID
+    chosen = os.environ.get("WANDB_RUN_ID")
+    if chosen is None and not identity.exists():
+        this.write(_ID, secrets.token_hex(4))
+    known = chosen or identity.read_text(encoding="utf-8")
+    begin = functools.partial(WandbLogger, project="ssl_audio", name=name, save_dir=str(this.folder))
     try:
         seconds = float(os.environ.get("WANDB_INIT_TIMEOUT", "60"))
-        logger = begin(settings=wandb.Settings(init_timeout=seconds))
+        logger = begin(id=known, resume="allow", settings=wandb.Settings(init_timeout=seconds))
         # Lightning connects with the first metric; what fails is better known now.
         _ = logger.experiment
         return logger
@@ -48,4 +58,5 @@ def wandb_logger(this: Run, name: str) -> WandbLogger:
         reason = " ".join(str(error).split())[:160]
         _log.warning("Weights & Biases cannot be reached (%s); logging offline, `wandb sync` sends it later", reason)
         os.environ["WANDB_MODE"] = "offline"
-        return begin(offline=True, mode="offline")
+        # The id is still taken by the attempt.
+        return begin(offline=True, mode="offline", id=secrets.token_hex(4))

@@ -6,15 +6,19 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 from lightning.pytorch.loggers import Logger
+from torch import Tensor
 
 from ssl_audio.cli.assess import Probing, draw_reconstruction
 from ssl_audio.cli.wandb import send_picture
+from ssl_audio.data.batch import Batch
 from ssl_audio.data.index import open_shards
 from ssl_audio.evaluation.benchmark import product_rate
-from ssl_audio.evaluation.embedding import embed_clips, token_statistics
-from ssl_audio.evaluation.probe import score, tasks_of
+from ssl_audio.evaluation.embedding import Embedder, embed_clips
+from ssl_audio.evaluation.probe import score_neighbours, tasks_of
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.tokens import pool_moments
 from ssl_audio.training.alerts import Limits
 from ssl_audio.training.panels import Look, rank_me
 from ssl_audio.training.pretraining import Pretraining
@@ -41,10 +45,12 @@ class Watch:
     Args:
         panel_steps: Steps from one panel to the next (spectrograms, rank of the embeddings, neighbours on the shards
             of `probe`); 0 draws none.
+        panel_share: Of the time that panels may take; one that is due too early is left out.
         limits: When to alert.
     """
 
     panel_steps: NonNegativeInt = 2000
+    panel_share: ClosedUnitInterval = 0.01
     limits: Limits = dataclasses.field(default_factory=Limits)
 
 
@@ -64,16 +70,18 @@ def looker(this: Run, data: Any, probing: list[Probing], loggers: list[Logger]) 
     def look(module: L.LightningModule, step: int) -> dict[str, float]:
         assert isinstance(module, Pretraining)
         window = data.crop_seconds or 10.0
-        embedder = {"now": token_statistics(module.backbone, window_seconds=window)}
+        embedder = {"now": _moments(module.backbone)}
         index = data.index(data.split)
         some = index.select(np.linspace(0, len(index) - 1, min(_CLIPS, len(index))).astype(np.int64))
         found = {"rank_me": rank_me(torch.from_numpy(embed_clips(some, embedder, max_seconds=window)["now"]))}
         for wanted in probing:
             labelled = open_shards([wanted.shards])
-            for target, task in tasks_of(labelled, wanted.targets, protocol=wanted.protocol).items():
-                chosen = labelled.select(task.clips)
-                features = embed_clips(chosen, embedder, max_seconds=window)["now"]
-                found[f"neighbours/{target}"] = score(features, task).neighbours
+            tasks = tasks_of(labelled, wanted.targets, protocol=wanted.protocol)
+            used = np.unique(np.concatenate([task.clips for task in tasks.values()]))
+            features = embed_clips(labelled.select(used), embedder, max_seconds=window)["now"]
+            for target, task in tasks.items():
+                nearest = score_neighbours(features[np.searchsorted(used, task.clips)], task)
+                found[f"neighbours/{target if len(probing) == 1 else f'{wanted.shards.name} {target}'}"] = nearest
         if module.objective.generative_weight and module.backbone.stride == module.backbone.patch:
             picture = draw_reconstruction(module, index, window)
             this.write(f"panel-{step:08d}.png", picture)
@@ -81,3 +89,14 @@ def looker(this: Run, data: Any, probing: list[Probing], loggers: list[Logger]) 
         return found
 
     return look
+
+
+def _moments(backbone: Backbone) -> Embedder:
+    """Mean and standard deviation of the token states of clips that are one window long, on the backbone's device."""
+
+    def embed(batch: Batch) -> Tensor:
+        here = batch.to(backbone.embedding.weight.device)
+        with torch.autocast(here.waveforms.device.type, torch.bfloat16, enabled=here.waveforms.is_cuda):
+            return pool_moments(backbone(here.waveforms, here.samples), len(batch)).cpu()
+
+    return embed

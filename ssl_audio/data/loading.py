@@ -1,8 +1,8 @@
 """From requests to batches: read, decode, crop, and go on when a clip cannot be decoded."""
 
-import atexit
 import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import re
 import signal
@@ -131,7 +131,10 @@ class ClipReader(Dataset[Any]):
             if self.watch is not None:
                 self.watch.note(clip)
             try:
-                return self._crops(clip, request, bad, rows)
+                crops = self._crops(clip, request, bad, rows)
+                if self.watch is not None:
+                    self.watch.note(-1)
+                return crops
             except AudioError as error:
                 bad.append((self.index.key[clip], str(error)))
                 if len(bad) == _TRIES:
@@ -187,17 +190,18 @@ class Watch:
     """Which clip each worker is at, kept where the main process sees it even after a worker has died.
 
     Args:
-        workers: How many there are.
+        workers: How many there are; without any, the main process itself is watched.
     """
 
     def __init__(self, workers: int) -> None:
-        self.table = torch.full((workers, 2), -1, dtype=torch.int64).share_memory_()
+        self.workers = workers
+        self.table = torch.full((max(1, workers), 2), -1, dtype=torch.int64).share_memory_()
 
     def note(self, clip: int) -> None:
-        """This worker begins a clip."""
+        """This worker begins a clip, or has come to the end of one (-1)."""
         worker = torch.utils.data.get_worker_info()
-        if worker is not None:
-            row = self.table[worker.id]
+        if (worker is None) == (self.workers == 0):
+            row = self.table[0 if worker is None else worker.id]
             row[0], row[1] = os.getpid(), clip
 
     def at(self, pids: set[int]) -> list[int]:
@@ -240,22 +244,25 @@ def _without_handler(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 class Stall:
-    """A context to wait in; a wait that takes too long is said, with where it hangs.
+    """A context to wait in; a wait that takes too long is said, with where it hangs, and again whenever it doubles.
 
     Args:
         where: Says what is being read.
         seconds: How long is too long.
+        say: What it is said to.
     """
 
-    def __init__(self, where: Callable[[], str], seconds: float) -> None:
+    def __init__(self, where: Callable[[], str], seconds: float, say: Callable[[str], None]) -> None:
         self.where = where
         self.seconds = seconds
+        self.say = say
         self._since: float | None = None
+        self._patience = seconds
         # One thread for all waits: starting one for each would cost more than the wait.
         threading.Thread(target=_look, args=(weakref.ref(self), seconds), daemon=True, name="stall").start()
 
     def __enter__(self) -> None:
-        self._since = time.monotonic()
+        self._since, self._patience = time.monotonic(), self.seconds
 
     def __exit__(self, *_: object) -> None:
         self._since = None
@@ -263,8 +270,9 @@ class Stall:
     def look(self) -> None:
         """Say it if it is so."""
         since = self._since
-        if since is not None and time.monotonic() - since > self.seconds:
-            _log.warning("no batch for %.0f s: %s", time.monotonic() - since, self.where())
+        if since is not None and (waited := time.monotonic() - since) > self._patience:
+            self._patience *= 2
+            self.say(f"no batch for {waited:.0f} s: {self.where()}")
 
 
 def _look(stall: "weakref.ref[Stall]", seconds: float) -> None:
@@ -289,6 +297,7 @@ class BatchLoader:
         pin_memory: Page-locked batches, for copies to a GPU.
         max_replaced: Share of the clips that may turn out undecodable, on this rank, before iteration stops.
         stall_seconds: After so long without a batch a warning says which clips are being read.
+        on_stall: What the warning goes to, in another thread; None logs it.
 
     Attributes:
         waited: Seconds spent waiting for batches.
@@ -305,20 +314,21 @@ class BatchLoader:
         pin_memory: bool = False,
         max_replaced: float = 0.0,
         stall_seconds: float = 60.0,
+        on_stall: Callable[[str], None] | None = None,
     ) -> None:
         self.reader = reader
         self.stall_seconds = stall_seconds
+        self.on_stall = on_stall or _log.warning
         self.order = order
         self.start = start
         self.most_replaced = max_replaced * len(reader)
         self.max_replaced = max_replaced
         self.replaced: dict[str, str] = {}
         self.waited = 0.0
-        reader.watch = Watch(workers) if workers else None
+        reader.watch = self._watch = Watch(workers)
         if workers:
-            # Python's own end of multiprocessing was registered before this, so it comes after.
-            atexit.unregister(_kill_workers)
-            atexit.register(_kill_workers)
+            # Before Python ends multiprocessing, also in a process that it began itself.
+            multiprocessing.util.Finalize(None, _kill_workers, exitpriority=100)
         self.loader: DataLoader[Any] = DataLoader(
             reader,
             batch_sampler=Batches(order, start=start, place=place),
@@ -343,7 +353,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         batches = _without_handler(self.loader)
-        stall = Stall(self._where, self.stall_seconds)
+        stall = Stall(self._where, self.stall_seconds, self.on_stall)
         while True:
             begun = time.monotonic()
             try:
@@ -376,17 +386,24 @@ class BatchLoader:
                 )
 
     def _where(self) -> str:
-        """What each worker is at."""
-        rows = [] if self.reader.watch is None else self.reader.watch.table.tolist()
-        found = [f"worker {n} at {self.reader.index.where(int(clip))}" for n, (_, clip) in enumerate(rows) if clip >= 0]
-        return ", ".join(found) or "no worker has begun a clip"
+        """What each worker that has something to do is at."""
+        found = [
+            f"{f'worker {number} (process {pid})' if self._watch.workers else 'this process'} "
+            f"at {self.reader.index.where(clip)}"
+            for number, (pid, clip) in enumerate(self._watch.table.tolist())
+            if clip >= 0
+        ]
+        return ", ".join(found) or "no worker is at a clip"
 
     def _of_worker(self, error: RuntimeError) -> Exception:
         """A worker's death in one line, with the clips it was at."""
-        if self.reader.watch is None or "DataLoader worker" not in str(error):
+        if "DataLoader worker" not in str(error):
             return error
+        lines = str(error).split("\n")
+        if "Caught" in lines[0]:
+            return ShardError(f"a worker failed: {next(line for line in reversed(lines) if line.strip()).strip()}")
         pids = {int(found) for found in re.findall(r"\d+", str(error).split("worker", 1)[1])}
-        places = [self.reader.index.where(clip) for clip in self.reader.watch.at(pids)]
+        places = [self.reader.index.where(clip) for clip in self._watch.at(pids)]
         return ShardError(
             f"a worker died ({' '.join(str(error).split())[:200]}) at {', '.join(places) or 'no clip'}; if that clip "
             "kills it each time, take it out of the shard; if it was out of memory, use fewer data.workers"

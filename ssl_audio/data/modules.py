@@ -1,5 +1,6 @@
 """Shards as a LightningDataModule."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,12 @@ class AudioShards(L.LightningDataModule):
         self._before = 0
         self._replaced: dict[str, str] = {}
         self._loader: BatchLoader | None = None
+        self._stall_seconds = 60.0
+        self._on_stall: Callable[[str], None] | None = None
+
+    def watch_stalls(self, seconds: float, say: Callable[[str], None]) -> None:
+        """Before training: say, in another thread, which clips are being read when a batch takes longer than this."""
+        self._stall_seconds, self._on_stall = seconds, say
 
     @property
     def batch_clips(self) -> int:
@@ -108,6 +115,11 @@ class AudioShards(L.LightningDataModule):
                 f"{world * accumulated}"
             )
         return clips
+
+    @property
+    def lengths_vary(self) -> bool:
+        """Whether batches differ in their numbers of rows or samples."""
+        return self.crop_seconds is None or self.batch_seconds is not None
 
     def index(self, split: str | None = None) -> ShardIndex:
         """The clips of a split, or all of them.
@@ -195,7 +207,14 @@ class AudioShards(L.LightningDataModule):
     def _load(self, reader: ClipReader, plan: Plan, *, place: int) -> BatchLoader:
         pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return BatchLoader(
-            reader, plan, place=place, workers=self.workers, pin_memory=pin, max_replaced=self.max_replaced
+            reader,
+            plan,
+            place=place,
+            workers=self.workers,
+            pin_memory=pin,
+            max_replaced=self.max_replaced,
+            stall_seconds=self._stall_seconds,
+            on_stall=self._on_stall,
         )
 
     def _ranks(self) -> tuple[int, int]:

@@ -50,7 +50,7 @@ def reconstruct(
     filled = pixels.scatter(1, hiding.index[:, :, None].expand_as(predicted), predicted)
     shown = hiding.hidden[:, :, None].expand_as(pixels)
     original, hidden, reconstructed = (
-        _unpatch(values, patches.grid, backbone.patch).numpy() for values in (pixels, shown, filled)
+        _unpatch(values, patches.grid, backbone.patch).cpu().numpy() for values in (pixels, shown, filled)
     )
     return [Reconstruction(*parts) for parts in zip(original, hidden, reconstructed, strict=True)]
 

@@ -251,9 +251,11 @@ class MaskedPatches(nn.Module):
 
     def _weight(self, hiding: Hiding) -> Float[Tensor, ""] | float:
         """Of a mean over this rank's hidden patches in the mean over ranks."""
-        if hiding.valid is None or not self._across_ranks:
+        if not self._across_ranks:
             return 1.0
-        return weight_of_rank(hiding.valid.sum())
+        # A rank whose clips are all whole asks too: another one's may not be, and would wait for it.
+        every = hiding.index.new_full((), hiding.index.numel())
+        return weight_of_rank(every if hiding.valid is None else hiding.valid.sum())
 
     @property
     def _across_ranks(self) -> bool:

@@ -66,7 +66,9 @@ def _(x, weight, bias, border, reverse, way):  # type: ignore[no-untyped-def]
 def _convolution_backward(
     x: Tensor, weight: Tensor, bias: Tensor | None, border: Tensor | None, dy: Tensor, reverse: bool, way: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _COMPILED[way].convolve_backward(x, weight, bias, border, dy, reverse=reverse)
+    dx, dweight, dbias = _COMPILED[way].convolve_backward(x, weight, bias, border, dy, reverse=reverse)
+    # As the shapes below promise to torch.compile.
+    return dx.contiguous(), dweight.contiguous(), dbias.contiguous()
 
 
 @_convolution_backward.register_fake

@@ -33,11 +33,13 @@ class Limits:
         skipped_steps: Steps whose gradients are not finite and which are left out, before training stops.
         divergence: The smoothed loss over its best value, above which it diverges.
         slowdown: Clips per second under their best value, below which training has slowed down.
+        stall_seconds: How long a batch may be waited for.
     """
 
     skipped_steps: NonNegativeInt = 20
     divergence: PositiveFloat = 2.0
     slowdown: ClosedUnitInterval = 0.5
+    stall_seconds: PositiveFloat = 60.0
 
 
 class Alerts:
@@ -47,12 +49,16 @@ class Alerts:
         folder: The run's; alerts are added to its `alerts.jsonl`.
         limits: What is still normal.
         send: Where each alert goes besides: title and text.
+
+    Attributes:
+        speaks: Whether this rank says what all ranks see alike.
     """
 
     def __init__(self, folder: Path, limits: Limits, *, send: Callable[[str, str], None] | None = None) -> None:
         self.folder = folder
         self.limits = limits
         self.send = send
+        self.speaks = True
         self.skipped = 0
         self._loss = math.nan
         self._best_loss = math.inf
@@ -68,7 +74,8 @@ class Alerts:
         """
         self.skipped += 1
         text = f"the gradients of step {step} are not finite; the step is left out ({self.skipped} so far)"
-        self._say("not finite", step, text, again=True)
+        if self.speaks:
+            self._say("not finite", step, text, again=True)
         if self.skipped > self.limits.skipped_steps:
             raise DivergedError(
                 f"{self.skipped} steps had gradients that are not finite, more than the {self.limits.skipped_steps} of "
@@ -78,6 +85,8 @@ class Alerts:
 
     def see(self, step: int, *, loss: float, clips_per_second: float) -> None:
         """Judge a step that was logged."""
+        if not self.speaks:
+            return
         if math.isfinite(loss):
             self._loss = loss if math.isnan(self._loss) else _SMOOTHING * self._loss + (1 - _SMOOTHING) * loss
             self._best_loss = min(self._best_loss, self._loss)
@@ -94,6 +103,14 @@ class Alerts:
             self._best_speed = max(self._best_speed, usual)
             slow = usual < self.limits.slowdown * self._best_speed
             self._judge("slow", slow, step, f"{usual:.1f} clips/s, and were {self._best_speed:.1f} at best")
+
+    def stalled(self, step: int, text: str) -> None:
+        """The loader of some rank has given no batch for long; called from another thread."""
+        self._say("stalled", step, text, again=True)
+
+    def failed_look(self, step: int, reason: str) -> None:
+        """A panel could not be made; training goes on without it."""
+        self._say("panel", step, f"the panel of step {step} could not be made ({reason}); training goes on", again=True)
 
     def _judge(self, title: str, wrong: bool, step: int, text: str) -> None:
         if wrong:

@@ -76,11 +76,11 @@ class Checkpoints(Checkpoint):
         if stop or self._due(trainer):
             self.save(trainer)
         if stop:
-            done = requeue() if trainer.is_global_zero else ""
+            done = f"; {requeue()}" if trainer.is_global_zero else ""
             trainer.strategy.barrier("requeue")
             # One exit code speaks for all ranks.
             where = self.folder / "last.ckpt"
-            raise PreemptedError(f"told to stop by the machine; step {trainer.global_step} is saved in {where}; {done}")
+            raise PreemptedError(f"told to stop by the machine; step {trainer.global_step} is saved in {where}{done}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         score = trainer.callback_metrics.get(self.settings.best or "")

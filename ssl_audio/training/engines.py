@@ -4,14 +4,99 @@ import functools
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+import torch._dynamo
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
 from ssl_audio.model.encoders.encoder import Encoder
 
 
+class FullySharded(ModelParallelStrategy):
+    """FSDP2: each device holds a part of weights, gradients and optimizer, and fetches a block's weights as it comes.
+
+    Checkpoints are the same files as without it, put together on the first rank: a run may go on under either.
+
+    Source: arXiv 2304.11277; torch's `fully_shard`.
+    Differs: Lightning numbers the optimizer's states by the order of the module's parameters; an optimizer, and so a
+        checkpoint written without sharding, goes by that of its groups.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(data_parallel_size=1, tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """As an optimizer gives it that has everything; empty but on the first rank. All of them must ask."""
+        assert self.model is not None
+        inner = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        found = get_optimizer_state_dict(self.model, inner, options=options)
+        if not found.get("param_groups"):
+            return found
+        order = {name: number for number, name in enumerate(_parameters_of(found))}
+        return _renamed(found, order)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Give each device its part; everything else in the file is returned."""
+        assert self.model is not None
+        found = torch.load(self.broadcast(checkpoint_path), mmap=True, map_location="cpu", weights_only=weights_only)
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(self.model, found.pop("state_dict"), options=options)
+        name_of = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        for optimizer, state in zip(self.optimizers, found.pop("optimizer_states"), strict=True):
+            order = [name_of[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+            named = _renamed(state, dict(enumerate(order)))
+            set_optimizer_state_dict(self.model, optimizer, optim_state_dict=named, options=options)
+        return found
+
+
+def _parameters_of(state: dict[str, Any]) -> list[Any]:
+    """Names or numbers of the parameters, in the order of the optimizer's groups."""
+    return [name for group in state["param_groups"] for name in group["params"]]
+
+
+def _renamed(state: dict[str, Any], names: dict[Any, Any]) -> dict[str, Any]:
+    """An optimizer's state with other names for its parameters."""
+    return {
+        "state": {new: state["state"][old] for old, new in names.items() if old in state["state"]},
+        "param_groups": [
+            {**group, "params": [names[old] for old in group["params"]]} for group in state["param_groups"]
+        ],
+    }
+
+
+def shard(module: nn.Module, encoders: list[Encoder], mesh: DeviceMesh, *, method: str) -> None:
+    """Spread the weights of a module over the devices, block by block.
+
+    Args:
+        module: All of it.
+        encoders: The parts of it whose blocks are fetched one by one.
+        mesh: With the dimension `data_parallel`.
+        method: The method of the module that stands for its `forward`.
+    """
+    devices = mesh["data_parallel"]
+    for encoder in encoders:
+        for block in encoder.blocks:
+            fully_shard(block, mesh=devices)
+    fully_shard(module, mesh=devices)
+    register_fsdp_forward_method(module, method)
+
+
 def default_strategy(chosen: Any, *, devices: Any, nodes: int, accumulated: int) -> Any:
-    """DDP as these models allow it where there are several devices; whatever else was chosen is left as it is.
+    """DDP as these models allow it where there are several devices, `fsdp` as these modules are made for it.
 
     Every parameter takes part in every step, so nothing has to be searched for.
 
@@ -21,6 +106,8 @@ def default_strategy(chosen: Any, *, devices: Any, nodes: int, accumulated: int)
         nodes: `trainer.num_nodes`.
         accumulated: `trainer.accumulate_grad_batches`. DDP cannot learn the graph from a step that does not reduce.
     """
+    if chosen == "fsdp":
+        return FullySharded()
     if chosen not in (None, "auto", "ddp") or (chosen != "ddp" and not _several(devices, nodes)):
         return chosen or "auto"
     return DDPStrategy(static_graph=accumulated == 1, find_unused_parameters=False, gradient_as_bucket_view=True)
@@ -40,7 +127,16 @@ def recompute_activations(encoder: Encoder) -> None:
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def compile_blocks(encoder: Encoder) -> None:
-    """Compile each block by itself: alike blocks share their code, and a new length is compiled once, as a range."""
+def compile_blocks(encoder: Encoder, *, lengths_vary: bool) -> None:
+    """Compile each block by itself: alike blocks share their code.
+
+    Encoder and decoder share a class, and each is compiled with and without gradients and masks: more often than torch
+    expects of one function.
+
+    Args:
+        encoder: Whose blocks.
+        lengths_vary: Compile for any number of clips and tokens from the first batch on, rather than for one.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
     for block in encoder.blocks:
-        block.compile()
+        block.compile(dynamic=True if lengths_vary else None)

@@ -1,6 +1,5 @@
 """Now and then, a look at what is learnt."""
 
-import logging
 import time
 from collections.abc import Callable
 
@@ -11,9 +10,12 @@ from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from ssl_audio.errors import SslAudioError
+from ssl_audio.training.alerts import Alerts
+from ssl_audio.training.engines import FullySharded
+
 Look = Callable[[L.LightningModule, int], dict[str, float]]
 """Scores of a module at a step; whatever pictures belong to it are stored on the way."""
-_log = logging.getLogger(__name__)
 
 
 def rank_me(embeddings: Float[Tensor, "clip channel"]) -> float:
@@ -32,15 +34,26 @@ def rank_me(embeddings: Float[Tensor, "clip channel"]) -> float:
 class Panels(Callback):
     """Looks every so many steps, on the first rank, in evaluation mode and without touching any generator.
 
+    A look that fails is an alert and no reason to stop. With sharded weights there are none: no rank has all of them.
+
     Args:
         look: Scores of the module.
+        alerts: Told when a look fails.
         every_steps: Steps from one look to the next; 0 never looks.
+        share: Of the time of training that looks may take: one that is due before earlier ones have been made up for is
+            left out.
     """
 
-    def __init__(self, look: Look, *, every_steps: NonNegativeInt) -> None:
+    def __init__(self, look: Look, alerts: Alerts, *, every_steps: NonNegativeInt, share: float) -> None:
         self.look = look
+        self.alerts = alerts
         self.every_steps = int(every_steps)
-        self.seconds = 0.0
+        self.share = share
+        self._begun = 0.0
+        self._spent = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begun, self._spent = time.monotonic(), 0.0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
@@ -48,19 +61,23 @@ class Panels(Callback):
         step = trainer.global_step
         if not self.every_steps or step % self.every_steps or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        # Elsewhere no rank has the whole of the weights.
-        if not trainer.is_global_zero or "FSDP" in type(trainer.strategy).__name__:
+        if not trainer.is_global_zero or isinstance(trainer.strategy, FullySharded):
             return
         begun = time.monotonic()
+        if self._spent > self.share * (begun - self._begun):
+            return
         training = {inner: inner.training for inner in pl_module.modules()}
         pl_module.eval()
         devices = [pl_module.device] if pl_module.device.type == "cuda" else []
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            with torch.no_grad(), torch.random.fork_rng(devices=devices), torch.compiler.set_stance("force_eager"):
                 scores = self.look(pl_module, step)
+            scores["seconds"] = time.monotonic() - begun
             for logger in trainer.loggers:
                 logger.log_metrics({f"panel/{name}": value for name, value in scores.items()}, step - 1)
+        except (SslAudioError, OSError, RuntimeError, ValueError) as error:
+            self.alerts.failed_look(step, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         finally:
             for inner, mode in training.items():
                 inner.training = mode
-            self.seconds += time.monotonic() - begun
+            self._spent += time.monotonic() - begun

@@ -3,12 +3,14 @@
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.training.alerts import Alerts
@@ -36,6 +38,24 @@ class Watching(Callback):
         self._aside = 0.0
         self._norms: dict[str, Tensor] = {}
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        # Ranks that start later may see another newest run; and what all of them see is said once.
+        self.alerts.folder = Path(trainer.strategy.broadcast(str(self.alerts.folder)))
+        self.alerts.speaks = trainer.is_global_zero
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if hasattr(data, "watch_stalls"):
+            rank = f"rank {trainer.global_rank}, " if trainer.world_size > 1 else ""
+            data.watch_stalls(
+                self.alerts.limits.stall_seconds,
+                lambda text: self.alerts.stalled(trainer.global_step, f"{rank}step {trainer.global_step}: {text}"),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped": self.alerts.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.alerts.skipped = int(state_dict["skipped"])
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._peak = self.peak(trainer.strategy.root_device, "bf16" in str(trainer.precision))
         self._mark(trainer)
@@ -49,7 +69,7 @@ class Watching(Callback):
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
         floors = gradients_by_floor(pl_module)
-        self._norms = {name: torch.stack(torch._foreach_norm(found)).norm() for name, found in floors.items() if found}
+        self._norms = {name: norm_of(found) for name, found in floors.items() if found}
         if not self._norms:
             return
         total = torch.stack(list(self._norms.values())).norm()
@@ -104,6 +124,12 @@ def gradients_by_floor(module: L.LightningModule) -> dict[str, list[Tensor]]:
         floor = "heads" if not name.startswith("backbone.") else "embedding"
         floors["encoder" if name.startswith("backbone.encoder.") else floor].append(parameter.grad)
     return floors
+
+
+def norm_of(gradients: list[Tensor]) -> Tensor:
+    """Euclidean norm of all of them together; of sharded ones, over all shards."""
+    norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def training_flops(module: L.LightningModule, batch: Any) -> float:

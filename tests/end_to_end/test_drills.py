@@ -1,6 +1,7 @@
 """What happens in a week on a cluster, each with its outcome."""
 
 import errno
+import functools
 import json
 import os
 import re
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults import hang_and_slow_down, poison, small_disk
 from killing import Launched, free_port, words
 
 from ssl_audio.errors import CheckpointError
-from ssl_audio.training.alerts import Alerts, DivergedError, Limits
+from ssl_audio.training.alerts import Alerts, Limits, read_alerts
+from ssl_audio.training.metrics_log import read_rows
 from ssl_audio.training.resuming import newest_whole
 from ssl_audio.training.storing import AtomicCheckpointIO
 
@@ -64,6 +67,12 @@ def test_a_truncated_checkpoint_a_change_and_a_signal(demo_shards, tmp_path):
 
     last = folder / "runs/pretrain/run/0/checkpoints/last.ckpt"
     whole = last.read_bytes()
+    # Without workers, for they share memory in files.
+    full = Launched([*call, "--data.workers=0"], folder, fault=functools.partial(small_disk, len(whole) // 2))
+    assert full.wait() == [1], text_of(full)
+    assert re.search(r"cannot write .*step-\d+.ckpt .*; the checkpoints before it are whole", text_of(full))
+    assert last.read_bytes() == whole
+    assert not list(last.parent.glob(".*"))
     aside = last.with_name("aside")
     aside.write_bytes(whole[: len(whole) // 2])
     aside.replace(last)
@@ -96,17 +105,59 @@ def test_one_dead_rank_ends_the_others_within_a_minute(demo_shards, tmp_path):
     assert "ssl-audio: another rank is gone" in text_of(launched)
 
 
-def test_gradients_that_are_not_finite_are_left_out_until_there_are_too_many(tmp_path):
+def test_a_dead_worker_ends_the_run_with_the_clip_it_was_at(demo_shards, tmp_path):
+    call = words(demo_shards, "transformer", "--name=run", "--data.workers=1", steps=4000)
+    launched = Launched(call, tmp_path)
+    launched.until(tmp_path / STEP.format(3))
+    trainer = launched.processes[0].pid
+    for worker in Path(f"/proc/{trainer}/task/{trainer}/children").read_text().split():
+        os.kill(int(worker), signal.SIGKILL)
+    assert launched.wait(60.0) == [1], text_of(launched)
+    assert "ssl-audio: a worker died" in text_of(launched)
+
+
+def test_gradients_that_are_not_finite_are_left_out_until_there_are_too_many(demo_shards, tmp_path):
+    call = words(demo_shards, "transformer", "--name=run", "--watch.limits.skipped_steps=2", steps=40)
+    launched = Launched(call, tmp_path, fault=functools.partial(poison, (4, 7, 8)))
+    assert launched.wait() == [1], text_of(launched)
+    assert "3 steps had gradients that are not finite, more than the 2 of watch.limits.skip" in text_of(launched)
+    run = tmp_path / "runs/pretrain/run/0"
+    assert [alert["step"] for alert in read_alerts(run)] == [4, 7, 8]
+    kept = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert kept["global_step"] == 8
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+    # Going on does not give the budget anew.
+    again = Launched(call, tmp_path, fault=functools.partial(poison, (10,)))
+    assert again.wait() == [1], text_of(again)
+    assert [alert["step"] for alert in read_alerts(run)] == [4, 7, 8, 10]
+
+
+def test_a_worker_that_hangs_and_steps_that_slow_down_are_told(demo_shards, tmp_path):
+    call = words(
+        demo_shards, "transformer", "--name=run", "--data.workers=2", "--watch.limits.stall_seconds=0.5",
+        f"--probe=[{{shards: {demo_shards}, targets: [keyword]}}]",
+        "--watch.panel_steps=20", steps=24,
+    )  # fmt: skip
+    launched = Launched(call, tmp_path, fault=functools.partial(hang_and_slow_down, 1.5, 12, 6.0))
+    assert launched.wait() == [0], text_of(launched)
+    run = tmp_path / "runs/pretrain/run/0"
+    told = {alert["title"]: alert["text"] for alert in read_alerts(run)}
+    assert set(told) == {"stalled", "slow"}
+    assert re.search(r"no batch for \d+ s: worker [01] \(process \d+\) at .*/shard-\d+.tar:", told["stalled"])
+    assert re.search(r"step \d+: .* clips/s, and were .* at best", told["slow"])
+    panels = [values for _, values in read_rows(run / "metrics.csv") if "panel/rank_me" in values]
+    assert len(panels) == 1
+    assert 1 < panels[0]["panel/rank_me"] <= 64
+    assert 0 <= panels[0]["panel/neighbours/keyword"] <= 1
+    assert (run / "panel-00000020.png").stat().st_size > 100_000
+
+
+def test_a_loss_that_rises_is_told_once(tmp_path):
     sent = []
-    alerts = Alerts(tmp_path, Limits(skipped_steps=2), send=lambda title, text: sent.append(title))
-    alerts.not_finite(1)
-    alerts.not_finite(2)
-    with pytest.raises(DivergedError, match="3 steps had gradients that are not finite, more than the 2"):
-        alerts.not_finite(3)
+    alerts = Alerts(tmp_path, Limits(), send=lambda title, text: sent.append(title))
     for step in range(40):
-        alerts.see(step, loss=1.0 if step < 20 else 5.0, clips_per_second=100.0 if step < 20 else 10.0)
-    assert sent == ["not finite"] * 3 + ["divergence", "slow"]
-    assert len((tmp_path / "alerts.jsonl").read_text().splitlines()) == 5
+        alerts.see(step, loss=1.0 if step < 20 else 5.0, clips_per_second=100.0)
+    assert sent == ["divergence"]
 
 
 def test_a_run_goes_on_without_weights_and_biases(demo_shards, tmp_path):
