@@ -1,7 +1,6 @@
 """What a backbone with a head costs: parameters, speed, memory and arithmetic."""
 
 import dataclasses
-import resource
 import statistics
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ssl_audio.evaluation.memory import PeakMemory
 from ssl_audio.evaluation.pretrained import head_of
 from ssl_audio.objectives.tasks import classify
 
@@ -90,10 +90,12 @@ def peak_of_step(path: Path, *, clips: int, seconds: float) -> int:
     head = head_of(found, backbone)
     waveforms = torch.randn(clips, round(seconds * backbone.frontend.sample_rate)) * 0.1
     spectrogram = backbone.spectrogram(waveforms)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    logits = classify(backbone, head, spectrogram)
-    torch.nn.functional.cross_entropy(logits, torch.zeros(clips, dtype=torch.int64)).backward()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    targets = torch.zeros(clips, dtype=torch.int64)
+    few = dataclasses.replace(spectrogram, values=spectrogram.values[:1], frames=spectrogram.frames[:1])
+    torch.nn.functional.cross_entropy(classify(backbone, head, few), targets[:1]).backward()  # libraries load
+    with PeakMemory(torch.device("cpu")) as peak:
+        torch.nn.functional.cross_entropy(classify(backbone, head, spectrogram), targets).backward()
+    return round(peak.mebibytes * 2**20)
 
 
 if __name__ == "__main__":

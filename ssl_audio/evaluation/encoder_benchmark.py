@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import math
 import multiprocessing
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_audio.evaluation.ancestor import AncestorBlock
+from ssl_audio.evaluation.memory import PeakMemory
 from ssl_audio.model.encoders import BiMamba, Transformer
 from ssl_audio.tokens import Tokens
 
@@ -100,7 +99,7 @@ def _measure(setting: Setting) -> Cost:
     states = torch.randn(setting.clips, setting.tokens, setting.width, device=device)
     small = states[:, :64]
     _run(encoder, small, setting)  # libraries load, kernels are chosen
-    with _Peak(device) as peak:
+    with PeakMemory(device) as peak:
         try:
             spent = [_timed(encoder, states, setting)]
             begun = time.perf_counter()
@@ -131,38 +130,6 @@ def _run(encoder: nn.Module, states: Tensor, setting: Setting) -> None:
         encoder.zero_grad(set_to_none=True)
     if setting.device == "cuda":
         torch.cuda.synchronize()
-
-
-class _Peak:
-    """Most memory held at once within the block, beyond what was held when it began."""
-
-    mebibytes = math.nan
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def __enter__(self) -> "_Peak":
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated() / 2**20
-        else:
-            with contextlib.suppress(OSError):  # Linux: forget the peak so far
-                Path("/proc/self/clear_refs").write_text("5")
-            self.before = _resident("VmRSS")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        most = torch.cuda.max_memory_allocated() / 2**20 if self.device.type == "cuda" else _resident("VmHWM")
-        self.mebibytes = max(0.0, most - self.before)
-
-
-def _resident(name: str) -> float:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith(name):
-                return int(line.split()[1]) / 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def _memory() -> float:

@@ -215,6 +215,7 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary["scores"]) == {"small scratch", "small pretrained", "cepstra statistics"}
     assert summary["cost"]["small"]["training_flops"] > 1e6
+    assert summary["cost"]["small"]["peak_bytes"] > 1e6
     assert (folder / "report.md").read_text().count("| small ") == 4
     assert (folder / "report.html").read_text().count("data:image/png") == 2
     assert (folder / "pretraining.png").read_bytes().startswith(b"\x89PNG")

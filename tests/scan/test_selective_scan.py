@@ -167,7 +167,7 @@ for backend in {backends}:
     torch.library.opcheck(torch.ops.ssl_audio.selective_scan.default, (*scan, None, True, 1, True, backend))
 if "cpu" in {backends}:
     operator = torch.ops.ssl_audio.causal_convolution.default
-    torch.library.opcheck(operator, (draw(2, 9, 5), draw(5, 4), draw(5), None, False))
+    torch.library.opcheck(operator, (draw(2, 9, 5), draw(5, 4), draw(5), None, False, "cpu"))
 
 class Encode(torch.nn.Module):
     def __init__(self):
