@@ -1,6 +1,7 @@
 """Checkpoints on disk: whole or not there at all."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             sync_folder(target.parent)
         # torch's writer turns a full disk into a RuntimeError.
         except (OSError, RuntimeError) as error:
+            written = aside.stat().st_size if aside.exists() else 0
             aside.unlink(missing_ok=True)
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            if isinstance(error, RuntimeError) and target.parent.exists():
+                free = shutil.disk_usage(target.parent).free
+                reason = (
+                    f"it stopped after {written / 1e6:.0f} MB, and the disk had room for {free / 1e6:.0f} MB; {reason}"
+                )
             raise CheckpointError(
                 f"cannot write {target} ({reason}); the checkpoints before it are whole: make room and give the same "
                 "command again"
