@@ -39,10 +39,13 @@ def run(words: list[str]) -> None:
 
 def compare(plan: Plan) -> None:
     """Run what has not been run, then write the table, the pictures and the report."""
-    check_plan(plan)
-    print(f"{plan.seeds} seeds, {plan.budget}", file=sys.stderr)
+    budget = plan.budget
     for encoder in plan.encoders:
         _encoder_file(encoder)
+    with quiet_training():  # a mistake in task or options is to be found before minutes of pretraining
+        _cli(plan, "parsed", 0, ["--checkpoint=none"]).folds()
+    check_plan(plan)
+    print(f"{plan.seeds} seeds, {budget}", file=sys.stderr)
     checkpoints = {encoder: _pretrained(plan, encoder) for encoder in plan.encoders}
     cells: dict[str, dict[str, list[Path]]] = {}
     for seed in range(plan.seeds):

@@ -226,6 +226,10 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     steps = [json.loads(path.read_text())["steps"] for path in before]
     assert steps == [3, 3], "24 clips in batches of 8"
     assert "was begun with clips 24, not 32" in fails(capsys, [*words[:-1], "--clips=32"], code=2)
+    new = [*words[:-2], "--name=y", words[-1]]
+    assert "nothing" in fails(capsys, [new[0], "--task", "nothing", *new[3:]], code=2)
+    assert "one budget for all" in fails(capsys, [*new, "--steps=3"], code=2)
+    assert not (tmp_path / "runs/compare/y/plan.json").exists(), "a mistake leaves nothing that binds"
     assert "no recipes/encoders/smal.yaml; expected some of small" in fails(
         capsys, [*words[:3], "--encoders=[smal]", *words[4:]], code=2
     )
