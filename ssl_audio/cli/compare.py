@@ -10,7 +10,8 @@ from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.cli.comparison_plan import Plan, check_plan
 from ssl_audio.cli.comparison_report import write_comparison
 from ssl_audio.cli.fallback import with_demo
-from ssl_audio.cli.finetune import PREDICTIONS, FinetuneCLI, finetune
+from ssl_audio.cli.finetune import PREDICTIONS, finetune
+from ssl_audio.cli.finetune_options import FinetuneCLI
 from ssl_audio.cli.parser import VerbParser, write_bytes, write_text
 from ssl_audio.cli.pretrain import run as pretrain
 from ssl_audio.cli.recipes import RECIPES

@@ -3,177 +3,31 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
-from jsonargparse import ArgumentParser
-from jsonargparse.typing import NonNegativeInt, PositiveInt
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Timer
 
-from ssl_audio import randomness
-from ssl_audio.checkpoints.adaptation import Adaptation, load_backbone
-from ssl_audio.checkpoints.checkpoint import Checkpoint, describe, load_checkpoint
+from ssl_audio.checkpoints.adaptation import load_backbone
+from ssl_audio.checkpoints.checkpoint import describe
 from ssl_audio.checkpoints.imported import report as fates_report
-from ssl_audio.checkpoints.newest import chosen_checkpoint, newest_checkpoint
-from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.cli.fallback import with_demo
+from ssl_audio.cli.finetune_options import FinetuneCLI, Start
 from ssl_audio.cli.progress import bar
 from ssl_audio.cli.results import Outcome, write_report
-from ssl_audio.cli.trainer import TrainingCLI, fit, quiet_training
+from ssl_audio.cli.trainer import fit, quiet_training
 from ssl_audio.cli.trial import begin_at_probe, choose, copied, measure_statistics, neighbours, predict
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.metrics import headline
 from ssl_audio.evaluation.predictions import read_predictions
-from ssl_audio.model.backbone import Backbone
-from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.resuming import check_resume
 from ssl_audio.training.run import Run, circumstances
 
-Start = Literal["pretrained", "scratch"]
 PREDICTIONS = "predictions.parquet"
-
-
-# From scratch and with nothing said of the architecture, when there is no run to take it from.
-_SMALL = {
-    "class_path": "ssl_audio.model.backbone.Backbone",
-    "init_args": {
-        "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}},
-        "encoder": {"class_path": "ssl_audio.model.encoders.Transformer", "init_args": {}},
-    },
-}
-
-
-class FinetuneCLI(TrainingCLI):
-    """Three typed sections, `model`, `data` and `trainer`, what the run is called, and where it starts from."""
-
-    verb = "finetune"
-
-    def add_arguments_to_parser(self, parser: Any) -> None:
-        super().add_arguments_to_parser(parser)
-        parser.add_argument(
-            "--checkpoint",
-            type=str,
-            default="newest",
-            help="Where the backbone comes from: a checkpoint of ours or a published one, newest (of the "
-            "pretraining runs), or none (from scratch).",
-        )
-        parser.add_argument("--adaptation", type=Adaptation, default=Adaptation(), help="What the task changes in it.")
-        parser.add_argument(
-            "--statistics",
-            type=Literal["checkpoint", "training"],
-            default="checkpoint",
-            help="Normalise with the checkpoint's mean and deviation, or with those of the training clips.",
-        )
-        parser.add_argument(
-            "--beside_scratch", type=bool, default=False, help="Train the same from scratch too, and compare."
-        )
-        parser.add_argument(
-            "--start",
-            type=Start,
-            default="pretrained",
-            help="scratch: the architecture of the checkpoint with fresh weights.",
-        )
-        parser.add_argument("--folds", type=list[NonNegativeInt] | None, default=None, help="Only these folds.")
-        parser.add_argument(
-            "--average_from_epoch",
-            type=NonNegativeInt | None,
-            default=None,
-            help="Average the weights at the end of each epoch from this one on (counted from 0), and take the mean "
-            "if validation finds it better than the best epoch.",
-        )
-        parser.add_argument(
-            "--patience", type=PositiveInt | None, default=None, help="Stop after so many validations without a best."
-        )
-        parser.add_argument("--demo", type=str | None, default=None, help="Recipe for when the shards are missing.")
-        parser.add_argument("--how_to_get", type=str | None, default=None, help="Where the corpus comes from.")
-
-    def before_instantiate_classes(self) -> None:
-        self.source = self._choose_backbone()
-        super().before_instantiate_classes()
-
-    def _choose_backbone(self) -> Checkpoint | None:
-        """Put the architecture into the recipe, so that it stands there whatever the weights come from."""
-        config = self.config
-        path = chosen_checkpoint(config.checkpoint, config.runs)
-        adaptation = Adaptation(**vars(config.adaptation))
-        found = open_checkpoint(path) if path is not None else None
-        if found is not None:
-            config.checkpoint = str(path)
-            config.model.backbone = _parsed(adaptation.spec(found))
-        elif config.model.backbone is None:
-            config.model.backbone = _parsed(self._untold())
-        return found
-
-    def _untold(self) -> dict[str, Any]:
-        newest = newest_checkpoint(self.config.runs)
-        spec = load_checkpoint(newest).spec if newest is not None else _SMALL
-        return Adaptation(**vars(self.config.adaptation)).spec(
-            Checkpoint(Path("scratch"), {"model": {"backbone": spec}}, {}, 0, "")
-        )
-
-    def callbacks(self) -> list[Callback]:
-        chosen = ModelCheckpoint(
-            dirpath=self.open.checkpoints,
-            filename="chosen",
-            monitor="valid/score",
-            mode="max",
-            save_top_k=1,
-            # After validation within an epoch the epoch does not count as done yet, and would be gone on with anew.
-            save_on_train_epoch_end=self.config.trainer.check_val_every_n_epoch is not None,
-            enable_version_counter=False,
-        )
-        # Beside it, because one that watches a score keeps nothing, not even the last, while that does not rise.
-        newest = ModelCheckpoint(
-            dirpath=self.open.checkpoints,
-            filename="newest",
-            save_last=True,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-        callbacks: list[Callback] = [chosen, newest]
-        if self.config.patience is not None:
-            callbacks.append(EarlyStopping("valid/score", mode="max", patience=self.config.patience))
-        if self.config.average_from_epoch is not None:
-            callbacks.append(WeightAverage(self.config.average_from_epoch))
-        return callbacks
-
-    def folds(self) -> list[int]:
-        """The folds to test on, from 0; only 0 where there are none.
-
-        Raises:
-            RecipeError: if one was asked for that there is not.
-        """
-        folds = self.datamodule.parts.folds
-        if self.config.folds is None:
-            return list(range(folds)) if folds else [0]
-        wrong = [fold for fold in self.config.folds if fold >= max(folds, 1)]
-        if wrong:
-            raise RecipeError(f"--folds {wrong[0]}: there are {folds} folds, counted from 0")
-        return list(self.config.folds)
-
-    def data(self, fold: int) -> LabelledShards:
-        """The task with this fold to test on."""
-        self.config.data.fold = fold
-        self.instantiate_classes()
-        return self.datamodule
-
-    def build(self, this: Run, *, fold: int) -> tuple[Finetuning, LabelledShards, L.Trainer]:
-        """Module, data and trainer of one training, begun alike whatever was trained before."""
-        self.open = this
-        self.config.data.fold = fold
-        torch.manual_seed(randomness.derive(int(self.config.seed_everything or 0), "finetune", fold) % 2**63)
-        self.instantiate_classes()
-        return self.model, self.datamodule, self.trainer
-
-
-def _parsed(spec: dict[str, Any]) -> Any:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Backbone, "backbone")
-    return parser.parse_object({"backbone": spec}).backbone
 
 
 def run(words: list[str]) -> None:
