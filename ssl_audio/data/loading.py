@@ -31,6 +31,7 @@ SHORTEST_SAMPLES = 400
 
 _TRIES = 20
 _LARGE_BYTES = 1 << 18
+_SECONDS_TO_DIE = 5.0
 _log = logging.getLogger(__name__)
 
 Row = Float[np.ndarray, " _"]
@@ -204,6 +205,10 @@ class Watch:
             row = self.table[0 if worker is None else worker.id]
             row[0], row[1] = os.getpid(), clip
 
+    def pids(self) -> set[int]:
+        """The workers that have begun a clip."""
+        return {pid for pid, _ in self.table.tolist() if pid >= 0}
+
     def at(self, pids: set[int]) -> list[int]:
         """The clips that these processes were at."""
         return [int(clip) for pid, clip in self.table.tolist() if pid in pids and clip >= 0]
@@ -364,6 +369,8 @@ class BatchLoader:
                 return
             except RuntimeError as error:
                 raise self._of_worker(error) from error
+            except (OSError, EOFError) as error:
+                raise self._of_connection(error) from error
             if isinstance(loaded, SslAudioError):
                 raise loaded
             batch, bad = loaded
@@ -402,7 +409,20 @@ class BatchLoader:
         lines = str(error).split("\n")
         if "Caught" in lines[0]:
             return ShardError(f"a worker failed: {next(line for line in reversed(lines) if line.strip()).strip()}")
-        pids = {int(found) for found in re.findall(r"\d+", str(error).split("worker", 1)[1])}
+        return self._of_dead({int(found) for found in re.findall(r"\d+", str(error).split("worker", 1)[1])}, error)
+
+    def _of_connection(self, error: OSError | EOFError) -> Exception:
+        """A worker that dies while it hands over a batch resets its connection before it counts as dead."""
+        until = time.monotonic() + _SECONDS_TO_DIE
+        while time.monotonic() < until:
+            # This also collects the dead.
+            living = {process.pid for process in multiprocessing.active_children()}
+            if dead := {pid for pid in self._watch.pids() if pid not in living}:
+                return self._of_dead(dead, error)
+            time.sleep(0.05)
+        return error
+
+    def _of_dead(self, pids: set[int], error: Exception) -> ShardError:
         places = [self.reader.index.where(clip) for clip in self._watch.at(pids)]
         return ShardError(
             f"a worker died ({' '.join(str(error).split())[:200]}) at {', '.join(places) or 'no clip'}; if that clip "

@@ -13,6 +13,7 @@ import torch
 import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from ssl_audio import randomness
 from ssl_audio.audio.files import encode
@@ -155,9 +156,25 @@ class Deadly(ClipReader):
         return super()._crops(clip, *others)
 
 
-def test_a_worker_that_dies_is_named_with_its_clip(demo_shards):
+def _break_connections(monkeypatch):
+    """As if each worker died while it hands over a batch: the connection breaks before the death is seen."""
+    read = DataLoader.__iter__
+
+    def batches(loader):
+        try:
+            yield from read(loader)
+        except RuntimeError:
+            raise ConnectionResetError(104, "Connection reset by peer") from None
+
+    monkeypatch.setattr(DataLoader, "__iter__", batches)
+
+
+@pytest.mark.parametrize("seen", ["as a death", "as a broken connection"])
+def test_a_worker_that_dies_is_named_with_its_clip(demo_shards, monkeypatch, seen):
     index = open_shards([demo_shards])
     loader = BatchLoader(Deadly(index, crop_seconds=0.5), Order(len(index), 8), workers=2)
+    if seen == "as a broken connection":
+        _break_connections(monkeypatch)
     with pytest.raises(ShardError, match=rf"a worker died .*\.tar:{index.key[7]}"):
         list(islice(iter(loader), len(index)))
 
