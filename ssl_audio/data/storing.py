@@ -18,12 +18,17 @@ def beside(path: Path) -> Path:
 
 def settle(aside: Path, path: Path) -> None:
     """Bring a finished file to the disk and then to its name."""
-    _sync(aside)
+    sync(aside)
     aside.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk.
+
+    Raises:
+        OSError: if it is not there or the disk fails.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from ssl_audio.data.storing import sync
 from ssl_audio.errors import CheckpointError
 
 
@@ -32,7 +33,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(target)
-            sync_folder(target.parent)
+            sync(target.parent)
         # torch's writer turns a full disk into a RuntimeError.
         except (OSError, RuntimeError) as error:
             written = aside.stat().st_size if aside.exists() else 0
@@ -64,13 +65,4 @@ def link(source: Path, target: Path) -> None:
     aside.replace(target)
     # A name that leads to the same file already is left as it is, and so is the one aside.
     aside.unlink(missing_ok=True)
-    sync_folder(target.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(target.parent)
