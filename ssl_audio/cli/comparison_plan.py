@@ -11,6 +11,9 @@ from ssl_audio.cli.parser import write_text
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.baselines import Statistics
 
+# What may change from call to call: it adds to a comparison or says where it lies.
+_FREE = ("seeds", "encoders", "baselines", "runs", "name")
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -67,15 +70,22 @@ class Plan:
 
 
 def check_plan(plan: Plan) -> None:
-    """A comparison goes on only under the same conditions; more seeds and encoders may join it.
+    """A comparison goes on only under the same conditions; more seeds, encoders and baselines may join it.
 
     Raises:
         RecipeError: if cells made otherwise lie in the folder.
     """
     kept = plan.folder / "plan.json"
-    now = {name: value for name, value in plain(plan).items() if name not in ("seeds", "encoders", "runs", "name")}
+    now = {name: value for name, value in plain(plan).items() if name not in _FREE}
     if kept.exists():
-        before = json.loads(kept.read_text())
+        try:
+            before = json.loads(kept.read_text(encoding="utf-8"))
+            before["checkpoints"] = dict(before["checkpoints"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RecipeError(
+                f"{kept}: unreadable ({error}), so nobody knows how its cells were made; expected the plan of the "
+                "comparison: remove the folder, or give another --name"
+            ) from error
         now["checkpoints"] = {**before["checkpoints"], **now["checkpoints"]}
         before["checkpoints"] = {**now["checkpoints"], **before["checkpoints"]}
         for name, value in now.items():

@@ -230,6 +230,9 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     assert "nothing" in fails(capsys, [new[0], "--task", "nothing", *new[3:]], code=2)
     assert "one budget for all" in fails(capsys, [*new, "--steps=3"], code=2)
     assert not (tmp_path / "runs/compare/y/plan.json").exists(), "a mistake leaves nothing that binds"
+    (tmp_path / "runs/compare/y").mkdir()
+    (tmp_path / "runs/compare/y/plan.json").write_text("{")
+    assert "plan.json: unreadable" in fails(capsys, new, code=2)
     assert "no recipes/encoders/smal.yaml; expected some of small" in fails(
         capsys, [*words[:3], "--encoders=[smal]", *words[4:]], code=2
     )
