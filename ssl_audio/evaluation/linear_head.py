@@ -1,4 +1,4 @@
-"""A linear layer fitted to frozen features in closed sight of its optimum, to begin fine-tuning at."""
+"""A linear layer fitted to frozen features, to begin fine-tuning at or to be a baseline."""
 
 import warnings
 
