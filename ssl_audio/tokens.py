@@ -88,3 +88,18 @@ def pool_moments(tokens: Tokens, clips: int) -> Float[Tensor, "clip moments"]:
     square = pool(tokens.with_states(tokens.states.float().square()), clips)
     deviation = (square - mean.square()).clamp_min(1e-6).sqrt()
     return torch.cat([mean, deviation], dim=1)
+
+
+def pool_bands(tokens: Tokens, clips: int, bands: int) -> Float[Tensor, "clip band_moments"]:
+    """The moments of each band's patches over time, one band after the other: a mean over bands would lose which of
+    them a state belongs to.
+
+    Args:
+        tokens: What to pool.
+        clips: How many clips the batch has.
+        bands: How many rows of patches a clip has; one without patches gives zeros for means.
+
+    Source: arXiv 2204.12260, section 3.2 (features of all bands side by side), with deviations added.
+    """
+    apart = torch.where(tokens.is_patch(), tokens.clip * bands + tokens.band, -1)
+    return pool_moments(dataclasses.replace(tokens, clip=apart), clips * bands).reshape(clips, -1)

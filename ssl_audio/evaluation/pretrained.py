@@ -217,6 +217,7 @@ def head_of(checkpoint: Checkpoint, backbone: Backbone) -> Head:
         backbone.width,
         labels=len(task["labels"]),
         pooling=options["pooling"],
+        bands=backbone.bands,
         layers=len(backbone.encoder.blocks) if options.get("layers") else None,
         projection=options.get("projection"),
         norm=options["norm"],

@@ -82,6 +82,11 @@ class Backbone(nn.Module):
         return self.encoder.width
 
     @property
+    def bands(self) -> int:
+        """Rows of patches, from the lowest frequency to the highest."""
+        return grid_of(self.patch[1], self.frontend.bins, shape=self.patch, stride=self.stride)[0]
+
+    @property
     def pixels(self) -> int:
         """Spectrogram values in a patch."""
         return self.patch[0] * self.patch[1]

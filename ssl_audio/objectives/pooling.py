@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_audio.errors import RecipeError
-from ssl_audio.tokens import Tokens, pool, pool_moments
+from ssl_audio.tokens import Tokens, pool, pool_bands, pool_moments
 
-Pooling = Literal["mean", "moments", "class", "attentive"]
+Pooling = Literal["mean", "moments", "bands", "class", "attentive"]
 
 
 def pool_class_tokens(tokens: Tokens, clips: int) -> Float[Tensor, "clip width"]:
@@ -61,7 +61,16 @@ class AttentivePooling(nn.Module):
         return total / norm.clamp_min(1e-12)
 
 
-def pool_clips(tokens: Tokens, clips: int, pooling: Pooling, attentive: nn.Module | None = None) -> Tensor:
+def pooled_width(width: int, pooling: Pooling, *, bands: int) -> int:
+    """Channels of a clip's vector, from those of a token and the rows of patches."""
+    if pooling == "bands":
+        return 2 * width * bands
+    return 2 * width if pooling == "moments" else width
+
+
+def pool_clips(
+    tokens: Tokens, clips: int, pooling: Pooling, attentive: nn.Module | None = None, *, bands: int = 1
+) -> Tensor:
     """The vector of each clip by any of the poolings."""
     if pooling == "class":
         return pool_class_tokens(tokens, clips)
@@ -69,4 +78,6 @@ def pool_clips(tokens: Tokens, clips: int, pooling: Pooling, attentive: nn.Modul
         assert attentive is not None
         pooled: Tensor = attentive(tokens, clips)
         return pooled
+    if pooling == "bands":
+        return pool_bands(tokens, clips, bands)
     return pool_moments(tokens, clips) if pooling == "moments" else pool(tokens, clips)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.objectives.pooling import AttentivePooling, Pooling, pool_clips
+from ssl_audio.objectives.pooling import AttentivePooling, Pooling, pool_clips, pooled_width
 from ssl_audio.tokens import Tokens
 
-Norm = Literal["layer", "batch"]
+Norm = Literal["layer", "batch", "none"]
 
 
 class Standardised(nn.BatchNorm1d):
@@ -44,12 +44,13 @@ class Head(nn.Module):
     Args:
         width: Channels of a token.
         labels: How many there are.
-        pooling: One vector a clip: `mean` over its patches, their mean and deviation (`moments`), mean of its `class`
-            tokens, or an `attentive` mean.
+        pooling: One vector a clip: `mean` over its patches, their mean and deviation (`moments`), those of every band
+            of patches side by side (`bands`), mean of its `class` tokens, or an `attentive` mean.
+        bands: Rows of patches that the backbone cuts a spectrogram into.
         layers: Blocks whose outputs are summed with learnt weights; None takes the encoder's output.
         projection: Channels of a linear layer before pooling, as SUPERB has; None has none.
-        norm: On the pooled vector: a `layer` norm, as the ancestors have, or a `batch` norm without parameters, which
-            puts small differences between clips on the same footing as large ones.
+        norm: On the pooled vector: a `layer` norm, as the ancestors have, a `batch` norm without parameters, which
+            puts small differences between clips on the same footing as large ones, or `none`, as SUPERB has it.
 
     Source: YuanGongND/ssast@a1a3eec `mlp_head` (LayerNorm, linear; PyTorch's initialisation); arXiv 2105.01051
         section 3 (weighted sum of layers, projection, mean pooling); arXiv 2111.06377 appendix A.1 (batch norm).
@@ -61,17 +62,20 @@ class Head(nn.Module):
         *,
         labels: PositiveInt,
         pooling: Pooling = "mean",
+        bands: PositiveInt = 1,
         layers: int | None = None,
         projection: PositiveInt | None = None,
         norm: Norm = "layer",
     ) -> None:
         super().__init__()
         self.pooling: Pooling = pooling
+        self.bands = bands
         self.mixing = nn.Parameter(torch.zeros(layers)) if layers is not None else None
         self.project = nn.Linear(width, projection) if projection is not None else None
-        width = (projection or width) * (2 if pooling == "moments" else 1)
+        width = pooled_width(projection or width, pooling, bands=bands)
         self.attend = AttentivePooling(width) if pooling == "attentive" else None
-        self.norm = nn.LayerNorm(width) if norm == "layer" else Standardised(width)
+        norms = {"layer": nn.LayerNorm, "batch": Standardised, "none": nn.Identity}
+        self.norm: nn.Module = norms[norm](width)
         self.linear = nn.Linear(width, labels)
 
     def forward(self, layers: Sequence[Tokens], clips: int) -> Float[Tensor, "clip label"]:
@@ -88,7 +92,7 @@ class Head(nn.Module):
         tokens = layers[-1] if self.mixing is None else weighted_sum(layers, self.mixing)
         if self.project is not None:
             tokens = tokens.with_states(self.project(tokens.states))
-        return pool_clips(tokens, clips, self.pooling, self.attend)
+        return pool_clips(tokens, clips, self.pooling, self.attend, bands=self.bands)
 
 
 def weighted_sum(layers: Sequence[Tokens], mixing: Float[Tensor, " layer"]) -> Tokens:

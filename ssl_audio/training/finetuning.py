@@ -30,11 +30,11 @@ class HeadOptions:
     """What stands on the backbone.
 
     Args:
-        pooling: One vector a clip: `mean` over its patches, their mean and deviation (`moments`), mean of its `class`
-            tokens, or an `attentive` mean.
+        pooling: One vector a clip: `mean` over its patches, their mean and deviation (`moments`), those of every band
+            of patches side by side (`bands`), mean of its `class` tokens, or an `attentive` mean.
         layers: Sum the outputs of all blocks with learnt weights instead of taking the last.
         projection: Channels of a linear layer before pooling; null has none.
-        norm: On the pooled vector: `layer` norm, or `batch` norm without parameters.
+        norm: On the pooled vector: `layer` norm, `batch` norm without parameters, or `none`.
         begin: `random` draws the linear layer's weights; `probe` fits them to the training clips as the backbone
             sees them before it is trained (a linear probe), so that the first gradients do not spoil the backbone.
 
@@ -131,6 +131,7 @@ class Finetuning(L.LightningModule):
             self.backbone.width,
             labels=len(labels),
             pooling=self.options.pooling,
+            bands=self.backbone.bands,
             layers=len(self.backbone.encoder.blocks) if self.options.layers else None,
             projection=self.options.projection,
             norm=self.options.norm,

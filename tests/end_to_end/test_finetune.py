@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.cli import main
@@ -53,6 +54,18 @@ def fails(capsys, words: list[str], *, code: int) -> str:
     assert printed[-1].startswith("ssl-audio: ")
     assert "Traceback" not in "".join(printed)
     return printed[-1]
+
+
+@pytest.mark.parametrize("task", sorted(path.stem for path in (ROOT / "recipes/finetune").glob("*.yaml")))
+def test_every_recipe_is_understood(task, demo_shards, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["finetune", "--config", task, "--checkpoint=none", f"--data.shards=[{demo_shards}]", "--print_config"]
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    printed = capsys.readouterr()
+    assert caught.value.code in (0, None), printed.err
+    head = yaml.safe_load((ROOT / f"recipes/finetune/{task}.yaml").read_text())["model"]["head"]
+    assert head.items() <= yaml.safe_load(printed.out)["model"]["head"].items()
 
 
 def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards, monkeypatch):

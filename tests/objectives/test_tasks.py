@@ -8,7 +8,7 @@ from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import BiMamba, Transformer
 from ssl_audio.objectives.tasks import Head, classify
-from ssl_audio.tokens import pool_moments
+from ssl_audio.tokens import pool_bands, pool_moments
 
 
 @pytest.mark.parametrize("encoder", [Transformer(width=32, depth=2, heads=4), BiMamba(width=32, depth=2)], ids=type)
@@ -17,8 +17,9 @@ from ssl_audio.tokens import pool_moments
     [
         {},
         {"pooling": "moments", "norm": "batch"},
+        {"pooling": "bands", "bands": 8, "norm": "batch"},
         {"pooling": "class", "layers": 2},
-        {"pooling": "attentive", "projection": 16},
+        {"pooling": "attentive", "projection": 16, "norm": "none"},
     ],
     ids=str,
 )
@@ -30,6 +31,16 @@ def test_a_clip_has_the_same_logits_alone_and_padded_in_a_batch(encoder, options
     together = classify(backbone, head, Spectrogram(values, torch.tensor([64, 40]), whole=False))
     alone = classify(backbone, head, Spectrogram(values[1:, :40], torch.tensor([40]), whole=True))
     torch.testing.assert_close(together[1:], alone, atol=2e-5, rtol=0)
+
+
+def test_bands_are_pooled_side_by_side():
+    torch.manual_seed(0)
+    backbone = Backbone(frontend=Fbank(), encoder=Transformer(width=32, depth=1, heads=4), position_frames=64)
+    tokens = backbone.embed(backbone.cut(Spectrogram(torch.randn(3, 64, 128), torch.full((3,), 64), whole=True)))
+    pooled = pool_bands(tokens, 3, backbone.bands).unflatten(1, (8, 2, 32))
+    states = tokens.states.unflatten(1, (8, 4))
+    torch.testing.assert_close(pooled[:, :, 0], states.mean(dim=2))
+    torch.testing.assert_close(pooled[:, :, 1], states.std(dim=2, correction=0), atol=1e-4, rtol=1e-4)
 
 
 def test_moments_are_standardised_over_the_batch_in_training_and_remembered():
