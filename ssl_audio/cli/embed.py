@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -32,9 +32,15 @@ def run(words: list[str]) -> None:
     parser = VerbParser(prog="ssl-audio embed", description="Embed recordings of any length.")
     add_common(parser, out="A .parquet or .npz file.")
     parser.add_argument("--frames", type=bool, default=False, help="A vector for every patch column too, and its time.")
+    parser.add_argument(
+        "--bands",
+        type=Literal["mean", "apart"],
+        default="mean",
+        help="Mean over the bands of a patch column, or their states side by side: longer, and better to classify by.",
+    )
     chosen = parser.parse_args(words)
     embed(
-        pretrained(chosen.checkpoint, device=chosen.device, window_seconds=chosen.window_seconds),
+        pretrained(chosen.checkpoint, device=chosen.device, window_seconds=chosen.window_seconds, bands=chosen.bands),
         inputs_of(chosen.paths),
         out=chosen.out,
         frames=chosen.frames,
@@ -56,7 +62,7 @@ def embed(face: Pretrained, inputs: Sequence[Input], *, out: Path, frames: bool)
             yield row
 
     job = ["embed", str(face.checkpoint.path.resolve()), str(face.checkpoint.path.stat().st_mtime_ns), str(frames)]
-    job += [str(face.grid), *(one.name for one in inputs)]
+    job += [face.bands, str(face.grid), *(one.name for one in inputs)]
     with bar("embedding") as progress:
         tables = list(in_chunks(inputs, rows, out=out, job=job, progress=progress))
     table = pa.concat_tables([table for table in tables if len(table)] or tables)

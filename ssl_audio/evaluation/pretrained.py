@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +35,11 @@ class Pretrained:
         device: Where to compute.
         window_seconds: Length of a window; None takes as much as the backbone has positions for.
         batch_windows: So many windows at a time.
+        bands: An embedding holds the `mean` over the patches of a column, or the states of each band `apart`, side by
+            side: longer vectors that tell frequencies apart, and the better ones for a linear classifier.
+
+    Source:
+        arXiv 2204.12260, section 3.2 (bands side by side).
 
     Attributes:
         backbone: Waveform to token states.
@@ -49,12 +54,14 @@ class Pretrained:
         device: torch.device | str = "cpu",
         window_seconds: float | None = None,
         batch_windows: int = 16,
+        bands: Literal["mean", "apart"] = "mean",
     ) -> None:
         self.checkpoint = checkpoint
         self.device = torch.device(device)
         self.backbone: Backbone = checkpoint.backbone().to(self.device).eval()
         self.grid = Grid.of(self.backbone, seconds=window_seconds)
         self.batch_windows = batch_windows
+        self.bands = bands
         self.labels: list[str] = []
         self.several = False
         self.head: Head | None = None
@@ -66,7 +73,7 @@ class Pretrained:
     @property
     def width(self) -> int:
         """Channels of an embedding."""
-        return self.backbone.width
+        return self.backbone.width * (self.backbone.bands if self.bands == "apart" else 1)
 
     @property
     def sample_rate(self) -> int:
@@ -74,7 +81,7 @@ class Pretrained:
         return self.grid.rate
 
     def embed(self, waveforms: Waveforms, *, sample_rate: int) -> Float[Tensor, "clip width"]:
-        """One vector a clip: the mean of its patches' states.
+        """One vector a clip: the mean of its patch columns.
 
         Args:
             waveforms: One waveform, a batch or a list; see `Waveforms`.
@@ -88,7 +95,7 @@ class Pretrained:
     def embed_frames(
         self, waveforms: Waveforms, *, sample_rate: int
     ) -> tuple[Float[Tensor, "clip frame width"], Float[Tensor, " frame"]]:
-        """One vector for every patch column of every clip, the mean over its bands, and the columns' centres.
+        """One vector for every patch column of every clip, and the columns' centres.
 
         Args:
             waveforms: One waveform, a batch or a list; see `Waveforms`.
@@ -187,7 +194,8 @@ class Pretrained:
         waveforms, samples = padded(windows)
         with torch.inference_mode():
             tokens = self.backbone(waveforms.to(self.device), samples)
-        return _column_means(tokens, [self.grid.columns_in(len(window.waveform)) for window in windows])
+        counts = [self.grid.columns_in(len(window.waveform)) for window in windows]
+        return _columns(tokens, counts, bands=self.backbone.bands if self.bands == "apart" else 1)
 
 
 def pretrained(path: str | Path, *, hints: Hints | None = None, **options: Any) -> Pretrained:
@@ -196,7 +204,7 @@ def pretrained(path: str | Path, *, hints: Hints | None = None, **options: Any) 
     Args:
         path: A checkpoint of ours, or a published SSAST, AST, ViT or DeiT file.
         hints: What the tensors of a published file do not say.
-        options: `device`, `window_seconds`, `batch_windows`; see `Pretrained`.
+        options: `device`, `window_seconds`, `batch_windows`, `bands`; see `Pretrained`.
 
     Raises:
         CheckpointError: if it is missing, damaged or of no known kind.
@@ -232,15 +240,19 @@ def head_of(checkpoint: Checkpoint, backbone: Backbone) -> Head:
     return head
 
 
-def _column_means(tokens: Tokens, counts: list[int]) -> list[Float[Tensor, "_ width"]]:
-    """Mean over the bands of each patch column; columns beyond a clip's end, which are padding, are left out."""
+def _columns(tokens: Tokens, counts: list[int], *, bands: int) -> list[Float[Tensor, "_ channel"]]:
+    """Each patch column's states: their mean, or side by side if `bands` is their number. Columns beyond a clip's end,
+    which are padding, are left out.
+    """
     found = []
     for row, count in enumerate(counts):
         chosen = tokens.is_patch()[row] & (tokens.time[row] < count)
         states, time = tokens.states[row][chosen].float(), tokens.time[row][chosen]
         size = tokens.size[row][chosen]
-        total = states.new_zeros(count, states.shape[1]).index_add_(0, time, states * size[:, None])
-        found.append((total / size.new_zeros(count).index_add_(0, time, size)[:, None]).cpu())
+        place = time if bands == 1 else time * bands + tokens.band[row][chosen]
+        total = states.new_zeros(count * bands, states.shape[1]).index_add_(0, place, states * size[:, None])
+        weight = size.new_zeros(count * bands).index_add_(0, place, size)
+        found.append((total / weight[:, None]).reshape(count, -1).cpu())
     return found
 
 

@@ -120,9 +120,9 @@ def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards,
     lines = (tmp_path / "labels.csv").read_text().splitlines()
     assert lines[0] == "path,label1,probability1,label2,probability2"
     assert [line.split(",")[0] for line in lines[1:]] == ["audio/a.mp3", "audio/b.wav"]
-    main(["embed", "--checkpoint", str(best), "--out", "vectors.npz", "--frames", "true", "audio"])
+    main(["embed", "--checkpoint", str(best), "--out", "vectors.npz", "--frames", "true", "--bands", "apart", "audio"])
     with np.load(tmp_path / "vectors.npz") as arrays:
-        assert arrays["embedding"].shape == (2, 32)
+        assert arrays["embedding"].shape == (2, 8 * 32)
         assert arrays["offsets"][-1] == len(arrays["frames"]) == len(arrays["seconds"])
     assert not list(tmp_path.glob(".*.chunks"))
     printed = capsys.readouterr()

@@ -33,20 +33,30 @@ def noise(samples: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(samples, generator=torch.Generator().manual_seed(seed)) * 0.1
 
 
-def test_a_clip_alone_and_among_others_is_the_same(face):
+@pytest.mark.parametrize("bands", ["mean", "apart"])
+def test_a_clip_alone_and_among_others_is_the_same(face, bands):
+    face.bands = bands
     clips = [noise(9000, 1), noise(20480, 2), noise(70000, 3), noise(500, 4)]
     together = face.embed(clips, sample_rate=16000)
-    assert together.shape == (4, 32)
+    assert together.shape == (4, face.width)
     for clip, row in zip(clips, together, strict=True):
         torch.testing.assert_close(face.embed(clip, sample_rate=16000)[0], row, atol=1e-5, rtol=0)
     face.batch_windows = 2
     torch.testing.assert_close(face.embed(clips, sample_rate=16000), together, atol=1e-5, rtol=0)
     frames, seconds = face.embed_frames(clips, sample_rate=16000)
-    assert frames.shape == (4, len(seconds), 32)
+    assert frames.shape == (4, len(seconds), face.width)
     assert frames[3].isnan().any()
     for row, clip in zip(frames, clips, strict=True):
         valid = row[~row.isnan().any(dim=1)]
         torch.testing.assert_close(valid.mean(dim=0), face.embed(clip, sample_rate=16000)[0], atol=1e-5, rtol=0)
+
+
+def test_bands_side_by_side_have_the_mean_over_bands(face):
+    expected = face.embed(noise(30000), sample_rate=16000)
+    face.bands = "apart"
+    apart = face.embed(noise(30000), sample_rate=16000)
+    torch.testing.assert_close(apart.unflatten(1, (8, 32)).mean(dim=1), expected, atol=1e-5, rtol=0)
+    assert apart.unflatten(1, (8, 32)).std(dim=1).min() > 1e-3
 
 
 def test_arrays_tensors_and_rates(face):
