@@ -101,5 +101,9 @@ def pool_bands(tokens: Tokens, clips: int, bands: int) -> Float[Tensor, "clip ba
 
     Source: arXiv 2204.12260, section 3.2 (features of all bands side by side), with deviations added.
     """
-    apart = torch.where(tokens.is_patch(), tokens.clip * bands + tokens.band, -1)
-    return pool_moments(dataclasses.replace(tokens, clip=apart), clips * bands).reshape(clips, -1)
+    return pool_moments(bands_apart(tokens, bands), clips * bands).reshape(clips, -1)
+
+
+def bands_apart(tokens: Tokens, bands: int) -> Tokens:
+    """The same tokens as if every band of a clip were a clip of its own: band `b` of clip `c` is `c * bands + b`."""
+    return dataclasses.replace(tokens, clip=torch.where(tokens.is_patch(), tokens.clip * bands + tokens.band, -1))

@@ -13,14 +13,14 @@ from ssl_audio.data.batch import Batch
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.loading import whole_clips
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.tokens import pool
+from ssl_audio.tokens import bands_apart, pool
 
 Embedder = Callable[[Batch], Float[Tensor, "clip feature"]]
 Progress = Callable[[int, int], None]
 
 
 def token_statistics(backbone: Backbone, *, window_seconds: float) -> Embedder:
-    """Mean and standard deviation over time and frequency of the token states of whole clips.
+    """Mean and standard deviation over time of the token states of whole clips, band by band.
 
     Clips are cut in windows of the length the backbone was trained on, the last one shorter; the moments run over all
     windows.
@@ -33,17 +33,21 @@ def token_statistics(backbone: Backbone, *, window_seconds: float) -> Embedder:
 
     def embed(batch: Batch) -> Tensor:
         waveforms, samples, owner = _windows(batch, window)
-        tokens = backbone(waveforms, samples)
-        clips = len(batch.keys)
-        weight = (tokens.size * tokens.is_patch()).sum(dim=1)
-        first = pool(tokens, len(waveforms))
-        second = pool(tokens.with_states(tokens.states.float().square()), len(waveforms))
+        bands = backbone.bands
+        tokens = bands_apart(backbone(waveforms, samples), bands)
+        parts, clips = len(waveforms) * bands, len(batch.keys) * bands
+        owner = (owner[:, None] * bands + torch.arange(bands)).flatten()
+        weight = torch.zeros(parts).index_add_(
+            0, tokens.clip.clamp_min(0).flatten(), (tokens.size * tokens.is_patch()).flatten()
+        )
+        first = pool(tokens, parts)
+        second = pool(tokens.with_states(tokens.states.float().square()), parts)
         total = torch.zeros(clips).index_add_(0, owner, weight)
         moments = [
             torch.zeros(clips, first.shape[1]).index_add_(0, owner, m * weight[:, None]) / total[:, None]
             for m in (first, second)
         ]
-        return _mean_and_deviation(*moments)
+        return _mean_and_deviation(*moments).reshape(len(batch.keys), -1)
 
     return embed
 

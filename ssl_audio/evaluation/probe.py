@@ -123,7 +123,7 @@ def score(features: Float[np.ndarray, "clip feature"], task: Task) -> Score:
     """
     linear = []
     for fitted, tested in task.parts:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=100))
         with warnings.catch_warnings():
             # Stopping short of the optimum is regularisation here, the same for every encoder compared.
             warnings.simplefilter("ignore")

@@ -21,6 +21,17 @@ from torch.utils.checkpoint import checkpoint
 from ssl_audio.model.encoders.encoder import Encoder
 
 
+def part() -> None:
+    """End the group of ranks once all of them have come this far.
+
+    A process that ends with the group's threads alive is now and then aborted by them; Lightning ends NCCL's group
+    when Python exits, and gloo's never.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 class FullySharded(ModelParallelStrategy):
     """FSDP2: each device holds a part of weights, gradients and optimizer, and fetches a block's weights as it comes.
 
