@@ -22,6 +22,8 @@ PREEMPHASIS = 0.97
 # 256 frames of 400 samples are 0.4 MB: a few such arrays stay in a core's second-level cache.
 _FRAMES_AT_ONCE = 256
 
+_LARGEST_GAIN = 100.0
+
 
 def mel_filters(
     bins: int, *, n_fft: int, sample_rate: int, low_hz: float, high_hz: float
@@ -66,6 +68,9 @@ class Fbank(Frontend):
         mean: Mean of the log-mel over the corpus.
         std: Its standard deviation. Values become (x - mean) / (2 std), so about half of unit deviation.
         demean: Take the mean off each waveform first, as the published systems do.
+        level_db: Bring each clip to this root mean square, in decibels below full scale (-26 is speech as telephony
+            sets it), by a gain of 40 dB at most, so that the distance to a microphone tells nothing. None keeps the
+            level.
         pad_value: What frames after a clip's end hold: "silence" is the floor of the log-mel; "published" is
             a log-mel of 0 before normalisation, which is louder than most sounds; "mean" is 0 after it.
 
@@ -93,6 +98,7 @@ class Fbank(Frontend):
         mean: float = -4.2677393,
         std: float = 4.5689974,
         demean: bool = True,
+        level_db: float | None = None,
         pad_value: PadValue = "silence",
     ) -> None:
         super().__init__()
@@ -113,6 +119,7 @@ class Fbank(Frontend):
         self.sample_rate = sample_rate
         self.hop_seconds = self.hop_samples / sample_rate
         self.demean = demean
+        self.level_db = level_db
         self.pad_value = pad_value
         self.n_fft = 1 << (self.frame_samples - 1).bit_length()
         filters = mel_filters(bins, n_fft=self.n_fft, sample_rate=sample_rate, low_hz=low_hz, high_hz=top_hz)
@@ -198,6 +205,8 @@ class Fbank(Frontend):
             valid = waveform[: lengths[clip]] if lengths else waveform
             if self.demean:
                 valid = valid - valid.mean()
+            if self.level_db is not None:
+                valid = valid * self._gain(valid.square().mean())
             frames = valid.unfold(0, self.frame_samples, self.hop_samples)
             power = valid.new_empty(len(frames), self.filters.shape[1])
             padded = valid.new_zeros(min(_FRAMES_AT_ONCE, len(frames)), self.n_fft)
@@ -221,7 +230,11 @@ class Fbank(Frontend):
         valid = torch.arange(width, device=waveforms.device) < counts[:, None]
         waveforms = waveforms.where(valid, 0.0)
         if self.demean:
+            # What this puts behind a clip's end lies in no frame of the clip.
             waveforms = waveforms - waveforms.sum(1, keepdim=True) / counts[:, None]
+        if self.level_db is not None:
+            power = (waveforms.square() * valid).sum(1, keepdim=True) / counts[:, None]
+            waveforms = waveforms * self._gain(power)
         frames = waveforms.unfold(1, self.frame_samples, self.hop_samples)
         spectrum = self._spectrum(frames, waveforms.new_zeros(clips, frames.shape[1], self.n_fft))
         power = spectrum.real.square() + spectrum.imag.square()
@@ -230,6 +243,11 @@ class Fbank(Frontend):
         energies = (power.to(wide) @ self.filters.T.to(wide)).float()
         inside = torch.arange(frames.shape[1], device=waveforms.device) < self.frames_of(counts)[:, None]
         return energies.clamp_(min=ENERGY_FLOOR).log_().where(inside[:, :, None], self._raw_fill)
+
+    def _gain(self, power: Tensor) -> Tensor:
+        """What brings waveforms of this mean square to `level_db`."""
+        assert self.level_db is not None
+        return (10.0 ** (self.level_db / 20.0) / power.sqrt().clamp_min(1e-12)).clamp(max=_LARGEST_GAIN)
 
     def _spectrum(self, frames: Tensor, padded: Tensor) -> Tensor:
         """Fourier transform of frames (…, frame_samples), by way of a zeroed buffer with n_fft columns."""

@@ -88,6 +88,26 @@ def test_clips_of_any_length_do_not_see_their_neighbours_or_what_follows(lengths
     torch.testing.assert_close(at_once, expected, rtol=0, atol=1e-5)
 
 
+def test_a_level_is_the_same_from_any_distance() -> None:
+    fbank, plain = Fbank(level_db=-26.0), Fbank()
+    lengths = torch.tensor([9000, 16000])
+    waveforms = torch.full((2, 16000), torch.nan)
+    for clip, length in enumerate(lengths.tolist()):
+        waveforms[clip, :length] = sound(length, clip)
+    levelled = fbank.log_mel(waveforms, lengths).values
+    for clip, length in enumerate(lengths.tolist()):
+        waveform = waveforms[clip, :length].double() - waveforms[clip, :length].double().mean()
+        expected = waveform * 10 ** (-26 / 20) / waveform.square().mean().sqrt()
+        frames = fbank.frames_of(length)
+        torch.testing.assert_close(levelled[clip, :frames], oracle(expected.float()), rtol=0, atol=1e-3)
+        assert (levelled[clip, frames:] == LOG_FLOOR).all()
+    torch.testing.assert_close(fbank.log_mel(waveforms * 0.1, lengths).values, levelled, rtol=0, atol=1e-3)
+    torch.testing.assert_close(fbank._at_once(waveforms, lengths), levelled, rtol=0, atol=1e-3)
+    faint = waveforms[1:] * 1e-6
+    torch.testing.assert_close(fbank.log_mel(faint).values, plain.log_mel(faint * 100).values, rtol=0, atol=1e-3)
+    assert (fbank.log_mel(torch.zeros(1, 800)).values == LOG_FLOOR).all()
+
+
 @pytest.mark.parametrize(("pad_value", "raw"), [("silence", LOG_FLOOR), ("published", 0.0), ("mean", -4.2677393)])
 def test_padding_is_what_its_name_says(pad_value: str, raw: float) -> None:
     fbank = Fbank(pad_value=pad_value)
