@@ -1,6 +1,7 @@
 """How the same computation is spread over devices and made to fit them."""
 
 import functools
+import gc
 from typing import Any
 
 import torch
@@ -22,14 +23,16 @@ from ssl_audio.model.encoders.encoder import Encoder
 
 
 def part() -> None:
-    """End the group of ranks once all of them have come this far.
+    """End the group of ranks, and its threads, once all of them have come this far.
 
-    A process that ends with the group's threads alive is now and then aborted by them; Lightning ends NCCL's group
+    A process that ends while threads of its group live is now and then aborted by them. Lightning ends NCCL's group
     when Python exits, and gloo's never.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+        # The last reference ends the threads; wrapped models hold one, in cycles.
+        gc.collect()
 
 
 class FullySharded(ModelParallelStrategy):
