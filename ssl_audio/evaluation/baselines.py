@@ -14,8 +14,9 @@ from ssl_audio.evaluation.linear_head import PENALTIES, fit_linear
 from ssl_audio.evaluation.metrics import headline
 from ssl_audio.evaluation.predictions import Predictions
 
-Statistics = Literal["cepstra", "mel"]
+Statistics = Literal["cepstra", "mel", "levelled_cepstra", "levelled_mel"]
 CEPSTRA = 20
+LEVEL_DB = -26.0
 
 
 def statistics_baseline(data: LabelledShards, statistics: Statistics) -> Predictions:
@@ -23,12 +24,14 @@ def statistics_baseline(data: LabelledShards, statistics: Statistics) -> Predict
 
     Args:
         data: The task. Whole clips are measured, longer than the task's crop or not.
-        statistics: Of 20 `cepstra`, or of the log-`mel` spectrogram.
+        statistics: Of 20 `cepstra`, or of the log-`mel` spectrogram; `levelled` ones of clips brought to one level,
+            as an encoder has them whose frontend has a `level_db`.
 
     Returns:
         Predictions of the test clips; the strength of the penalty is chosen on validation.
     """
-    measure = frame_statistics(Fbank(), cepstra=CEPSTRA if statistics == "cepstra" else None)
+    frontend = Fbank(level_db=LEVEL_DB if statistics.startswith("levelled") else None)
+    measure = frame_statistics(frontend, cepstra=CEPSTRA if statistics.endswith("cepstra") else None)
     _, score = headline(several=data.several)
     parts = data.parts
 

@@ -221,12 +221,14 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     words = [
         "compare", "--task", str(ROOT / "recipes/finetune/demo_event.yaml"), "--encoders=[small]", "--seeds=1",
         f"--pretraining={pretraining}", "--pretrain_steps=10", f"--options={json.dumps(options)}", "--name=x",
-        "--clips=24",
+        "--clips=24", "--baselines=[cepstra,levelled_mel]",
     ]  # fmt: skip
     main(words)
     folder = tmp_path / "runs/compare/x"
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary["scores"]) == {"small scratch", "small pretrained", "cepstra statistics"}
+    assert set(summary["scores"]) == {
+        "small scratch", "small pretrained", "cepstra statistics", "levelled_mel statistics"
+    }  # fmt: skip
     assert summary["cost"]["small"]["training_flops"] > 1e6
     assert summary["cost"]["small"]["peak_bytes"] > 1e6
     assert (folder / "report.md").read_text().count("| small ") == 4
