@@ -30,8 +30,7 @@ class Plan:
         steps: Budget of every fine-tuning in optimizer steps, instead of the task's epochs.
         seconds: The same in seconds of training.
         clips: The same in clips seen, over all epochs.
-        baselines: Linear classifiers without an encoder beside them, on `cepstra` or `mel` statistics, or on `levelled_`
-            ones.
+        baselines: Linear classifiers without an encoder beside them, on `cepstra` or `mel` statistics, levelled or not.
         options: More options of `finetune`, such as `--model.method=linear`; the same for all.
         runs: Folder of all runs.
         name: Name of the comparison; by default the task's.
