@@ -199,8 +199,8 @@ class Difference:
 
     @property
     def is_one(self) -> bool:
-        """Whether the interval is clear of zero."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval is clear of zero, and chance alone gives as much in less than one case of twenty."""
+        return (self.low > 0 or self.high < 0) and self.p < 0.05
 
 
 def paired(

@@ -7,6 +7,7 @@ from sklearn import metrics as sk
 
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.metrics import (
+    Difference,
     accuracy,
     area_under_curve,
     average_precision,
@@ -88,6 +89,7 @@ def test_an_interval_holds_the_truth_and_a_difference_is_seen_only_where_there_i
     nothing = paired(bad, bad[:, ::-1], targets, accuracy, draws=300)
     assert not nothing.is_one
     assert nothing.p > 0.05
+    assert not Difference(gain=-0.02, low=-0.04, high=-0.002, p=0.06).is_one
     same = paired(good, good, targets, accuracy, draws=50)
     assert (same.gain, same.p) == (0.0, 1.0)
     # Clips of a speaker are alike, so few speakers are little evidence.
