@@ -1,6 +1,7 @@
 """Two processes with half of a batch each make the gradients of one that has it whole."""
 
 import socket
+from pathlib import Path
 
 import torch
 from torch import multiprocessing, nn
@@ -11,6 +12,7 @@ from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import Transformer
 from ssl_audio.objectives.masked_patches import MaskedPatches
 from ssl_audio.objectives.masking import ClusterMasking
+from ssl_audio.training.engines import part
 
 FRAMES = 64
 
@@ -70,17 +72,28 @@ def one_rank(rank: int, port: int, answer) -> None:
         mean = loss.detach()
         torch.distributed.all_reduce(mean)
         found[name] = {"loss": mean / 2, "gradients": gradients(step.module)}
-    if rank == 0:
-        torch.save(found, answer)
-    torch.distributed.destroy_process_group()
+    # As Lightning does after training.
+    del step
+    threads = gloo_threads()
+    part()
+    torch.save({"cases": found, "threads": (threads, gloo_threads())}, f"{answer}{rank}")
 
 
-def test_two_ranks_make_the_gradients_of_one(tmp_path):
+def gloo_threads() -> int:
+    """Threads of gloo that this process has; counted in /proc, which only Linux has."""
+    return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+
+
+def test_two_ranks_make_the_gradients_of_one_and_leave_no_threads(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     multiprocessing.spawn(one_rank, args=(port, tmp_path / "two"), nprocs=2)
-    two = torch.load(tmp_path / "two", weights_only=True)
+    ranks = [torch.load(tmp_path / f"two{rank}", weights_only=True) for rank in range(2)]
+    for before, after in (rank["threads"] for rank in ranks):
+        assert after == 0
+        assert before > 0 or not Path("/proc/self/task").is_dir()
+    two = ranks[0]["cases"]
     for case, frames in CASES.items():
         alone = Step()
         loss = alone(*batch(frames))

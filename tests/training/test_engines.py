@@ -1,19 +1,15 @@
 """The same numbers with less memory; operations counted; ranks of embeddings."""
 
 import copy
-import socket
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch import multiprocessing, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.model.encoders import BiMamba, Transformer
 from ssl_audio.scan.selective_scan import selective_scan
 from ssl_audio.tokens import Tokens
-from ssl_audio.training.engines import part, recompute_activations
+from ssl_audio.training.engines import recompute_activations
 from ssl_audio.training.panels import rank_me
 
 
@@ -45,31 +41,3 @@ def test_rank_of_embeddings():
     torch.manual_seed(0)
     assert rank_me(torch.randn(512, 8)) == pytest.approx(8, rel=0.05)
     assert rank_me(torch.randn(512, 1) @ torch.randn(1, 8)) == pytest.approx(1, rel=0.05)
-
-
-def _threads() -> int:
-    """Threads of gloo that this process has."""
-    return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
-
-
-def _train_and_part(rank: int, port: int, answer) -> None:
-    dist.init_process_group("gloo", init_method=f"tcp://localhost:{port}", rank=rank, world_size=2)
-    model = nn.parallel.DistributedDataParallel(nn.Linear(4, 4))
-    model(torch.randn(2, 4)).sum().backward()
-    before = _threads()
-    # As Lightning does after training.
-    del model
-    part()
-    answer.put((before, _threads()))
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc, which only Linux has")
-def test_ranks_that_part_leave_no_threads_behind():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    answer = multiprocessing.get_context("spawn").SimpleQueue()
-    multiprocessing.spawn(_train_and_part, (port, answer), nprocs=2)
-    for before, after in (answer.get(), answer.get()):
-        assert before > 0
-        assert after == 0
