@@ -113,6 +113,8 @@ class Fbank(Frontend):
             )
         if not 0.0 <= low_hz < top_hz <= sample_rate / 2:
             raise RecipeError(f"mel filters from {low_hz} to {top_hz} Hz do not lie within 0 to {sample_rate / 2} Hz")
+        if level_db is not None and not level_db <= 0.0:
+            raise RecipeError(f"level_db is {level_db}; expected decibels below full scale, such as -26, or null")
         if not std > 0.0:
             raise RecipeError(f"std is {std}; it must be above 0")
         self.bins = bins

@@ -17,7 +17,7 @@ from ssl_audio.data.modules import AudioShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.training.alerts import Alerts
 from ssl_audio.training.checkpointing import Checkpointing, Checkpoints
-from ssl_audio.training.engines import FullySharded, part
+from ssl_audio.training.engines import FullySharded, end_process_group
 from ssl_audio.training.panels import Panels
 from ssl_audio.training.pretraining import Pretraining
 from ssl_audio.training.resuming import check_resume
@@ -106,7 +106,7 @@ def train(cli: PretrainCLI) -> None:
         if trainer.is_global_zero:
             whole.load_state_dict(weights_of_all)
     replaced = data.replaced()
-    part()
+    end_process_group()
     if not trainer.is_global_zero:
         return
     if replaced:

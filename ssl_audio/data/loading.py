@@ -413,6 +413,8 @@ class BatchLoader:
 
     def _of_connection(self, error: OSError | EOFError) -> Exception:
         """A worker that dies while it hands over a batch resets its connection before it counts as dead."""
+        if not self._watch.workers:
+            return error
         until = time.monotonic() + _SECONDS_TO_DIE
         while time.monotonic() < until:
             # This also collects the dead.

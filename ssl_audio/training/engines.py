@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from ssl_audio.model.encoders.encoder import Encoder
 
 
-def part() -> None:
+def end_process_group() -> None:
     """End the group of ranks, and its threads, once all of them have come this far.
 
     A process that ends while threads of its group live is now and then aborted by them. Lightning ends NCCL's group

@@ -125,7 +125,14 @@ def test_what_does_not_fit_is_told() -> None:
         fbank(torch.zeros(2, 800), torch.tensor([800, 10]))
     with pytest.raises(AudioError, match="claims 900 samples"):
         fbank(torch.zeros(2, 800), torch.tensor([800, 900]))
-    for wrong in ({"bins": 2}, {"low_hz": 9000.0}, {"high_hz": 9000.0}, {"std": 0.0}, {"hop_seconds": 0.0}):
+    for wrong in (
+        {"bins": 2},
+        {"low_hz": 9000.0},
+        {"high_hz": 9000.0},
+        {"std": 0.0},
+        {"hop_seconds": 0.0},
+        {"level_db": 26.0},
+    ):
         with pytest.raises(RecipeError):
             Fbank(**wrong)
 

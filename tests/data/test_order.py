@@ -179,6 +179,18 @@ def test_a_worker_that_dies_is_named_with_its_clip(demo_shards, monkeypatch, see
         list(islice(iter(loader), len(index)))
 
 
+def test_an_error_of_this_process_is_no_worker_s_death(demo_shards, monkeypatch):
+    index = open_shards([demo_shards])
+    reader = ClipReader(index, crop_seconds=0.5)
+
+    def fail(clip, *others):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(reader, "_crops", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        next(iter(BatchLoader(reader, Order(len(index), 8))))
+
+
 def test_crops_of_a_long_recording_read_only_what_they_need(tmp_path, monkeypatch):
     from ssl_audio.data.index import ShardIndex
 

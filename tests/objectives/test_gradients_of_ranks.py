@@ -12,7 +12,7 @@ from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import Transformer
 from ssl_audio.objectives.masked_patches import MaskedPatches
 from ssl_audio.objectives.masking import ClusterMasking
-from ssl_audio.training.engines import part
+from ssl_audio.training.engines import end_process_group
 
 FRAMES = 64
 
@@ -75,7 +75,7 @@ def one_rank(rank: int, port: int, answer) -> None:
     # As Lightning does after training.
     del step
     threads = gloo_threads()
-    part()
+    end_process_group()
     torch.save({"cases": found, "threads": (threads, gloo_threads())}, f"{answer}{rank}")
 
 
