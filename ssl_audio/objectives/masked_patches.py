@@ -22,9 +22,10 @@ from ssl_audio.objectives.losses import (
     reconstruction_error,
 )
 from ssl_audio.objectives.masking import Masking
+from ssl_audio.objectives.pooling import Pooling, pool_clips, pooled_width
 from ssl_audio.objectives.ranks import gather_rows, gather_targets, weight_of_rank
 from ssl_audio.objectives.sketch import sketch, standardise
-from ssl_audio.tokens import Tokens, pool_moments
+from ssl_audio.tokens import Tokens
 
 Losses = dict[str, Float[Tensor, ""]]
 
@@ -53,6 +54,8 @@ class MaskedPatches(nn.Module):
         temperature: Temperature of that InfoNCE on cosines; None uses plain inner products (published).
         clip_temperature: Temperature of the InfoNCE over clips.
         clip_channels: Size of the projections it compares.
+        pooling: What the two questions about clips read: `moments` over all patches, or of the patches of each of the
+            `bands`, side by side, as heads with `pooling=bands` do.
         targets: `raw` spectrogram values, or `normalised` patch by patch.
         forwards: `shared` answers both questions about patches from one mask and one pass, `separate` draws a mask
             and passes through the encoder for each (published).
@@ -79,6 +82,7 @@ class MaskedPatches(nn.Module):
         temperature: PositiveFloat | None = None,
         clip_temperature: PositiveFloat = 0.1,
         clip_channels: PositiveInt = 128,
+        pooling: Literal["moments", "bands"] = "moments",
         targets: Literal["raw", "normalised"] = "raw",
         forwards: Literal["shared", "separate"] = "shared",
         negatives: Literal["rank", "all"] = "rank",
@@ -108,6 +112,7 @@ class MaskedPatches(nn.Module):
         self.temperature = temperature
         self.clip_temperature = clip_temperature
         self.clip_channels = clip_channels
+        self.pooling: Pooling = pooling
         self.targets = targets
         self.forwards = forwards
         self.negatives = negatives
@@ -135,11 +140,13 @@ class MaskedPatches(nn.Module):
             self.identify = _head(head_width, backbone.pixels)
         if self.generative_weight:
             self.reconstruct = _head(head_width, backbone.pixels)
+        self.bands = bands
+        pooled = pooled_width(width, self.pooling, bands=bands)
         if self.clip_weight:
-            self.project = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, self.clip_channels))
+            self.project = nn.Sequential(nn.Linear(pooled, width), nn.GELU(), nn.Linear(width, self.clip_channels))
         if self.sketch_weight:
             # Linear, so that what it draws lies open in the pooled state.
-            self.draw = nn.Linear(2 * width, self.sketch_size[0] * (self.sketch_size[1] + 2))
+            self.draw = nn.Linear(pooled, self.sketch_size[0] * (self.sketch_size[1] + 2))
 
     def forward(
         self,
@@ -177,10 +184,10 @@ class MaskedPatches(nn.Module):
             losses |= self.discriminate(patches, hiding, states) if self.discriminative_weight else {}
             if self.generative_weight:
                 losses |= self.generate(patches, hiding, states)
-            if self.clip_weight:
-                losses |= self.match_views(tokens, source)
-            if self.sketch_weight:
-                losses |= self.draw_sketch(tokens, spectrogram)
+            if self.clip_weight + self.sketch_weight:
+                pooled = pool_clips(tokens, len(tokens.states), self.pooling, bands=self.bands)
+                losses |= self.match_views(pooled, source) if self.clip_weight else {}
+                losses |= self.draw_sketch(pooled, spectrogram) if self.sketch_weight else {}
         losses["loss"] = self.total(losses)
         return losses
 
@@ -261,21 +268,21 @@ class MaskedPatches(nn.Module):
     def _across_ranks(self) -> bool:
         return self.negatives == "all" and self.training
 
-    def match_views(self, tokens: Tokens, source: Int[Tensor, " clip"]) -> Losses:
+    def match_views(self, pooled: Float[Tensor, "clip channel"], source: Int[Tensor, " clip"]) -> Losses:
         """InfoNCE over the views of the batch's clips."""
-        embeddings = self.project(pool_moments(tokens, len(tokens.states))).float()
+        embeddings = self.project(pooled).float()
         if self._across_ranks:
             embeddings, source = gather_rows(embeddings, source)
         found = clip_info_nce(embeddings, source, temperature=self.clip_temperature)
         return {"clip_nce": found.loss, "clip_accuracy": found.accuracy, "clip_chance": found.chance}
 
-    def draw_sketch(self, tokens: Tokens, spectrogram: Spectrogram) -> Losses:
+    def draw_sketch(self, pooled: Float[Tensor, "clip channel"], spectrogram: Spectrogram) -> Losses:
         """Mean squared error of the standardised sketch of each clip: 1 is what guessing the batch's mean gives."""
         cepstra, modulations = self.sketch_size
         wanted = sketch(spectrogram, cepstra=cepstra, modulations=modulations)
         every, own = gather_targets(wanted) if self._across_ranks else (wanted, slice(None))
         wanted = standardise(every)[own]
-        drawn = self.draw(pool_moments(tokens, len(tokens.states))).float()
+        drawn = self.draw(pooled).float()
         return {"sketch": (drawn - wanted).square().mean()}
 
     def target(self, patches: Patches, hiding: Hiding) -> Float[Tensor, "clip hidden pixel"]:

@@ -151,7 +151,7 @@ OPTIONS = [
     {"direction": "published", "temperature": 0.1},
     {"targets": "normalised", "clip_weight": 1.0, "sketch_weight": 1.0},
     {"forwards": "separate"},
-    {"decoder": True, "clip_weight": 1.0, "temperature": 0.1},
+    {"decoder": True, "clip_weight": 1.0, "sketch_weight": 1.0, "pooling": "bands", "temperature": 0.1},
 ]
 
 
