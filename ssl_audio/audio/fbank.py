@@ -23,6 +23,7 @@ PREEMPHASIS = 0.97
 _FRAMES_AT_ONCE = 256
 
 _LARGEST_GAIN = 100.0
+_LARGEST_FLOOR = 0.0
 
 
 def mel_filters(
@@ -71,6 +72,8 @@ class Fbank(Frontend):
         level_db: Bring each clip to this root mean square, in decibels below full scale (-26 is speech as telephony
             sets it), by a gain of 40 dB at most, so that the distance to a microphone tells nothing. None keeps the
             level.
+        floor: The smallest natural-log mel energy; what is quieter is lifted to it. -10 beside a level of -26 dB keeps
+            about 43 dB, so that the noise of a microphone tells nothing either. None is Kaldi's, -15.94.
         pad_value: What frames after a clip's end hold: "silence" is the floor of the log-mel; "published" is
             a log-mel of 0 before normalisation, which is louder than most sounds; "mean" is 0 after it.
 
@@ -99,6 +102,7 @@ class Fbank(Frontend):
         std: float = 4.5689974,
         demean: bool = True,
         level_db: float | None = None,
+        floor: float | None = None,
         pad_value: PadValue = "silence",
     ) -> None:
         super().__init__()
@@ -115,6 +119,11 @@ class Fbank(Frontend):
             raise RecipeError(f"mel filters from {low_hz} to {top_hz} Hz do not lie within 0 to {sample_rate / 2} Hz")
         if level_db is not None and not level_db <= 0.0:
             raise RecipeError(f"level_db is {level_db}; expected decibels below full scale, such as -26, or null")
+        if floor is not None and not LOG_FLOOR <= floor <= _LARGEST_FLOOR:
+            raise RecipeError(
+                f"floor is {floor}; expected a natural-log energy from {LOG_FLOOR:.2f} to {_LARGEST_FLOOR:g}, such as "
+                "-10, or null"
+            )
         if not std > 0.0:
             raise RecipeError(f"std is {std}; it must be above 0")
         self.bins = bins
@@ -122,6 +131,7 @@ class Fbank(Frontend):
         self.hop_seconds = self.hop_samples / sample_rate
         self.demean = demean
         self.level_db = level_db
+        self.floor = ENERGY_FLOOR if floor is None else math.exp(floor)
         self.pad_value = pad_value
         self.n_fft = 1 << (self.frame_samples - 1).bit_length()
         filters = mel_filters(bins, n_fft=self.n_fft, sample_rate=sample_rate, low_hz=low_hz, high_hz=top_hz)
@@ -182,7 +192,7 @@ class Fbank(Frontend):
 
     @property
     def _raw_fill(self) -> float:
-        return {"silence": LOG_FLOOR, "published": 0.0, "mean": self._statistics[0]}[self.pad_value]
+        return {"silence": float(torch.tensor(self.floor).log()), "published": 0.0, "mean": self._statistics[0]}[self.pad_value]
 
     def _check(self, width: int, samples: Int[Tensor, " clip"] | None) -> list[int]:
         """The lengths as numbers, as far as they are known without asking a device."""
@@ -218,7 +228,7 @@ class Fbank(Frontend):
                 torch.hypot(spectrum.real, spectrum.imag, out=power[start : start + len(spectrum)])
             target = values[clip, : len(frames)]
             torch.mm(power.square_(), self.filters.T, out=target)
-            target.clamp_(min=ENERGY_FLOOR).log_()
+            target.clamp_(min=self.floor).log_()
             values[clip, len(frames) :] = self._raw_fill
         return values
 
@@ -244,7 +254,7 @@ class Fbank(Frontend):
         wide = torch.float64 if waveforms.device.type == "cuda" else torch.float32
         energies = (power.to(wide) @ self.filters.T.to(wide)).float()
         inside = torch.arange(frames.shape[1], device=waveforms.device) < self.frames_of(counts)[:, None]
-        return energies.clamp_(min=ENERGY_FLOOR).log_().where(inside[:, :, None], self._raw_fill)
+        return energies.clamp_(min=self.floor).log_().where(inside[:, :, None], self._raw_fill)
 
     def _gain(self, power: Tensor) -> Tensor:
         """What brings waveforms of this mean square to `level_db`."""

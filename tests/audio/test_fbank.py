@@ -108,6 +108,16 @@ def test_a_level_is_the_same_from_any_distance() -> None:
     assert (fbank.log_mel(torch.zeros(1, 800)).values == LOG_FLOOR).all()
 
 
+def test_what_lies_below_the_floor_is_lifted_to_it() -> None:
+    fbank, lengths = Fbank(floor=-8.0), torch.tensor([9000, 16000])
+    waveforms = torch.stack([sound(16000, clip) for clip in range(2)]) * 0.1
+    plain = Fbank().log_mel(waveforms, lengths).values
+    assert (plain < -8.0).any()
+    assert (plain > -8.0).any()
+    for found in (fbank.log_mel(waveforms, lengths).values, fbank._at_once(waveforms, lengths)):
+        torch.testing.assert_close(found, plain.clamp(min=-8.0), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("pad_value", "raw"), [("silence", LOG_FLOOR), ("published", 0.0), ("mean", -4.2677393)])
 def test_padding_is_what_its_name_says(pad_value: str, raw: float) -> None:
     fbank = Fbank(pad_value=pad_value)
@@ -132,6 +142,8 @@ def test_what_does_not_fit_is_told() -> None:
         {"std": 0.0},
         {"hop_seconds": 0.0},
         {"level_db": 26.0},
+        {"floor": -40.0},
+        {"floor": 10.0},
     ):
         with pytest.raises(RecipeError):
             Fbank(**wrong)
