@@ -192,7 +192,9 @@ class Fbank(Frontend):
 
     @property
     def _raw_fill(self) -> float:
-        return {"silence": float(torch.tensor(self.floor).log()), "published": 0.0, "mean": self._statistics[0]}[self.pad_value]
+        return {"silence": float(torch.tensor(self.floor).log()), "published": 0.0, "mean": self._statistics[0]}[
+            self.pad_value
+        ]
 
     def _check(self, width: int, samples: Int[Tensor, " clip"] | None) -> list[int]:
         """The lengths as numbers, as far as they are known without asking a device."""

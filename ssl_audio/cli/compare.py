@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
-from ssl_audio.cli.comparison_plan import Plan, check_plan
+from ssl_audio.cli.comparison_plan import Plan, check_plan, finetune_words
 from ssl_audio.cli.comparison_report import write_comparison
 from ssl_audio.cli.fallback import with_demo
 from ssl_audio.cli.finetune import PREDICTIONS, finetune
@@ -30,10 +30,17 @@ STARTS = ("scratch", "pretrained")
 def run(words: list[str]) -> None:
     """Parse and compare."""
     parser = VerbParser(prog="ssl-audio compare", description="Encoders x {scratch, pretrained} x seeds, one budget.")
-    parser.add_class_arguments(Plan, None, as_positional=False)
+    parser.add_class_arguments(Plan, None, as_positional=False, skip={"options"})
+    parser.add_argument(
+        "--options",
+        type=list[str] | str,
+        default=[],
+        help="More options of `finetune`, the same for all, as one would write them there: '--model.method=linear "
+        "--data.target=speaker', or as a list.",
+    )
     chosen = vars(parser.parse_args(words))
     chosen.pop("config", None)
-    plan = Plan(**chosen)
+    plan = Plan(**{**chosen, "options": finetune_words(chosen["options"])})
     size = "demo" if plan.pretraining == "demo" else "tiny"
     compare(plan if plan.encoders else dataclasses.replace(plan, encoders=[f"transformer_{size}", f"bimamba_{size}"]))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,24 @@ def check_plan(plan: Plan) -> None:
                     "another --name"
                 )
     write_text(kept, json.dumps(now, indent=1))
+
+
+def finetune_words(given: list[str] | str) -> list[str]:
+    """The words of options, which may be written as one would write them for `finetune`.
+
+    Raises:
+        RecipeError: if they are no options.
+    """
+    try:
+        words = shlex.split(given) if isinstance(given, str) else given
+    except ValueError as error:
+        raise RecipeError(f"--options {given}: {error}; expected options of finetune") from error
+    if words and not words[0].startswith("--"):
+        raise RecipeError(
+            f"--options {given}: begins with {words[0]}; expected options of finetune, such as "
+            "'--model.method=linear --data.target=speaker'"
+        )
+    return words
 
 
 def plain(plan: Plan) -> dict[str, Any]:

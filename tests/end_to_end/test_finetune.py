@@ -237,13 +237,16 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     assert (folder / "pretraining.png").read_bytes().startswith(b"\x89PNG")
     before = {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/outcome.json")}
     assert len(before) == 2
-    main(words)
+    given = words.index(f"--options={json.dumps(options)}")
+    main([*words[:given], f"--options={' '.join(options)}", *words[given + 1 :]])
     assert {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/outcome.json")} == before
     steps = [json.loads(path.read_text())["steps"] for path in before]
     assert steps == [3, 3], "24 clips in batches of 8"
     assert "was begun with clips 24, not 32" in fails(capsys, [*words[:-1], "--clips=32"], code=2)
     new = [*words[:-2], "--name=y", words[-1]]
     assert "nothing" in fails(capsys, [new[0], "--task", "nothing", *new[3:]], code=2)
+    listed = [*new, "--options=[--data.shards=[x], --data.workers=0]"]
+    assert "expected options of finetune, such as" in fails(capsys, listed, code=2)
     assert "one budget for all" in fails(capsys, [*new, "--steps=3"], code=2)
     assert not (tmp_path / "runs/compare/y/plan.json").exists(), "a mistake leaves nothing that binds"
     (tmp_path / "runs/compare/y").mkdir()
