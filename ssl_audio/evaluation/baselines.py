@@ -16,7 +16,7 @@ from ssl_audio.evaluation.predictions import Predictions
 
 Statistics = Literal["cepstra", "mel", "levelled_cepstra", "levelled_mel"]
 CEPSTRA = 20
-LEVEL_DB = -26.0
+LEVEL_DB, FLOOR = -26.0, -10.0
 
 
 def statistics_baseline(data: LabelledShards, statistics: Statistics) -> Predictions:
@@ -24,13 +24,13 @@ def statistics_baseline(data: LabelledShards, statistics: Statistics) -> Predict
 
     Args:
         data: The task. Whole clips are measured, longer than the task's crop or not.
-        statistics: Of 20 `cepstra`, or of the log-`mel` spectrogram; `levelled` ones of clips brought to one level,
-            as an encoder has them whose frontend has a `level_db`.
+        statistics: Of 20 `cepstra`, or of the log-`mel` spectrogram; `levelled` ones of clips brought to one level
+            and floor, as the recipe `real_audio` has them.
 
     Returns:
         Predictions of the test clips; the strength of the penalty is chosen on validation.
     """
-    frontend = Fbank(level_db=LEVEL_DB if statistics.startswith("levelled") else None)
+    frontend = Fbank(level_db=LEVEL_DB, floor=FLOOR) if statistics.startswith("levelled") else Fbank()
     measure = frame_statistics(frontend, cepstra=CEPSTRA if statistics.endswith("cepstra") else None)
     _, score = headline(several=data.several)
     parts = data.parts
