@@ -131,7 +131,7 @@ class Fbank(Frontend):
         self.hop_seconds = self.hop_samples / sample_rate
         self.demean = demean
         self.level_db = level_db
-        self.floor = ENERGY_FLOOR if floor is None else math.exp(floor)
+        self._least_energy = ENERGY_FLOOR if floor is None else math.exp(floor)
         self.pad_value = pad_value
         self.n_fft = 1 << (self.frame_samples - 1).bit_length()
         filters = mel_filters(bins, n_fft=self.n_fft, sample_rate=sample_rate, low_hz=low_hz, high_hz=top_hz)
@@ -140,6 +140,7 @@ class Fbank(Frontend):
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
         self._statistics = (mean, std)
+        self._silence = float(torch.tensor(self._least_energy).log())
 
     def forward(
         self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None
@@ -192,9 +193,7 @@ class Fbank(Frontend):
 
     @property
     def _raw_fill(self) -> float:
-        return {"silence": float(torch.tensor(self.floor).log()), "published": 0.0, "mean": self._statistics[0]}[
-            self.pad_value
-        ]
+        return {"silence": self._silence, "published": 0.0, "mean": self._statistics[0]}[self.pad_value]
 
     def _check(self, width: int, samples: Int[Tensor, " clip"] | None) -> list[int]:
         """The lengths as numbers, as far as they are known without asking a device."""
@@ -230,7 +229,7 @@ class Fbank(Frontend):
                 torch.hypot(spectrum.real, spectrum.imag, out=power[start : start + len(spectrum)])
             target = values[clip, : len(frames)]
             torch.mm(power.square_(), self.filters.T, out=target)
-            target.clamp_(min=self.floor).log_()
+            target.clamp_(min=self._least_energy).log_()
             values[clip, len(frames) :] = self._raw_fill
         return values
 
@@ -256,7 +255,7 @@ class Fbank(Frontend):
         wide = torch.float64 if waveforms.device.type == "cuda" else torch.float32
         energies = (power.to(wide) @ self.filters.T.to(wide)).float()
         inside = torch.arange(frames.shape[1], device=waveforms.device) < self.frames_of(counts)[:, None]
-        return energies.clamp_(min=self.floor).log_().where(inside[:, :, None], self._raw_fill)
+        return energies.clamp_(min=self._least_energy).log_().where(inside[:, :, None], self._raw_fill)
 
     def _gain(self, power: Tensor) -> Tensor:
         """What brings waveforms of this mean square to `level_db`."""
