@@ -4,6 +4,8 @@ from pathlib import Path
 
 from ssl_audio.errors import CheckpointError
 
+FOLD = "{fold}"
+
 
 def newest_checkpoint(runs: Path) -> Path | None:
     """The newest `last.ckpt` below `runs/pretrain`, or None."""
@@ -11,8 +13,10 @@ def newest_checkpoint(runs: Path) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime) if found else None
 
 
-def chosen_checkpoint(word: str, runs: Path) -> Path | None:
+def chosen_checkpoint(word: str, runs: Path, *, fold: int = 0) -> Path | None:
     """The file that a word on the command line means: a path, `newest`, or `none`.
+
+    A path may hold `{fold}`, where a pretraining for each fold, without what that one tests, is to be read.
 
     Raises:
         CheckpointError: if there is no pretraining run to take the newest of, or no such file.
@@ -27,7 +31,7 @@ def chosen_checkpoint(word: str, runs: Path) -> Path | None:
                 "--checkpoint FILE, or --checkpoint none to start from scratch"
             )
         return newest
-    path = Path(word)
+    path = Path(word.replace(FOLD, str(fold)))
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; expected a file, newest or none")
     return path

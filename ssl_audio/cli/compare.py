@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
+from ssl_audio.checkpoints.newest import FOLD
 from ssl_audio.cli.comparison_plan import Plan, check_plan, finetune_words
 from ssl_audio.cli.comparison_report import write_comparison
 from ssl_audio.cli.fallback import with_demo
@@ -51,10 +52,10 @@ def compare(plan: Plan) -> None:
     for encoder in plan.encoders:
         _encoder_file(encoder)
     with quiet_training():  # a mistake in task or options is to be found before minutes of pretraining
-        _cli(plan, "parsed", 0, ["--checkpoint=none"]).folds()
+        folds = _cli(plan, "parsed", 0, ["--checkpoint=none"]).folds()
     check_plan(plan)
     print(f"{plan.seeds} seeds, {budget}", file=sys.stderr)
-    checkpoints = {encoder: _pretrained(plan, encoder) for encoder in plan.encoders}
+    checkpoints = {encoder: _pretrained(plan, encoder, folds) for encoder in plan.encoders}
     cells: dict[str, dict[str, list[Path]]] = {}
     for seed in range(plan.seeds):
         for encoder in plan.encoders:
@@ -80,11 +81,13 @@ def _encoder_file(encoder: str) -> Path:
     return path
 
 
-def _pretrained(plan: Plan, encoder: str) -> Path:
-    """The encoder's pretrained checkpoint; it is made where it was not given."""
+def _pretrained(plan: Plan, encoder: str, folds: list[int]) -> Path:
+    """The encoder's pretrained checkpoint, or one for each fold; it is made where it was not given."""
     if encoder in plan.checkpoints:
-        load_checkpoint(plan.checkpoints[encoder])
-        return plan.checkpoints[encoder]
+        given = plan.checkpoints[encoder]
+        for path in {str(given).replace(FOLD, str(fold)) for fold in folds}:
+            load_checkpoint(Path(path))
+        return given
     runs = plan.folder / "pretrained"
     done = runs / "pretrain" / encoder / "0"
     if not (done / SUMMARY).exists():

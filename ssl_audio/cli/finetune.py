@@ -146,8 +146,9 @@ def _announce(
         f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters train",
         file=sys.stderr,
     )
-    if fates and fold == 0:
-        print(f"weights of {cli.config.checkpoint}: {fates_report(fates)}", file=sys.stderr)
+    if fates and cli.source is not None and cli.source.path not in cli.reported:
+        cli.reported.add(cli.source.path)
+        print(f"weights of {cli.source.path}: {fates_report(fates)}", file=sys.stderr)
 
 
 def _check(module: Finetuning, data: LabelledShards, trainer: L.Trainer) -> None:

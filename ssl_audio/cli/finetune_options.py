@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from ssl_audio import randomness
 from ssl_audio.checkpoints.adaptation import Adaptation
 from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from ssl_audio.checkpoints.newest import chosen_checkpoint, newest_checkpoint
+from ssl_audio.checkpoints.newest import FOLD, chosen_checkpoint, newest_checkpoint
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.cli.trainer import TrainingCLI
 from ssl_audio.data.labelled import LabelledShards
@@ -47,7 +47,8 @@ class FinetuneCLI(TrainingCLI):
             type=str,
             default="newest",
             help="Where the backbone comes from: a checkpoint of ours or a published one, newest (of the "
-            "pretraining runs), or none (from scratch).",
+            "pretraining runs), or none (from scratch). {fold} in its path is the number of the fold, from 0: a "
+            "pretraining of its own, without the clips that the fold tests.",
         )
         parser.add_argument("--adaptation", type=Adaptation, default=Adaptation(), help="What the task changes in it.")
         parser.add_argument(
@@ -80,17 +81,19 @@ class FinetuneCLI(TrainingCLI):
         parser.add_argument("--how_to_get", type=str | None, default=None, help="Where the corpus comes from.")
 
     def before_instantiate_classes(self) -> None:
-        self.source = self._choose_backbone()
+        self.reported: set[Path] = set()  # checkpoints whose weights have been accounted for
+        self.source = self._choose_backbone((self.config.folds or [0])[0])
         super().before_instantiate_classes()
 
-    def _choose_backbone(self) -> Checkpoint | None:
+    def _choose_backbone(self, fold: int) -> Checkpoint | None:
         """Put the architecture into the recipe, so that it stands there whatever the weights come from."""
         config = self.config
-        path = chosen_checkpoint(config.checkpoint, config.runs)
+        path = chosen_checkpoint(config.checkpoint, config.runs, fold=fold)
         adaptation = Adaptation(**vars(config.adaptation))
         found = open_checkpoint(path) if path is not None else None
         if found is not None:
-            config.checkpoint = str(path)
+            if FOLD not in config.checkpoint:
+                config.checkpoint = str(path)
             config.model.backbone = _parsed(adaptation.spec(found))
         elif config.model.backbone is None:
             config.model.backbone = _parsed(self._untold())
@@ -134,14 +137,17 @@ class FinetuneCLI(TrainingCLI):
 
         Raises:
             RecipeError: if one was asked for that there is not.
+            CheckpointError: if the checkpoint of one is not there.
         """
         folds = self.datamodule.parts.folds
-        if self.config.folds is None:
-            return list(range(folds)) if folds else [0]
-        wrong = [fold for fold in self.config.folds if fold >= max(folds, 1)]
+        wanted = self.config.folds if self.config.folds is not None else range(max(folds, 1))
+        wrong = [fold for fold in wanted if fold >= max(folds, 1)]
         if wrong:
             raise RecipeError(f"--folds {wrong[0]}: there are {folds} folds, counted from 0")
-        return list(self.config.folds)
+        if FOLD in self.config.checkpoint:
+            for fold in wanted:
+                chosen_checkpoint(self.config.checkpoint, self.config.runs, fold=fold)
+        return list(wanted)
 
     def data(self, fold: int) -> LabelledShards:
         """The task with this fold to test on."""
@@ -153,6 +159,10 @@ class FinetuneCLI(TrainingCLI):
         """Module, data and trainer of one training, begun alike whatever was trained before."""
         self.open = this
         self.config.data.fold = fold
+        if FOLD in self.config.checkpoint:
+            self.source = self._choose_backbone(fold)
+            backbone = self.plain_config()["model"]["backbone"]
+            self.recipe = {**self.recipe, "model": {**self.recipe["model"], "backbone": backbone}}
         torch.manual_seed(randomness.derive(int(self.config.seed_everything or 0), "finetune", fold) % 2**63)
         self.instantiate_classes()
         return self.model, self.datamodule, self.trainer

@@ -80,13 +80,17 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config
         name = config.name or recipe_name(config)
-        self.recipe = yaml.safe_load(self.parser.dump(config, skip_none=False, skip_unset=True))
+        self.recipe = self.plain_config()
         for outside in ("config", "resume"):
             self.recipe.pop(outside, None)
         self.recipe["name"] = name
         self.open = open_run(config.runs, self.verb, name, resume=config.resume)
         for damage in self.open.damaged:
             print(f"{damage}; going on with {self.open.resume}", file=sys.stderr)
+
+    def plain_config(self) -> dict[str, Any]:
+        """What was chosen, as YAML can say it."""
+        return yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_unset=True))
 
     def callbacks(self) -> list[Callback]:
         """What the verb adds to training, its checkpoints above all."""

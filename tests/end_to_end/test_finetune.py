@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -146,6 +148,34 @@ def test_frozen_methods_leave_the_backbone_as_it_was(finetune):
             backbones.append(load_checkpoint(folder / "checkpoints/best.ckpt").part("backbone"))
     for name, value in backbones[0].items():
         assert all(torch.equal(value, other[name]) for other in backbones[1:]), name
+
+
+def test_a_fold_begins_at_its_own_pretraining(finetune, tmp_path, capsys):
+    """`{fold}` in the path: weights and statistics are of the pretraining that did not see the fold."""
+    for number in range(24):
+        noise = np.random.default_rng(number).standard_normal(16000) * 0.1
+        soundfile.write(tmp_path / f"{number}.wav", noise, 16000)
+    rows = [f"{number}.wav,{'ab'[number % 2]},{1 + number // 12}" for number in range(24)]
+    (tmp_path / "meta.csv").write_text("path,label,fold\n" + "\n".join(rows) + "\n")
+    main(["shards", "write", "--corpus=table", f"--root={tmp_path}", f"--out={tmp_path / 'folds'}"])
+    for fold, mean in enumerate((-3.0, -5.0)):
+        backbone = {**BACKBONE, "frontend": {**BACKBONE["frontend"], "init_args": {"mean": mean}}}
+        begun = finetune(f"--model.backbone={json.dumps(backbone)}", f"--seed_everything={fold}", "--resume=never")
+        shutil.copy(begun / "checkpoints/best.ckpt", tmp_path / f"{fold}.ckpt")
+    words = [f"--data.shards=[{tmp_path / 'folds'}]", "--data.target=label", "--data.protocol=fold"]
+    words += ["--average_from_epoch=null"]
+    words += [f"--checkpoint={tmp_path / '{fold}.ckpt'}", "--model.method=linear", "--trainer.max_epochs=1"]
+    whole = finetune(*words)
+    for fold, mean in enumerate((-3.0, -5.0)):
+        source = load_checkpoint(tmp_path / f"{fold}.ckpt").part("backbone")
+        ended = load_checkpoint(whole / f"pretrained/fold{fold}/checkpoints/best.ckpt")
+        for name, value in ended.part("backbone").items():
+            assert torch.equal(value, source[name]), name
+        assert ended.spec["init_args"]["frontend"]["init_args"]["mean"] == mean == float(source["frontend.mean"])
+    assert json.loads((whole / "summary.json").read_text())["checkpoint"] == str(tmp_path / "{fold}.ckpt")
+    (tmp_path / "1.ckpt").unlink()
+    assert re.search(r"1\.ckpt: no such checkpoint", fails(capsys, finetune.words(*words, "--resume=never"), code=1))
+    assert not (tmp_path / "runs/finetune/sounds/3/pretrained").exists(), "found out before the first fold trained"
 
 
 def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, monkeypatch):
