@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.imported import Fate
-from ssl_audio.errors import CheckpointError
+from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.positions import adapt, resample
 
@@ -38,19 +38,31 @@ class Adaptation:
     std: PositiveFloat | None = None
 
     def spec(self, found: Checkpoint) -> dict[str, Any]:
-        """The recipe of the checkpoint's backbone with these changes."""
+        """The recipe of the checkpoint's backbone with these changes.
+
+        Raises:
+            RecipeError: if patches would lie so far apart that some of the sound is skipped.
+        """
         spec = copy.deepcopy(found.spec)
         options = spec["init_args"]
         if self.stride is not None:
-            options["stride"] = list(self.stride)
+            options["stride"] = [int(step) for step in self.stride]
+            patch = [int(size) for size in options.get("patch") or (16, 16)]
+            if any(step > size for step, size in zip(options["stride"], patch, strict=True)):
+                raise RecipeError(
+                    f"adaptation.stride is {options['stride']}, but {found.path} has patches of {patch} bins and "
+                    "frames, so some of the sound would be skipped; expected no more than the patch, such as "
+                    f"--adaptation.stride '[{', '.join(str(max(1, size * 5 // 8)) for size in patch)}]'"
+                )
         if self.frames is not None:
-            options["position_frames"] = self.frames
+            options["position_frames"] = int(self.frames)
         fixed = self.fixed if self.fixed is not None else options.get("fixed_frames") is not None
         options["fixed_frames"] = options.get("position_frames", 1024) if fixed else None
         frontend = options["frontend"].setdefault("init_args", {})
         for name in ("mean", "std"):
             if getattr(self, name) is not None:
-                frontend[name] = getattr(self, name)
+                # A plain number: YAML knows none of the types that options are checked by.
+                frontend[name] = float(getattr(self, name))
             elif f"backbone.frontend.{name}" in found.weights:
                 # The checkpoint's buffer may have been measured rather than written in its recipe.
                 frontend[name] = float(found.weights[f"backbone.frontend.{name}"])

@@ -25,16 +25,6 @@ from ssl_audio.training.run import Run
 Start = Literal["pretrained", "scratch"]
 
 
-# From scratch and with nothing said of the architecture, when there is no run to take it from.
-_SMALL = {
-    "class_path": "ssl_audio.model.backbone.Backbone",
-    "init_args": {
-        "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}},
-        "encoder": {"class_path": "ssl_audio.model.encoders.Transformer", "init_args": {}},
-    },
-}
-
-
 class FinetuneCLI(TrainingCLI):
     """Three typed sections, `model`, `data` and `trainer`, what the run is called, and where it starts from."""
 
@@ -101,10 +91,9 @@ class FinetuneCLI(TrainingCLI):
 
     def _untold(self) -> dict[str, Any]:
         newest = newest_checkpoint(self.config.runs)
-        spec = load_checkpoint(newest).spec if newest is not None else _SMALL
-        return Adaptation(**vars(self.config.adaptation)).spec(
-            Checkpoint(Path("scratch"), {"model": {"backbone": spec}}, {}, 0, "")
-        )
+        adaptation = Adaptation(**vars(self.config.adaptation))
+        spec = load_checkpoint(newest).spec if newest is not None else _small(adaptation.stride)
+        return adaptation.spec(Checkpoint(Path("scratch"), {"model": {"backbone": spec}}, {}, 0, ""))
 
     def callbacks(self) -> list[Callback]:
         chosen = ModelCheckpoint(
@@ -166,6 +155,20 @@ class FinetuneCLI(TrainingCLI):
         torch.manual_seed(randomness.derive(int(self.config.seed_everything or 0), "finetune", fold) % 2**63)
         self.instantiate_classes()
         return self.model, self.datamodule, self.trainer
+
+
+def _small(stride: tuple[int, int] | None) -> dict[str, Any]:
+    """From scratch and with nothing said of the architecture, when there is no run to take it from.
+
+    Where the task's stride is for frames of all bins, patches are that, and overlap by half.
+    """
+    options: dict[str, Any] = {
+        "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}},
+        "encoder": {"class_path": "ssl_audio.model.encoders.Transformer", "init_args": {}},
+    }
+    if stride is not None and stride[0] > 16:
+        options["patch"] = [int(stride[0]), 2 * int(stride[1])]
+    return {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}
 
 
 def _parsed(spec: dict[str, Any]) -> Any:

@@ -11,9 +11,12 @@ import soundfile
 import torch
 import yaml
 
-from ssl_audio.checkpoints.checkpoint import load_checkpoint
+from ssl_audio.checkpoints.checkpoint import Checkpoint, describe, load_checkpoint
 from ssl_audio.cli import main
+from ssl_audio.cli.finetune_options import FinetuneCLI
 from ssl_audio.data.index import ShardIndex, open_shards
+from ssl_audio.data.labelled import LabelledShards
+from ssl_audio.training.finetuning import Finetuning
 
 ROOT = Path(__file__).parents[2]
 BACKBONE = {
@@ -48,6 +51,21 @@ def finetune(tmp_path, demo_shards, monkeypatch):
     return run
 
 
+@pytest.fixture
+def pretraining_of(tmp_path):
+    """Leaves a small checkpoint as `ssl-audio pretrain` does, of patches of so many bins and frames."""
+
+    def save(patch: list[int]) -> Path:
+        spec = {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": {**BACKBONE, "patch": patch}}
+        recipe = {"model": {"backbone": spec}}
+        fresh = Checkpoint(tmp_path / "begun.ckpt", recipe, {}, 0, "").untrained()
+        weights = {f"backbone.{name}": value for name, value in fresh.state_dict().items()}
+        torch.save({"state_dict": weights, "global_step": 0, "ssl_audio": describe(recipe)}, tmp_path / "begun.ckpt")
+        return tmp_path / "begun.ckpt"
+
+    return save
+
+
 def fails(capsys, words: list[str], *, code: int) -> str:
     with pytest.raises(SystemExit) as caught:
         main(words)
@@ -59,15 +77,22 @@ def fails(capsys, words: list[str], *, code: int) -> str:
 
 
 @pytest.mark.parametrize("task", sorted(path.stem for path in (ROOT / "recipes/finetune").glob("*.yaml")))
-def test_every_recipe_is_understood(task, demo_shards, capsys, monkeypatch):
+def test_every_recipe_is_understood(task, pretraining_of, demo_shards, monkeypatch):
+    """Also with weights to begin at, whose statistics and positions the recipe changes."""
     monkeypatch.chdir(ROOT)
-    words = ["finetune", "--config", task, "--checkpoint=none", f"--data.shards=[{demo_shards}]", "--print_config"]
-    with pytest.raises(SystemExit) as caught:
-        main(words)
-    printed = capsys.readouterr()
-    assert caught.value.code in (0, None), printed.err
-    head = yaml.safe_load((ROOT / f"recipes/finetune/{task}.yaml").read_text())["model"]["head"]
-    assert head.items() <= yaml.safe_load(printed.out)["model"]["head"].items()
+    monkeypatch.setattr("sys.argv", ["ssl-audio"])
+    recipe = yaml.safe_load((ROOT / f"recipes/finetune/{task}.yaml").read_text())
+    wanted = recipe.get("adaptation", {})
+    begun = pretraining_of([128, 2] if wanted.get("stride") == [128, 1] else [16, 16])
+    for checkpoint in ("none", str(begun)):
+        words = ["--config", task, f"--checkpoint={checkpoint}", f"--data.shards=[{demo_shards}]", "--resume=never"]
+        words += [f"--runs={begun.parent / 'runs'}"]
+        cli = FinetuneCLI(Finetuning, LabelledShards, description=task, words=words)
+        assert recipe["model"]["head"].items() <= cli.recipe["model"]["head"].items()
+        options = cli.recipe["model"]["backbone"]["init_args"]
+        assert options["stride"] == wanted.get("stride") or wanted.get("stride") is None
+        assert options["frontend"]["init_args"]["mean"] == pytest.approx(wanted.get("mean", -4.2677393))
+        assert float(cli.model.backbone.frontend.mean) == pytest.approx(wanted.get("mean", -4.2677393))
 
 
 def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards, monkeypatch):
