@@ -55,11 +55,17 @@ def embed(face: Pretrained, inputs: Sequence[Input], *, out: Path, frames: bool)
 
     def rows(some: Sequence[Input]) -> Iterator[dict[str, Any]]:
         openings.names.clear()
+        if not frames:
+            for number, vector in enumerate(face.vectors(openings.sounds(some))):
+                yield {"path": openings.names[number], "embedding": vector.numpy()}
+            return
         for number, (states, seconds) in enumerate(face.frames(openings.sounds(some))):
-            row: dict[str, Any] = {"path": openings.names[number], "embedding": states.mean(dim=0).numpy()}
-            if frames:
-                row |= {"frames": list(states.numpy()), "seconds": seconds.numpy()}
-            yield row
+            yield {
+                "path": openings.names[number],
+                "embedding": states.mean(dim=0).numpy(),
+                "frames": list(states.numpy()),
+                "seconds": seconds.numpy(),
+            }
 
     job = ["embed", str(face.checkpoint.path.resolve()), str(face.checkpoint.path.stat().st_mtime_ns), str(frames)]
     job += [face.bands, str(face.grid), *(one.name for one in inputs)]
@@ -78,15 +84,16 @@ def _encoded(table: pa.Table, out: Path) -> bytes:
     if out.suffix == ".parquet":
         pq.write_table(table, buffer)
         return buffer.getvalue()
-    columns = table.to_pydict()
+    vectors = table["embedding"].combine_chunks()
+    width = len(vectors[0])
     arrays: dict[str, Any] = {
-        "path": np.array(columns["path"]),
-        "embedding": np.array(columns["embedding"], dtype=np.float32),
+        "path": np.array(table["path"].to_pylist()),
+        "embedding": vectors.flatten().to_numpy().reshape(-1, width),
     }
-    if "frames" in columns:
-        counts = [len(seconds) for seconds in columns["seconds"]]
-        arrays["offsets"] = np.cumsum([0, *counts])
-        arrays["frames"] = np.concatenate([np.array(rows, dtype=np.float32) for rows in columns["frames"]])
-        arrays["seconds"] = np.concatenate(columns["seconds"])
+    if "frames" in table.column_names:
+        seconds = table["seconds"].combine_chunks()
+        arrays["offsets"] = np.cumsum([0, *seconds.value_lengths().to_pylist()])
+        arrays["frames"] = table["frames"].combine_chunks().flatten().flatten().to_numpy().reshape(-1, width)
+        arrays["seconds"] = seconds.flatten().to_numpy()
     np.savez(buffer, **arrays)
     return buffer.getvalue()

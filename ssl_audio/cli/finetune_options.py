@@ -116,7 +116,7 @@ class FinetuneCLI(TrainingCLI):
         )
         callbacks: list[Callback] = [chosen, newest]
         if self.config.patience is not None:
-            callbacks.append(EarlyStopping("valid/score", mode="max", patience=self.config.patience))
+            callbacks.append(EarlyStopping("valid/score", mode="max", patience=int(self.config.patience)))
         if self.config.average_from_epoch is not None:
             callbacks.append(WeightAverage(self.config.average_from_epoch))
         return callbacks

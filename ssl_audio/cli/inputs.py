@@ -13,7 +13,7 @@ from ssl_audio.data.index import ShardIndex, is_shard_folder, open_shards
 from ssl_audio.data.labelled import SHORTEST_SAMPLES
 from ssl_audio.errors import AudioError, RecipeError, SslAudioError
 from ssl_audio.evaluation.pretrained import Pretrained
-from ssl_audio.evaluation.windows import Sound
+from ssl_audio.evaluation.windows import Sound, check_finite
 
 _SHORT_SAMPLES = 16000 * 60
 
@@ -115,10 +115,15 @@ class Openings:
 
 
 def _checked(sound: Sound) -> Sound:
-    """Short recordings are read at once, so that a damaged one is found before it is among others."""
+    """A damaged recording is found before it is among others: a short one is kept as it was read, a long one is read
+    from end to end in stretches.
+    """
     if sound.samples > _SHORT_SAMPLES:
+        for start in range(0, sound.samples, _SHORT_SAMPLES):
+            check_finite(sound.name, sound.read(start, _SHORT_SAMPLES))
         return sound
     waveform = sound.read(0, sound.samples + 1)
+    check_finite(sound.name, waveform)
     if len(waveform) < SHORTEST_SAMPLES:
         raise AudioError(f"{sound.name}: {len(waveform)} samples, less than one frame of {SHORTEST_SAMPLES} (25 ms)")
     return Sound(sound.name, len(waveform), lambda start, count: waveform[start : start + count])

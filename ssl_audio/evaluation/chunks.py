@@ -51,7 +51,11 @@ def in_chunks(
             path = folder / f"{number:06d}.parquet"
             if not path.exists():
                 aside = path.with_suffix(".part")
-                pq.write_table(pa.Table.from_pylist(list(compute(items[start : start + chunk]))), aside)
+                rows = []
+                for row in compute(items[start : start + chunk]):
+                    rows.append(row)
+                    progress(start + len(rows), len(items))
+                pq.write_table(pa.Table.from_pylist(rows), aside)
                 aside.replace(path)
             yield pq.read_table(path)
             progress(min(start + chunk, len(items)), len(items))

@@ -14,7 +14,7 @@ from ssl_audio.audio.resampling import resample
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.sizes import Hints
-from ssl_audio.errors import AudioError, CheckpointError
+from ssl_audio.errors import AudioError, CheckpointError, RecipeError
 from ssl_audio.evaluation.windows import Grid, Sound, batches_of, crossfade, padded, windows_of
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.tasks import Head, classify
@@ -57,7 +57,7 @@ class Pretrained:
         bands: Literal["mean", "apart"] = "mean",
     ) -> None:
         self.checkpoint = checkpoint
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self.backbone: Backbone = checkpoint.backbone().to(self.device).eval()
         self.grid = Grid.of(self.backbone, seconds=window_seconds)
         self.batch_windows = batch_windows
@@ -90,7 +90,7 @@ class Pretrained:
         Raises:
             AudioError: if a clip is shorter than one frame (25 ms), or holds NaN or infinity.
         """
-        return torch.stack([states.mean(dim=0) for states, _ in self.frames(self.sounds(waveforms, sample_rate))])
+        return torch.stack(list(self.vectors(self.sounds(waveforms, sample_rate))))
 
     def embed_frames(
         self, waveforms: Waveforms, *, sample_rate: int
@@ -144,21 +144,43 @@ class Pretrained:
 
     def frames(self, sounds: Iterable[Sound]) -> Iterator[tuple[Float[Tensor, "frame width"], Float[Tensor, " frame"]]]:
         """States and centres of the patch columns of each recording, one recording after the other."""
-        total = torch.zeros(0, self.width)
-        weight = torch.zeros(0, 1)
+        found: list[Tensor] = []
+        for states, last in self._stretches(sounds):
+            found.append(states)
+            if last:
+                whole = torch.cat(found)
+                yield whole, self.grid.centre(torch.arange(len(whole)))
+                found = []
+
+    def vectors(self, sounds: Iterable[Sound]) -> Iterator[Float[Tensor, " width"]]:
+        """The mean over the patch columns of each recording; none of them is kept."""
+        total, count = torch.zeros(self.width, dtype=torch.float64), 0
+        for states, last in self._stretches(sounds):
+            total += states.sum(dim=0, dtype=torch.float64)
+            count += len(states)
+            if last:
+                yield (total / count).float()
+                total, count = torch.zeros_like(total), 0
+
+    def _stretches(self, sounds: Iterable[Sound]) -> Iterator[tuple[Float[Tensor, "_ width"], bool]]:
+        """States of the patch columns that no further window covers, and whether they are a recording's last."""
+        begin, total, weight = 0, torch.zeros(0, self.width), torch.zeros(0, 1)
         for windows in batches_of(windows_of(sounds, self.grid), self.batch_windows):
             states = self._columns(windows)
             for window, found in zip(windows, states, strict=True):
+                done = window.column - begin
+                if done:
+                    yield total[:done] / weight[:done], False
                 fade = crossfade(len(found), first=not window.column, last=window.last)[:, None]
-                grown = window.column + len(found) - len(total)
-                total = torch.nn.functional.pad(total, (0, 0, 0, max(0, grown)))
-                weight = torch.nn.functional.pad(weight, (0, 0, 0, max(0, grown)))
-                place = slice(window.column, window.column + len(found))
-                total[place] += found * fade
-                weight[place] += fade
+                grown = (0, 0, 0, max(0, len(found) - (len(total) - done)))
+                total = torch.nn.functional.pad(total[done:], grown)
+                weight = torch.nn.functional.pad(weight[done:], grown)
+                begin = window.column
+                total[: len(found)] += found * fade
+                weight[: len(found)] += fade
                 if window.last:
-                    yield total / weight, self.grid.centre(torch.arange(len(total)))
-                    total, weight = torch.zeros(0, self.width), torch.zeros(0, 1)
+                    yield total / weight, True
+                    begin, total, weight = 0, torch.zeros(0, self.width), torch.zeros(0, 1)
 
     def probabilities(self, sounds: Iterable[Sound]) -> Iterator[Float[Tensor, " label"]]:
         """Probabilities of the labels of each recording, one after the other.
@@ -198,6 +220,21 @@ class Pretrained:
         return _columns(tokens, counts, bands=self.backbone.bands if self.bands == "apart" else 1)
 
 
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        RecipeError: if it is none, or is not here.
+    """
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split(". ")[0].splitlines()[0]
+        raise RecipeError(f"device {device}: {reason}; expected one that is here, such as cpu or cuda") from error
+    return found
+
+
 def pretrained(path: str | Path, *, hints: Hints | None = None, **options: Any) -> Pretrained:
     """A checkpoint, ours or a published one, ready to embed sound; fine-tuned ones label it too.
 
@@ -208,6 +245,7 @@ def pretrained(path: str | Path, *, hints: Hints | None = None, **options: Any) 
 
     Raises:
         CheckpointError: if it is missing, damaged or of no known kind.
+        RecipeError: if the device is not here.
     """
     return Pretrained(open_checkpoint(Path(path), hints=hints), **options)
 

@@ -101,10 +101,19 @@ def windows_of(sounds: Iterable[Sound], grid: Grid) -> Iterator[Window]:
             start = column * grid.step
             last = sound.samples - start <= grid.window
             waveform = sound.read(start, grid.window)
-            if not bool(torch.isfinite(waveform).all()):
-                raise AudioError(f"{sound.name}: holds NaN or infinity")
+            check_finite(sound.name, waveform)
             yield Window(owner, column, waveform, last)
             column += hop
+
+
+def check_finite(name: str, waveform: Float[Tensor, " _"]) -> None:
+    """What nothing can be made of is refused.
+
+    Raises:
+        AudioError: if the waveform holds NaN or infinity.
+    """
+    if not bool(torch.isfinite(waveform).all()):
+        raise AudioError(f"{name}: holds NaN or infinity")
 
 
 def batches_of(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:

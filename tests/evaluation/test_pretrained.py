@@ -1,13 +1,19 @@
 """The Python face: a clip gives the same embedding alone, in a batch, at another rate, in a long recording."""
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint
-from ssl_audio.errors import AudioError, CheckpointError
+from ssl_audio.cli.embed import embed
+from ssl_audio.cli.inputs import inputs_of
+from ssl_audio.errors import AudioError, CheckpointError, RecipeError
 from ssl_audio.evaluation.pretrained import Pretrained
-from ssl_audio.evaluation.windows import Grid, windows_of
+from ssl_audio.evaluation.windows import Grid, Sound, windows_of
 
 
 @pytest.fixture
@@ -26,6 +32,7 @@ def face(tiny_backbone, tmp_path) -> Pretrained:
         },
     }
     weights = {f"backbone.{name}": value for name, value in tiny_backbone.state_dict().items()}
+    (tmp_path / "x.ckpt").touch()
     return Pretrained(Checkpoint(tmp_path / "x.ckpt", {"model": {"backbone": spec}}, weights, 0, "test"))
 
 
@@ -94,15 +101,76 @@ def test_long_recordings_come_in_windows_that_overlap_by_half(face):
     states, seconds = face.embed_frames(quiet, sample_rate=16000)
     change = (states[0] - states[0, 5]).norm(dim=1)
     assert 5.9 < float(seconds[change.argmax()]) < 7.1
+    # Of a recording of any length no more than a window of states is held on to.
+    stretches = [states for states, _ in face._stretches(face.sounds(long, 16000))]
+    assert max(map(len, stretches)) <= grid.columns
+    torch.testing.assert_close(torch.cat(stretches), frames[0], atol=0, rtol=0)
+    torch.testing.assert_close(face.embed(long, sample_rate=16000)[0], frames[0].mean(dim=0), atol=1e-6, rtol=0)
 
 
 def test_files_are_read_window_by_window(face, tmp_path):
-    import soundfile
-
     soundfile.write(tmp_path / "long.wav", noise(16000 * 8).numpy(), 16000, subtype="FLOAT")
     ((states, _),) = face.frames([face.file(tmp_path / "long.wav")])
     expected, _ = face.embed_frames(noise(16000 * 8), sample_rate=16000)
     torch.testing.assert_close(states, expected[0], atol=1e-5, rtol=0)
+
+
+def test_damaged_recordings_are_left_out_however_long(face, tmp_path, capsys):
+    sounds = {
+        "a.wav": noise(16000),
+        "b.wav": noise(16000 * 65),
+        "c.wav": noise(16000 * 70),
+        "d.flac": noise(16000 * 70),
+    }
+    sounds["c.wav"][-100] = float("nan")
+    for name, sound in sounds.items():
+        subtype = "FLOAT" if name.endswith("wav") else "PCM_16"
+        soundfile.write(tmp_path / name, sound.numpy(), 16000, subtype=subtype)
+    whole = (tmp_path / "d.flac").read_bytes()
+    (tmp_path / "d.flac").write_bytes(whole[: len(whole) * 9 // 10])
+    inputs = inputs_of([tmp_path / name for name in sounds])
+    for name in ("x.parquet", "x.npz"):
+        embed(face, inputs, out=tmp_path / name, frames=True)
+    told = capsys.readouterr().err
+    assert "c.wav: holds samples that are NaN" in told
+    assert "d.flac" in told
+    assert "2 of 4 recordings could not be read" in told
+    table = pq.read_table(tmp_path / "x.parquet").to_pydict()
+    assert [Path(path).name for path in table["path"]] == ["a.wav", "b.wav"]
+    arrays = np.load(tmp_path / "x.npz")
+    assert arrays["path"].tolist() == table["path"]
+    np.testing.assert_array_equal(arrays["embedding"], np.array(table["embedding"], dtype=np.float32))
+    second = slice(*arrays["offsets"][1:3])
+    expected, seconds = face.embed_frames(sounds["b.wav"], sample_rate=16000)
+    np.testing.assert_allclose(arrays["frames"][second], expected[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(arrays["seconds"][second], seconds.numpy(), atol=1e-4)
+
+
+def test_a_stopped_embedding_goes_on_where_it_was(face, tmp_path, monkeypatch):
+    for number in range(70):
+        soundfile.write(tmp_path / f"{number:02d}.wav", noise(1600, number).numpy(), 16000)
+    inputs = inputs_of([tmp_path])
+    opened: list[str] = []
+
+    def open_file(path: Path) -> Sound:
+        opened.append(path.name)
+        if len(opened) == 66:
+            raise KeyboardInterrupt
+        return Pretrained.file(face, path)
+
+    monkeypatch.setattr(face, "file", open_file)
+    with pytest.raises(KeyboardInterrupt):
+        embed(face, inputs, out=tmp_path / "x.parquet", frames=False)
+    assert not (tmp_path / "x.parquet").exists()
+    embed(face, inputs, out=tmp_path / "x.parquet", frames=False)
+    assert opened[66:] == [f"{number:02d}.wav" for number in range(64, 70)]
+    assert len(pq.read_table(tmp_path / "x.parquet")) == 70
+
+
+@pytest.mark.parametrize("device", ["gpu0", *([] if torch.cuda.is_available() else ["cuda"])])
+def test_a_device_that_is_not_here_is_told(face, device):
+    with pytest.raises(RecipeError, match=rf"^device {device}: .*; expected one that is here"):
+        Pretrained(face.checkpoint, device=device)
 
 
 @pytest.mark.parametrize(
