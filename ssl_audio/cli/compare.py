@@ -160,4 +160,6 @@ def _cost(plan: Plan, encoder: str, folder: Path) -> Cost:
 
 
 def _predictions(folder: Path) -> Predictions:
-    return joined([read_predictions(path) for path in sorted(folder.glob(f"**/{PREDICTIONS}"))])
+    """Of all folds, in their order; it is the folders' but from the tenth on."""
+    found = sorted(folder.glob(f"**/{PREDICTIONS}"), key=lambda path: (len(path.parent.name), path.parent.name))
+    return joined([read_predictions(path) for path in found])

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -152,12 +153,23 @@ def headline(*, several: bool) -> tuple[str, Measure]:
     return ("mAP", mean_average_precision) if several else ("accuracy", accuracy)
 
 
+def mean_over_runs(scores: Scores, targets: Targets, measure: Measure, runs: Int[np.ndarray, " clip"] | None) -> float:
+    """The mean of a measure over the runs that answers are of; None takes them for one run's.
+
+    Scores of two models do not rank together, so that a measure of ranks, such as mAP, is one of each by itself.
+    """
+    if runs is None:
+        return measure(scores, targets)
+    return _mean(np.array([measure(scores[runs == run], targets[runs == run]) for run in np.unique(runs)]))
+
+
 def interval(
     scores: Scores,
     targets: Targets,
     measure: Measure,
     *,
     groups: Int[np.ndarray, " clip"] | None = None,
+    runs: Int[np.ndarray, " clip"] | None = None,
     draws: int = 1000,
     share: float = 0.95,
     seed: int = 0,
@@ -169,6 +181,7 @@ def interval(
         targets: Which labels each clip has.
         measure: Of scores and targets.
         groups: Clips of a group (a speaker) are drawn together, because they are alike; None draws single clips.
+        runs: Which run answered (a seed, a fold); see `mean_over_runs`.
         draws: How many resamples.
         share: Of them that lie within.
         seed: Decides the resamples.
@@ -176,7 +189,10 @@ def interval(
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentiles).
     """
     rng = np.random.default_rng(seed)
-    values = [measure(scores[rows], targets[rows]) for rows in _resamples(len(scores), groups, draws, rng)]
+    values = [
+        mean_over_runs(scores[rows], targets[rows], measure, None if runs is None else runs[rows])
+        for rows in _resamples(len(scores), groups, draws, rng)
+    ]
     low, high = np.nanpercentile(values, [50 * (1 - share), 50 * (1 + share)])
     return float(low), float(high)
 
@@ -210,6 +226,7 @@ def paired(
     measure: Measure,
     *,
     groups: Int[np.ndarray, " clip"] | None = None,
+    runs: Int[np.ndarray, " clip"] | None = None,
     draws: int = 1000,
     share: float = 0.95,
     seed: int = 0,
@@ -222,6 +239,7 @@ def paired(
         targets: Which labels each clip has.
         measure: Of scores and targets.
         groups: Clips of a group are drawn and swapped together.
+        runs: Which run answered, the same of both; see `mean_over_runs`.
         draws: How many resamples and how many swaps.
         share: Of the resamples that lie within the interval.
         seed: Decides both.
@@ -229,17 +247,21 @@ def paired(
     Source: Efron and Tibshirani 1993, chapters 13 and 15 (permutation test).
     """
     rng = np.random.default_rng(seed)
-    gain = measure(first, targets) - measure(second, targets)
-    resampled = [
-        measure(first[rows], targets[rows]) - measure(second[rows], targets[rows])
-        for rows in _resamples(len(targets), groups, draws, rng)
-    ]
+
+    def difference(one: Scores, other: Scores, rows: Any) -> float:
+        among = None if runs is None else runs[rows]
+        return mean_over_runs(one[rows], targets[rows], measure, among) - mean_over_runs(
+            other[rows], targets[rows], measure, among
+        )
+
+    gain = difference(first, second, slice(None))
+    resampled = [difference(first, second, rows) for rows in _resamples(len(targets), groups, draws, rng)]
     marks = np.arange(len(targets)) if groups is None else np.unique(groups, return_inverse=True)[1]
     as_large = 0
     for _ in range(draws):
         swap = rng.random(marks.max() + 1)[marks] < 0.5
         one, other = np.where(swap[:, None], second, first), np.where(swap[:, None], first, second)
-        as_large += abs(measure(one, targets) - measure(other, targets)) >= abs(gain) - 1e-12
+        as_large += abs(difference(one, other, slice(None))) >= abs(gain) - 1e-12
     low, high = np.nanpercentile(resampled, [50 * (1 - share), 50 * (1 + share)])
     return Difference(gain=float(gain), low=float(low), high=float(high), p=(as_large + 1) / (draws + 1))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from ssl_audio.data.labelled import LabelledBatch
 from ssl_audio.data.labels import Part
@@ -20,6 +20,7 @@ from ssl_audio.evaluation.metrics import (
     LabelScore,
     headline,
     interval,
+    mean_over_runs,
     paired,
     per_label,
     summarise,
@@ -41,6 +42,7 @@ class Predictions:
         scores: Probabilities.
         targets: Which labels each has.
         speakers: Who speaks in each; empty where nobody is named.
+        runs: Which run each answer is of, where those of several are joined.
     """
 
     labels: list[str]
@@ -49,11 +51,12 @@ class Predictions:
     scores: Float[np.ndarray, "clip label"]
     targets: Bool[np.ndarray, "clip label"]
     speakers: Shaped[np.ndarray, " clip"]
+    runs: Int[np.ndarray, " clip"] | None = None
 
     @property
     def headline(self) -> float:
-        """The number the task is judged by."""
-        return headline(several=self.several)[1](self.scores, self.targets)
+        """The number the task is judged by, in the mean over runs."""
+        return mean_over_runs(self.scores, self.targets, headline(several=self.several)[1], self.runs)
 
     def summary(self) -> dict[str, float]:
         """Every number over all clips."""
@@ -63,7 +66,9 @@ class Predictions:
         """95 % bootstrap interval of the headline over the clips; those that come several times stay together."""
         _, measure = headline(several=self.several)
         groups = np.unique(self.keys, return_inverse=True)[1]
-        return interval(self.scores, self.targets, measure, groups=groups, draws=_draws(self.scores), seed=seed)
+        return interval(
+            self.scores, self.targets, measure, groups=groups, runs=self.runs, draws=_draws(self.scores), seed=seed
+        )
 
     def rows(self) -> list[LabelScore]:
         """A row for every label."""
@@ -73,11 +78,15 @@ class Predictions:
         """What these gain over others of the same clips; answers to a clip that comes several times stay together.
 
         Raises:
-            SslAudioError: if they are of other clips.
+            SslAudioError: if they are of other clips or of other runs.
         """
         one, two = (np.argsort(found.keys, kind="stable") for found in (self, other))
         if self.labels != other.labels or self.keys[one].tolist() != other.keys[two].tolist():
             raise SslAudioError("the two systems were tested on other clips or labels; expected the same test set")
+        runs = None if self.runs is None else self.runs[one]
+        others = None if other.runs is None else other.runs[two]
+        if not np.array_equal(np.array(runs), np.array(others)):
+            raise SslAudioError("the two systems were tested in other runs; expected the same folds and seeds")
         _, measure = headline(several=self.several)
         return paired(
             self.scores[one],
@@ -85,12 +94,13 @@ class Predictions:
             self.targets[one],
             measure,
             groups=np.unique(self.keys[one], return_inverse=True)[1],
+            runs=runs,
             draws=_draws(self.scores),
             seed=seed,
         )
 
     def parquet(self) -> bytes:
-        """A table with one row a clip: key, speaker, labels, predicted label and every score."""
+        """A table with one row a clip: key, speaker, labels, predicted label, every score, and which of several runs."""
         best = self.scores.argmax(axis=1)
         columns: dict[str, Any] = {
             "key": self.keys.tolist(),
@@ -99,6 +109,8 @@ class Predictions:
             "predicted": [self.labels[i] for i in best],
             "scores": list(self.scores.astype(np.float32)),
         }
+        if self.runs is not None:
+            columns["run"] = self.runs.tolist()
         table = pa.table(columns).replace_schema_metadata(
             {"labels": "\n".join(self.labels), "several": str(self.several)}
         )
@@ -135,11 +147,19 @@ def read_predictions(path: Path) -> Predictions:
         scores=np.array(found["scores"], dtype=np.float32).reshape(len(found["key"]), len(labels)),
         targets=targets,
         speakers=np.array(found["speaker"]),
+        runs=np.array(found["run"]) if "run" in found else None,
     )
 
 
 def joined(parts: list[Predictions]) -> Predictions:
-    """The predictions of several folds as one set."""
+    """The predictions of several folds or seeds as one set that knows which is of which."""
+    if len(parts) == 1:
+        return parts[0]
+    runs, after = [], 0
+    for part in parts:
+        own = np.zeros(len(part.keys), dtype=np.int64) if part.runs is None else part.runs
+        runs.append(own + after)
+        after += int(own.max()) + 1
     return Predictions(
         labels=parts[0].labels,
         several=parts[0].several,
@@ -147,6 +167,7 @@ def joined(parts: list[Predictions]) -> Predictions:
         scores=np.concatenate([part.scores for part in parts]),
         targets=np.concatenate([part.targets for part in parts]),
         speakers=np.concatenate([part.speakers for part in parts]),
+        runs=np.concatenate(runs),
     )
 
 

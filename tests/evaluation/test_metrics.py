@@ -1,11 +1,13 @@
 """Metrics: the published numbers, scikit-learn's, and intervals that say what they should."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from ssl_audio.errors import RecipeError
+from ssl_audio.errors import RecipeError, SslAudioError
 from ssl_audio.evaluation.metrics import (
     Difference,
     accuracy,
@@ -14,10 +16,13 @@ from ssl_audio.evaluation.metrics import (
     confusion,
     equal_error_rate,
     interval,
+    mean_average_precision,
+    mean_over_runs,
     paired,
     per_label,
     summarise,
 )
+from ssl_audio.evaluation.predictions import Predictions, joined
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "singlelabel"])
@@ -97,3 +102,34 @@ def test_an_interval_holds_the_truth_and_a_difference_is_seen_only_where_there_i
     easy = np.where((groups < 3)[:, None], good + 5 * targets, bad)
     wide, narrow = interval(easy, targets, accuracy, groups=groups), interval(easy, targets, accuracy)
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+
+
+def test_runs_are_measured_each_by_itself():
+    """Scores of two models do not rank together: mAP of several runs is the mean of each one's, and so is what is
+    drawn of it."""
+    scores, targets = drawn()
+    runs = np.repeat(np.arange(3), len(scores))
+    shifted = np.concatenate([scores, scores - 3, scores + 3])
+    thrice = np.concatenate([targets] * 3)
+    alone = mean_average_precision(scores, targets)
+    assert mean_over_runs(shifted, thrice, mean_average_precision, runs) == pytest.approx(alone)
+    assert mean_average_precision(shifted, thrice) < alone - 0.05
+    groups = np.tile(np.arange(len(scores)), 3)
+    together = interval(shifted, thrice, mean_average_precision, groups=groups, runs=runs, draws=200)
+    assert together == pytest.approx(interval(scores, targets, mean_average_precision, draws=200), abs=0.02)
+    better = np.concatenate([scores + targets] * 3)
+    gained = paired(better, shifted, thrice, mean_average_precision, groups=groups, runs=runs, draws=100)
+    assert gained.gain == pytest.approx(mean_average_precision(scores + targets, targets) - alone)
+
+    def answers(values, run):
+        count = len(targets)
+        return Predictions(
+            labels=list("abcd")[: targets.shape[1]], several=True, keys=np.arange(count).astype(str), scores=values,
+            targets=targets, speakers=np.full(count, ""), runs=run,
+        )  # fmt: skip
+
+    seeds = joined([answers(scores - 3, None), joined([answers(scores, None), answers(scores + 3, None)])])
+    assert np.unique(seeds.runs).tolist() == [0, 1, 2]
+    assert seeds.headline == pytest.approx(alone)
+    with pytest.raises(SslAudioError, match="in other runs"):
+        seeds.against(dataclasses.replace(seeds, runs=seeds.runs[::-1]))
