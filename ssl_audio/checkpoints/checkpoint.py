@@ -107,7 +107,8 @@ class Checkpoint:
         try:
             backbone.load_state_dict(self.part("backbone"), strict=not self.fates)
         except RuntimeError as error:
-            raise CheckpointError(f"{self.path}: its weights do not fit its recipe: {error}") from error
+            line = " ".join(str(error).split())
+            raise CheckpointError(f"{self.path}: its weights do not fit its recipe: {line[:400]}") from error
         return backbone
 
     def untrained(self, *, seed: int = 0) -> Backbone:

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.checkpoints.newest import FOLD
 from ssl_audio.cli.comparison_plan import Plan, check_plan, finetune_words
@@ -13,6 +15,7 @@ from ssl_audio.cli.comparison_report import write_comparison
 from ssl_audio.cli.fallback import with_demo
 from ssl_audio.cli.finetune import PREDICTIONS, finetune
 from ssl_audio.cli.finetune_options import FinetuneCLI
+from ssl_audio.cli.main import suggest
 from ssl_audio.cli.parser import VerbParser, write_bytes, write_text
 from ssl_audio.cli.pretrain import run as pretrain
 from ssl_audio.cli.recipes import RECIPES
@@ -53,9 +56,10 @@ def compare(plan: Plan) -> None:
         _encoder_file(encoder)
     with quiet_training():  # a mistake in task or options is to be found before minutes of pretraining
         folds = _cli(plan, "parsed", 0, ["--checkpoint=none"]).folds()
+    _check_checkpoints(plan, folds)
     check_plan(plan)
     print(f"{plan.seeds} seeds, {budget}", file=sys.stderr)
-    checkpoints = {encoder: _pretrained(plan, encoder, folds) for encoder in plan.encoders}
+    checkpoints = {encoder: _pretrained(plan, encoder) for encoder in plan.encoders}
     cells: dict[str, dict[str, list[Path]]] = {}
     for seed in range(plan.seeds):
         for encoder in plan.encoders:
@@ -69,7 +73,8 @@ def compare(plan: Plan) -> None:
     }
     for statistics in plan.baselines:
         found[statistics, "statistics"] = [_baseline(plan, statistics, seed) for seed in range(plan.seeds)]
-    cost = {encoder: _cost(plan, encoder, cells[encoder]["pretrained"][0]) for encoder in plan.encoders}
+    costs = {encoder: _cost(plan, encoder, cells[encoder]["pretrained"][0]) for encoder in plan.encoders}
+    cost = {encoder: found for encoder, found in costs.items() if found is not None}
     write_comparison(plan, found, cost, checkpoints)
 
 
@@ -81,13 +86,25 @@ def _encoder_file(encoder: str) -> Path:
     return path
 
 
-def _pretrained(plan: Plan, encoder: str, folds: list[int]) -> Path:
-    """The encoder's pretrained checkpoint, or one for each fold; it is made where it was not given."""
+def _check_checkpoints(plan: Plan, folds: list[int]) -> None:
+    """Those that were given are there, and of the encoders that they are given for."""
+    for encoder, given in plan.checkpoints.items():
+        if encoder not in plan.encoders:
+            known = ", ".join(plan.encoders)
+            raise RecipeError(
+                f"--checkpoints {encoder}: is none of --encoders {known}{suggest(encoder, plan.encoders)}"
+            )
+        wanted = yaml.safe_load(_encoder_file(encoder).read_text(encoding="utf-8"))["class_path"].rsplit(".")[-1]
+        for path in sorted({str(given).replace(FOLD, str(fold)) for fold in folds}):
+            found = str(load_checkpoint(Path(path)).spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]
+            if found != wanted:
+                raise RecipeError(f"--checkpoints {encoder}: {path} is a {found}; expected a {wanted}")
+
+
+def _pretrained(plan: Plan, encoder: str) -> Path:
+    """The encoder's pretrained checkpoint, or the pattern of one for each fold; it is made where it was not given."""
     if encoder in plan.checkpoints:
-        given = plan.checkpoints[encoder]
-        for path in {str(given).replace(FOLD, str(fold)) for fold in folds}:
-            load_checkpoint(Path(path))
-        return given
+        return plan.checkpoints[encoder]
     runs = plan.folder / "pretrained"
     done = runs / "pretrain" / encoder / "0"
     if not (done / SUMMARY).exists():
@@ -146,12 +163,16 @@ def _limit(cli: FinetuneCLI, plan: Plan) -> None:
         cli.recipe["trainer"][name] = value
 
 
-def _cost(plan: Plan, encoder: str, folder: Path) -> Cost:
-    """Measured once, by itself, and kept: the trainings above ran in whatever company they had."""
+def _cost(plan: Plan, encoder: str, folder: Path) -> Cost | None:
+    """Measured once, by itself, and kept: the trainings above ran in whatever company they had. None of neighbours,
+    which train nothing.
+    """
     kept = plan.folder / f"cost_{encoder}.json"
     if kept.exists():
         return Cost(**json.loads(kept.read_text()))
-    best = next(iter(sorted(folder.glob("**/best.ckpt"))))
+    best = next(iter(sorted(folder.glob("**/best.ckpt"))), None)
+    if best is None:
+        return None
     found = load_checkpoint(best)
     data = found.recipe["data"]
     cost = cost_of(found, clips=min(16, int(data["batch_clips"])), seconds=float(data["crop_seconds"]))

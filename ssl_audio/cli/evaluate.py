@@ -1,13 +1,11 @@
 """`ssl-audio evaluate`: a fine-tuned checkpoint on labelled shards."""
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ssl_audio.audio.files import decode
 from ssl_audio.cli.parser import call, write_bytes, write_text
@@ -20,6 +18,7 @@ from ssl_audio.evaluation.metrics import confusion
 from ssl_audio.evaluation.predictions import Predictions
 from ssl_audio.evaluation.pretrained import pretrained
 from ssl_audio.evaluation.windows import Sound
+from ssl_audio.training.run import json_text
 
 
 def run(words: list[str]) -> None:
@@ -94,15 +93,6 @@ def evaluate(
     }
     if not face.several:
         found["confusion"] = confusion(predictions.scores, targets).tolist()
-    write_text(out / "metrics.json", json.dumps(_finite(found), indent=1) + "\n")
+    write_text(out / "metrics.json", json_text(found))
     shown = ", ".join(f"{name} {value:.3f}" for name, value in predictions.summary().items())
     print(f"{len(clips)} clips: {shown} (95 % {low:.3f} to {high:.3f})\n{out / 'metrics.json'}")
-
-
-def _finite(value: Any) -> Any:
-    """NaN is no JSON: what is not defined becomes null."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not torch.isfinite(torch.tensor(value)) else value

@@ -94,6 +94,7 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
     if trainer.is_global_zero:
         _announce(cli, module, data, start=start, fold=fold, fates=fates)
     if module.method == "knn":
+        module.to(trainer.strategy.root_device)
         predictions, valid, chosen = neighbours(module, data)
         outcome = Outcome(
             start=start, fold=fold, valid=valid, chosen=chosen, steps=0, seconds=0.0, predictions=predictions
@@ -106,15 +107,17 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
             print(f"begins at a linear probe: validation {begin_at_probe(module, data):.3f}", file=sys.stderr)
             probe = copied(module)
         fit(trainer, module, data, this)
+        module.to(trainer.strategy.root_device)  # Lightning took it off when training ended
         valid, chosen, last = choose(trainer, module, data, probe=probe)
-        torch.save(
-            {
-                "state_dict": module.state_dict(),
-                "global_step": trainer.global_step,
-                "ssl_audio": describe(module.recipe, task=module.task),
-            },
-            this.checkpoints / "best.ckpt",
-        )
+        if trainer.is_global_zero:
+            torch.save(
+                {
+                    "state_dict": module.state_dict(),
+                    "global_step": trainer.global_step,
+                    "ssl_audio": describe(module.recipe, task=module.task),
+                },
+                this.checkpoints / "best.ckpt",
+            )
         with bar("testing") as progress:
             predictions = predict(module, data, parts.test, progress=progress)
         outcome = Outcome(
@@ -146,6 +149,20 @@ def _announce(
         f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters train",
         file=sys.stderr,
     )
+    absent = [name for name, row in zip(parts.labels, parts.test.targets.T, strict=True) if not row.any()]
+    if absent:
+        shown = f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
+        print(
+            f"no test clip has {shown} ({len(absent)} of {len(parts.labels)} labels): nothing is measured of them",
+            file=sys.stderr,
+        )
+    cut = sum(int((part.index.seconds > data.crop_seconds + 1e-3).sum()) for part in (parts.valid, parts.test))
+    if cut:
+        print(
+            f"{cut} of {len(parts.valid) + len(parts.test)} clips that choose or test are longer than "
+            f"data.crop_seconds {data.crop_seconds} and are heard up to there",
+            file=sys.stderr,
+        )
     if fates and cli.source is not None and cli.source.path not in cli.reported:
         cli.reported.add(cli.source.path)
         print(f"weights of {cli.source.path}: {fates_report(fates)}", file=sys.stderr)

@@ -84,6 +84,8 @@ class FinetuneCLI(TrainingCLI):
         if found is not None:
             if FOLD not in config.checkpoint:
                 config.checkpoint = str(path)
+            if config.model.backbone is not None:
+                _check_encoder(config.model.backbone, found)
             config.model.backbone = _parsed(adaptation.spec(found))
         elif config.model.backbone is None:
             config.model.backbone = _parsed(self._untold())
@@ -116,7 +118,12 @@ class FinetuneCLI(TrainingCLI):
         )
         callbacks: list[Callback] = [chosen, newest]
         if self.config.patience is not None:
-            callbacks.append(EarlyStopping("valid/score", mode="max", patience=int(self.config.patience)))
+            # A restarted trainer goes once more through the end of an epoch, without its validation.
+            callbacks.append(
+                EarlyStopping(
+                    "valid/score", mode="max", patience=int(self.config.patience), check_on_train_epoch_end=False
+                )
+            )
         if self.config.average_from_epoch is not None:
             callbacks.append(WeightAverage(self.config.average_from_epoch))
         return callbacks
@@ -155,6 +162,19 @@ class FinetuneCLI(TrainingCLI):
         torch.manual_seed(randomness.derive(int(self.config.seed_everything or 0), "finetune", fold) % 2**63)
         self.instantiate_classes()
         return self.model, self.datamodule, self.trainer
+
+
+def _check_encoder(backbone: Any, found: Checkpoint) -> None:
+    """Whoever names an encoder and a checkpoint of another one wants one of them, and nobody knows which."""
+    wanted, theirs = backbone.init_args.encoder, found.spec["init_args"]["encoder"]
+    kind, other = (str(path).rsplit(".")[-1] for path in (wanted.class_path, theirs["class_path"]))
+    given, had = vars(wanted.init_args), theirs.get("init_args") or {}
+    differs = [f"{name} {had[name]}, not {given[name]}" for name in had if name in given and given[name] != had[name]]
+    if kind != other or differs:
+        raise RecipeError(
+            f"{found.path} holds a {other}{f' with {differs[0]}' if kind == other else f', not a {kind}'}; expected "
+            "--model.backbone of the checkpoint's architecture, none, or --checkpoint none"
+        )
 
 
 def _small(stride: tuple[int, int] | None) -> dict[str, Any]:

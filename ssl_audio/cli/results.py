@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ssl_audio.evaluation.metrics import confusion
+from ssl_audio.evaluation.metrics import confusion, d_prime
 from ssl_audio.evaluation.pictures import confusion_picture, curves_picture
 from ssl_audio.evaluation.predictions import Predictions, joined
 from ssl_audio.evaluation.report import Table, page
 from ssl_audio.training.metrics_log import read_rows
-from ssl_audio.training.run import METRICS, Run
+from ssl_audio.training.run import METRICS, Run, json_text
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Outcome:
         fields = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "predictions"
         }
-        return json.dumps({**fields, "test": self.predictions.summary()}, indent=1) + "\n"
+        return json_text({**fields, "test": self.predictions.summary()})
 
     @classmethod
     def load(cls, path: Path, predictions: Predictions) -> "Outcome":
@@ -64,8 +64,10 @@ def scores_of(outcomes: list[Outcome], *, seed: int = 0) -> dict[str, Any]:
     together = joined([outcome.predictions for outcome in outcomes])
     low, high = together.interval(seed=seed)
     values = [outcome.predictions.headline for outcome in outcomes]
+    test = {name: float(np.nanmean([fold[name] for fold in folds])) for name in folds[0]}
     return {
-        "test": {name: float(np.nanmean([fold[name] for fold in folds])) for name in folds[0]},
+        # Of the mean area, as the ancestors have it: one fold without a mistake would make the mean of d' infinite.
+        "test": {**test, "d_prime": d_prime(test["AUC"])},
         "headline": float(np.mean(values)),
         "spread": float(np.std(values)),
         "interval": [low, high],
@@ -115,10 +117,12 @@ def write_report(
     curves = _curves(this)
     if curves is not None:
         pictures["Training"] = curves
-    best = this.folder / "checkpoints" / "best.ckpt"
-    if not best.exists():
-        best = next(iter(sorted(this.folder.glob("*/**/best.ckpt"))), best)
-    command = f"ssl-audio predict --checkpoint {best} --out labels.csv FILES..."
+    best = next(iter(sorted(this.folder.glob("**/best.ckpt"))), None)
+    command = (
+        f"ssl-audio predict --checkpoint {best} --out labels.csv FILES..."
+        if best is not None
+        else "ssl-audio finetune ... --model.method linear  (nearest neighbours leave no checkpoint that labels)"
+    )
     lead = f"{summary['method']}, from {facts['checkpoint']}, on {facts['device']}"
     notice = "on the embedded demo corpus: " if facts.get("demo") else ""
     report = page(
@@ -128,7 +132,7 @@ def write_report(
         pictures=pictures,
         details={
             "Recipe": yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
-            "Summary": json.dumps(summary, indent=1),
+            "Summary": json_text(summary),
         },
         command=command,
     )

@@ -130,14 +130,16 @@ def neighbours(module: Finetuning, data: LabelledShards) -> tuple[Predictions, f
 
     def embed(batch: Any) -> torch.Tensor:
         clips = batch.batch
-        return pool(module.backbone(clips.waveforms, clips.samples), len(batch))
+        if module.head.attend is not None:  # weights that nobody trained
+            return pool(module.backbone(clips.waveforms, clips.samples), len(batch))
+        return pooled(module.backbone, module.head, module.backbone.spectrogram(clips.waveforms, clips.samples))
 
     def embeddings(part: Part) -> Any:
         with torch.inference_mode():
-            return torch.cat([embed(batch.to(module.device)).cpu() for batch in data.every(part)]).numpy()
+            return torch.cat([embed(batch.to(module.device)).float().cpu() for batch in data.every(part)]).numpy()
 
     parts = data.parts
-    known, choosing, tested = (embeddings(part) for part in (parts.train, parts.valid, parts.test))
+    known, choosing = embeddings(parts.train), embeddings(parts.valid)
     number = choose_neighbours(choosing, parts.valid.targets, known, parts.train.targets, several=data.several)
 
     def answer(queries: Any, part: Part) -> Predictions:
@@ -150,4 +152,5 @@ def neighbours(module: Finetuning, data: LabelledShards) -> tuple[Predictions, f
             speakers=part.speakers,
         )
 
-    return answer(tested, parts.test), answer(choosing, parts.valid).headline, f"{number} neighbours"
+    valid = answer(choosing, parts.valid).headline
+    return answer(embeddings(parts.test), parts.test), valid, f"{number} neighbours"

@@ -19,7 +19,7 @@ from ssl_audio.data.batch import Batch, collate
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.labels import Part, Parts, Protocol, part_clips
-from ssl_audio.errors import AudioError, SslAudioError
+from ssl_audio.errors import AudioError, RecipeError, SslAudioError
 
 SHORTEST_SAMPLES = 400
 
@@ -128,8 +128,17 @@ class LabelledShards(L.LightningDataModule):
 
         Raises:
             ShardError: if shards, labels or a part are missing.
+            RecipeError: if a folder is named twice, so that a clip could train and test.
         """
         if self._parts is None:
+            places = [Path(folder).resolve() for folder in self.shards]
+            twice = next(
+                (folder for folder, place in zip(self.shards, places, strict=True) if places.count(place) > 1), None
+            )
+            if twice is not None:
+                raise RecipeError(
+                    f"data.shards names {twice} twice, so its clips would train and test; expected it once"
+                )
             index = open_shards(self.shards)
             clips = [index.describe(number) for number in range(len(index))]
             self._parts = part_clips(

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ssl_audio.evaluation.memory import PeakMemory
 from ssl_audio.evaluation.pretrained import head_of
-from ssl_audio.objectives.tasks import classify
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.objectives.tasks import Head, classify
 
 _ROUNDS = 3
 
@@ -25,7 +28,7 @@ class Cost:
 
     Args:
         parameters: Of backbone and head.
-        training_clips_per_second: Forward and backward.
+        training_clips_per_second: Forward, and backward through what is trained.
         inference_clips_per_second: Forward alone.
         peak_bytes: What a training step adds to the process' memory at its highest.
         training_flops: Of forward and backward of one clip, counted in matrix products, attention and selective scans.
@@ -46,15 +49,7 @@ def cost_of(found: Checkpoint, *, clips: int, seconds: float) -> Cost:
         clips: A batch.
         seconds: Length of each.
     """
-    backbone = found.backbone().train()
-    head = head_of(found, backbone)
-    waveforms = torch.randn(clips, round(seconds * backbone.frontend.sample_rate)) * 0.1
-    spectrogram = backbone.spectrogram(waveforms)
-    targets = torch.zeros(clips, dtype=torch.int64)
-
-    def train() -> None:
-        loss = torch.nn.functional.cross_entropy(classify(backbone, head, spectrogram), targets)
-        loss.backward()
+    backbone, head, waveforms, train = _training(found, clips=clips, seconds=seconds)
 
     def infer() -> None:
         with torch.inference_mode():
@@ -73,6 +68,25 @@ def cost_of(found: Checkpoint, *, clips: int, seconds: float) -> Cost:
     )
 
 
+def _training(
+    found: Checkpoint, *, clips: int, seconds: float
+) -> tuple[Backbone, Head, Float[Tensor, "clip sample"], Callable[..., None]]:
+    """What a fine-tuning trains, clips of noise, and forward and backward of them, or of the first so many."""
+    frozen = found.recipe["model"].get("method", "full") != "full"
+    backbone = found.backbone().train(not frozen)
+    head = head_of(found, backbone)
+    waveforms = torch.randn(clips, round(seconds * backbone.frontend.sample_rate)) * 0.1
+    spectrogram = backbone.spectrogram(waveforms)
+    targets = torch.zeros(clips, dtype=torch.int64)
+
+    def train(first: int = clips) -> None:
+        few = dataclasses.replace(spectrogram, values=spectrogram.values[:first], frames=spectrogram.frames[:first])
+        logits = classify(backbone, head, few, frozen=frozen)
+        torch.nn.functional.cross_entropy(logits, targets[:first]).backward()
+
+    return backbone, head, waveforms, train
+
+
 def _median_seconds(step: Callable[[], None]) -> float:
     step()
     seconds = []
@@ -85,16 +99,10 @@ def _median_seconds(step: Callable[[], None]) -> float:
 
 def peak_of_step(path: Path, *, clips: int, seconds: float) -> int:
     """Bytes that a training step adds to this process at its highest."""
-    found = load_checkpoint(path)
-    backbone = found.backbone().train()
-    head = head_of(found, backbone)
-    waveforms = torch.randn(clips, round(seconds * backbone.frontend.sample_rate)) * 0.1
-    spectrogram = backbone.spectrogram(waveforms)
-    targets = torch.zeros(clips, dtype=torch.int64)
-    few = dataclasses.replace(spectrogram, values=spectrogram.values[:1], frames=spectrogram.frames[:1])
-    torch.nn.functional.cross_entropy(classify(backbone, head, few), targets[:1]).backward()  # libraries load
+    train = _training(load_checkpoint(path), clips=clips, seconds=seconds)[-1]
+    train(1)  # libraries load
     with PeakMemory(torch.device("cpu")) as peak:
-        torch.nn.functional.cross_entropy(classify(backbone, head, spectrogram), targets).backward()
+        train()
     return round(peak.mebibytes * 2**20)
 
 

@@ -100,7 +100,7 @@ class Predictions:
         )
 
     def parquet(self) -> bytes:
-        """A table with one row a clip: key, speaker, labels, predicted label, every score, and which of several runs."""
+        """A table with one row a clip: key, speaker, labels, predicted label, every score, and which run."""
         best = self.scores.argmax(axis=1)
         columns: dict[str, Any] = {
             "key": self.keys.tolist(),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ class Run:
 
     def save_summary(self, summary: dict[str, Any]) -> None:
         """Write the summary; a run that has one is finished."""
-        self.write(SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        self.write(SUMMARY, json_text(summary))
 
     def summary(self) -> dict[str, Any] | None:
         """The summary, if the run is finished."""
@@ -74,6 +75,19 @@ class Run:
             raise SslAudioError(
                 f"cannot write {self.folder / name} ({error.strerror}); make room or choose another place with --runs"
             ) from error
+
+
+def json_text(value: Any) -> str:
+    """JSON that every reader takes: what is not defined, or infinite, is null."""
+    return json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def open_run(root: Path, verb: str, name: str, *, resume: str = "auto") -> Run:

@@ -104,7 +104,7 @@ def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards,
         return original(self, clip)
 
     monkeypatch.setattr(ShardIndex, "audio_bytes", watched)
-    folder = finetune("--statistics=training")
+    folder = finetune("--statistics=training", "--patience=3")
     # No clip of the test split is read before all others have been read for the last time.
     index = open_shards([demo_shards])
     test = {str(index.key[row]) for row in np.flatnonzero(index.split == "test")}
@@ -198,14 +198,15 @@ def test_a_fold_begins_at_its_own_pretraining(finetune, tmp_path, capsys):
             assert torch.equal(value, source[name]), name
         assert ended.spec["init_args"]["frontend"]["init_args"]["mean"] == mean == float(source["frontend.mean"])
     assert json.loads((whole / "summary.json").read_text())["checkpoint"] == str(tmp_path / "{fold}.ckpt")
+    folds = tmp_path / "folds"
+    twice = finetune.words(f"--data.shards=[{folds},{folds}]", "--data.target=label")
+    assert "folds twice, so its clips would train and test" in fails(capsys, twice, code=2)
     (tmp_path / "1.ckpt").unlink()
     assert re.search(r"1\.ckpt: no such checkpoint", fails(capsys, finetune.words(*words, "--resume=never"), code=1))
     assert not (tmp_path / "runs/finetune/sounds/3/pretrained").exists(), "found out before the first fold trained"
 
 
 def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, monkeypatch):
-    from ssl_audio.training.finetuning import Finetuning
-
     straight = load_checkpoint(finetune("--trainer.max_epochs=3") / "checkpoints/last.ckpt").weights
     original = Finetuning.training_step
 
@@ -216,9 +217,9 @@ def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, mon
 
     monkeypatch.setattr(Finetuning, "training_step", crash)
     with pytest.raises(RuntimeError, match="power cut"):
-        finetune("--trainer.max_epochs=3")
+        finetune("--trainer.max_epochs=3", "--patience=9")
     monkeypatch.setattr(Finetuning, "training_step", original)
-    again = finetune("--trainer.max_epochs=3")
+    again = finetune("--trainer.max_epochs=3", "--patience=9")
     assert again.name == "1"
     assert load_checkpoint(again / "checkpoints/last.ckpt").step == 6
     for name, value in load_checkpoint(again / "checkpoints/last.ckpt").weights.items():
@@ -309,4 +310,22 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     assert "plan.json: unreadable" in fails(capsys, new, code=2)
     assert "no recipes/encoders/smal.yaml; expected some of small" in fails(
         capsys, [*words[:3], "--encoders=[smal]", *words[4:]], code=2
+    )
+    begun = next(folder.glob("pretrained/**/last.ckpt"))
+    given = [*words[:4], "--seeds=1", "--baselines=[]", "--name=z", f"--options={' '.join(options)} --model.method=knn"]
+    assert "--checkpoints smll: is none of --encoders small; did you mean 'small'?" in fails(
+        capsys, [*given, f"--checkpoints={{smll: {begun}}}"], code=2
+    )
+    (tmp_path / "recipes/encoders/other.yaml").write_text('{"class_path": "ssl_audio.model.encoders.BiMamba"}')
+    assert f"--checkpoints other: {begun} is a Transformer; expected a BiMamba" in fails(
+        capsys, [*given, "--encoders=[other]", f"--checkpoints={{other: {begun}}}"], code=2
+    )
+    given[-1] = given[-1].replace("--model.head.begin=probe", "")
+    main([*given, f"--checkpoints={{small: {begun}}}"])
+    neighbours = json.loads((tmp_path / "runs/compare/z/summary.json").read_text())
+    assert neighbours["cost"] == {}, "nothing was trained"
+    assert set(neighbours["scores"]) == {"small scratch", "small pretrained"}
+    other = json.dumps({**BACKBONE, "encoder": {"class_path": "ssl_audio.model.encoders.BiMamba"}})
+    assert f"{begun} holds a Transformer, not a BiMamba; expected" in fails(
+        capsys, finetune.words(f"--checkpoint={begun}", f"--model.backbone={other}"), code=2
     )
