@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.audio.files import decode
+from ssl_audio.cli.inputs import names_in
 from ssl_audio.cli.parser import call, write_bytes, write_text
 from ssl_audio.cli.progress import bar
 from ssl_audio.data.index import open_shards
@@ -32,6 +33,7 @@ def evaluate(
     split: str | None = None,
     fold: int | None = None,
     target: str | None = None,
+    label_names: Path | None = None,
     out: Path = Path("evaluation"),
     device: str = "cpu",
 ) -> None:
@@ -43,12 +45,15 @@ def evaluate(
         split: Only the clips of this split.
         fold: Only the clips of this fold, by its number in the shards.
         target: Kind of label; by default the one the checkpoint was trained on.
+        label_names: File with the names of the labels, one a line in the head's order, for a published checkpoint.
         out: Folder for the results.
         device: Where to compute: cpu, cuda.
     """
     face = pretrained(checkpoint, device=device)
     if face.head is None or face.checkpoint.task is None:
         raise CheckpointError(f"{checkpoint}: has no head; expected a checkpoint of `ssl-audio finetune`")
+    if label_names is not None:
+        face.name_labels(names_in(label_names))
     kind = target or str(face.checkpoint.task["target"])
     index = open_shards(shards)
     index = index if split is None else index.of_split(split)

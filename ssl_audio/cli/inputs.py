@@ -1,5 +1,6 @@
 """Files, folders and shards on the command line, as recordings to read."""
 
+import csv
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,21 @@ def inputs_of(paths: Sequence[Path]) -> list[Input]:
     if not found:
         raise RecipeError("no files were given; expected audio files, folders of them, or shards")
     return found
+
+
+def names_in(path: Path) -> list[str]:
+    """Names of labels: one a line, or the column `display_name` of AudioSet's `class_labels_indices.csv`.
+
+    Raises:
+        SslAudioError: if the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SslAudioError(f"{path}: no list of names ({error}); expected a text file, one label a line") from error
+    if lines and "display_name" in lines[0].split(","):
+        return [row["display_name"] for row in csv.DictReader(lines)]
+    return [line.strip() for line in lines if line.strip()]
 
 
 def audio_below(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from jsonargparse.typing import PositiveInt
 
 from ssl_audio.cli.embed import add_common
-from ssl_audio.cli.inputs import Input, Openings, inputs_of
+from ssl_audio.cli.inputs import Input, Openings, inputs_of, names_in
 from ssl_audio.cli.parser import VerbParser, write_text
 from ssl_audio.cli.progress import bar
 from ssl_audio.errors import CheckpointError, RecipeError
@@ -24,8 +24,16 @@ def run(words: list[str]) -> None:
     parser = VerbParser(prog="ssl-audio predict", description="Label recordings with a fine-tuned checkpoint.")
     add_common(parser, out="A .csv or .json file.")
     parser.add_argument("--top", type=PositiveInt, default=3, help="So many labels a recording.")
+    parser.add_argument(
+        "--label_names",
+        type=Path | None,
+        default=None,
+        help="Names of the labels, one a line, for a published checkpoint, which has numbers.",
+    )
     chosen = parser.parse_args(words)
     face = pretrained(chosen.checkpoint, device=chosen.device, window_seconds=chosen.window_seconds)
+    if chosen.label_names is not None:
+        face.name_labels(names_in(chosen.label_names))
     predict(face, inputs_of(chosen.paths), out=chosen.out, top=chosen.top)
 
 
@@ -48,7 +56,7 @@ def predict(face: Pretrained, inputs: Sequence[Input], *, out: Path, top: int) -
             yield {"path": openings.names[number], "labels": names, "probabilities": best.values.tolist()}
 
     job = ["predict", str(face.checkpoint.path.resolve()), str(face.checkpoint.path.stat().st_mtime_ns), str(count)]
-    job += [str(face.grid), *(one.name for one in inputs)]
+    job += [str(face.grid), *face.labels, *(one.name for one in inputs)]
     with bar("labelling") as progress:
         tables = list(in_chunks(inputs, rows, out=out, job=job, progress=progress))
     table = pa.concat_tables([table for table in tables if len(table)] or tables)

@@ -70,6 +70,19 @@ class Pretrained:
             self.several = bool(checkpoint.task["several"])
             self.head = head_of(checkpoint, self.backbone).to(self.device).eval()
 
+    def name_labels(self, names: Sequence[str]) -> None:
+        """Give the head's labels their names, which a published checkpoint does not hold.
+
+        Raises:
+            CheckpointError: if there are more or fewer than the head tells apart, or some twice.
+        """
+        if len(names) != len(self.labels) or len(set(names)) != len(names):
+            raise CheckpointError(
+                f"{self.checkpoint.path}: tells {len(self.labels)} labels apart; expected as many different names, "
+                f"found {len(names)}, {len(set(names))} of them different"
+            )
+        self.labels = list(names)
+
     @property
     def width(self) -> int:
         """Channels of an embedding."""

@@ -137,8 +137,6 @@ def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards,
     metrics = json.loads((tmp_path / "ev/metrics.json").read_text())
     assert metrics["clips"] == score["clips"]
     (tmp_path / "audio").mkdir()
-    import soundfile
-
     draws = np.random.default_rng(0)
     for name, rate, channels in (("a.mp3", 44100, 2), ("b.wav", 8000, 1)):
         soundfile.write(tmp_path / "audio" / name, draws.uniform(-0.3, 0.3, (rate * 3, channels)), rate)
@@ -147,13 +145,22 @@ def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards,
     lines = (tmp_path / "labels.csv").read_text().splitlines()
     assert lines[0] == "path,label1,probability1,label2,probability2"
     assert [line.split(",")[0] for line in lines[1:]] == ["audio/a.mp3", "audio/b.wav"]
+    (tmp_path / "names.csv").write_text(
+        "index,mid,display_name\n" + "".join(f'{n},/m/{n},"kind, {n}"\n' for n in range(10))
+    )
+    main(["predict", "--checkpoint", str(best), "--out", "labels.json", "--label_names", "names.csv", "audio"])
+    renamed = json.loads((tmp_path / "labels.json").read_text())
+    expected = [f"kind, {summary['labels'].index(line.split(',')[1])}" for line in lines[1:]]
+    assert [row["labels"][0] for row in renamed] == expected
+    (tmp_path / "names.csv").write_text("one\ntwo\n")
+    named = ["evaluate", "--checkpoint", str(best), "--shards", f"[{demo_shards}]", "--label_names", "names.csv"]
+    assert "tells 10 labels apart; expected as many different names, found 2" in fails(capsys, named, code=1)
     main(["embed", "--checkpoint", str(best), "--out", "vectors.npz", "--frames", "true", "--bands", "apart", "audio"])
     with np.load(tmp_path / "vectors.npz") as arrays:
         assert arrays["embedding"].shape == (2, 8 * 32)
         assert arrays["offsets"][-1] == len(arrays["frames"]) == len(arrays["seconds"])
     assert not list(tmp_path.glob(".*.chunks"))
-    printed = capsys.readouterr()
-    assert "broken.flac: cannot be decoded" in printed.err
+    assert "broken.flac: cannot be decoded" in capsys.readouterr().err
 
     import ssl_audio
 
