@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +54,15 @@ def finetune(tmp_path, demo_shards, monkeypatch):
 def pretraining_of(tmp_path):
     """Leaves a small checkpoint as `ssl-audio pretrain` does, of patches of so many bins and frames."""
 
-    def save(patch: list[int]) -> Path:
-        spec = {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": {**BACKBONE, "patch": patch}}
-        recipe = {"model": {"backbone": spec}}
-        fresh = Checkpoint(tmp_path / "begun.ckpt", recipe, {}, 0, "").untrained()
-        weights = {f"backbone.{name}": value for name, value in fresh.state_dict().items()}
-        torch.save({"state_dict": weights, "global_step": 0, "ssl_audio": describe(recipe)}, tmp_path / "begun.ckpt")
-        return tmp_path / "begun.ckpt"
+    def save(patch: list[int], *, name: str = "begun", mean: float = -4.2677393) -> Path:
+        path = tmp_path / f"{name}.ckpt"
+        frontend = {**BACKBONE["frontend"], "init_args": {"mean": mean}}
+        options = {**BACKBONE, "patch": patch, "frontend": frontend}
+        recipe = {"model": {"backbone": {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}}}
+        fresh = Checkpoint(path, recipe, {}, 0, "").untrained(seed=round(-mean))
+        weights = {f"backbone.{key}": value for key, value in fresh.state_dict().items()}
+        torch.save({"state_dict": weights, "global_step": 0, "ssl_audio": describe(recipe)}, path)
+        return path
 
     return save
 
@@ -182,8 +183,9 @@ def test_frozen_methods_leave_the_backbone_as_it_was(finetune):
         assert all(torch.equal(value, other[name]) for other in backbones[1:]), name
 
 
-def test_a_fold_begins_at_its_own_pretraining(finetune, tmp_path, capsys):
-    """`{fold}` in the path: weights and statistics are of the pretraining that did not see the fold."""
+def test_a_fold_begins_at_its_own_pretraining(finetune, pretraining_of, tmp_path, capsys, monkeypatch):
+    """`{fold}` in the path: weights and statistics are of the pretraining that did not see the fold, and neither does
+    anything else before its test."""
     for number in range(24):
         noise = np.random.default_rng(number).standard_normal(16000) * 0.1
         soundfile.write(tmp_path / f"{number}.wav", noise, 16000)
@@ -191,13 +193,25 @@ def test_a_fold_begins_at_its_own_pretraining(finetune, tmp_path, capsys):
     (tmp_path / "meta.csv").write_text("path,label,fold\n" + "\n".join(rows) + "\n")
     main(["shards", "write", "--corpus=table", f"--root={tmp_path}", f"--out={tmp_path / 'folds'}"])
     for fold, mean in enumerate((-3.0, -5.0)):
-        backbone = {**BACKBONE, "frontend": {**BACKBONE["frontend"], "init_args": {"mean": mean}}}
-        begun = finetune(f"--model.backbone={json.dumps(backbone)}", f"--seed_everything={fold}", "--resume=never")
-        shutil.copy(begun / "checkpoints/best.ckpt", tmp_path / f"{fold}.ckpt")
+        pretraining_of([16, 16], name=str(fold), mean=mean)
     words = [f"--data.shards=[{tmp_path / 'folds'}]", "--data.target=label", "--data.protocol=fold"]
     words += ["--average_from_epoch=null"]
     words += [f"--checkpoint={tmp_path / '{fold}.ckpt'}", "--model.method=linear", "--trainer.max_epochs=1"]
+    words += ["--beside_scratch=false"]
+    touched: list[int] = []
+    original = ShardIndex.audio_bytes
+
+    def audio_bytes(self, row):
+        touched.append(int(self.key[row]))
+        return original(self, row)
+
+    monkeypatch.setattr(ShardIndex, "audio_bytes", audio_bytes)
     whole = finetune(*words)
+    first = next(place for place, key in enumerate(touched) if key < 12)
+    assert sorted(touched[first : first + 12]) == list(range(12)), "the fold that tests is read once, in one go"
+    second = touched[first + 12 :]
+    assert sorted(second[-12:]) == list(range(12, 24))
+    assert max(second[:-12]) < 12, "and the other's after everything else of its training"
     for fold, mean in enumerate((-3.0, -5.0)):
         source = load_checkpoint(tmp_path / f"{fold}.ckpt").part("backbone")
         ended = load_checkpoint(whole / f"pretrained/fold{fold}/checkpoints/best.ckpt")
@@ -210,7 +224,7 @@ def test_a_fold_begins_at_its_own_pretraining(finetune, tmp_path, capsys):
     assert "folds twice, so its clips would train and test" in fails(capsys, twice, code=2)
     (tmp_path / "1.ckpt").unlink()
     assert re.search(r"1\.ckpt: no such checkpoint", fails(capsys, finetune.words(*words, "--resume=never"), code=1))
-    assert not (tmp_path / "runs/finetune/sounds/3/pretrained").exists(), "found out before the first fold trained"
+    assert not (tmp_path / "runs/finetune/sounds/1/pretrained").exists(), "found out before the first fold trained"
 
 
 def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, monkeypatch):
