@@ -127,7 +127,12 @@ def _cell(plan: Plan, encoder: str, start: str, seed: int, checkpoint: Path) -> 
     with quiet_training():
         cli = _cli(plan, name, seed, words)
         _limit(cli, plan)
-        return finetune(cli)
+        finetune(cli)
+    # Of dozens of trainings that nobody goes on with, only the weights that were tested are kept.
+    for path in folder.glob("**/*.ckpt"):
+        if path.name != "best.ckpt":
+            path.unlink()
+    return folder
 
 
 def _cli(plan: Plan, name: str, seed: int, words: list[str]) -> FinetuneCLI:

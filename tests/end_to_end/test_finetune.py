@@ -314,6 +314,7 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     assert (folder / "pretraining.png").read_bytes().startswith(b"\x89PNG")
     before = {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/outcome.json")}
     assert len(before) == 2
+    assert [path.name for path in folder.glob("cells/**/*.ckpt")] == ["best.ckpt"] * 2
     given = words.index(f"--options={json.dumps(options)}")
     main([*words[:given], f"--options={' '.join(options)}", *words[given + 1 :]])
     assert {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/outcome.json")} == before
