@@ -13,6 +13,11 @@ def newest_checkpoint(runs: Path) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime) if found else None
 
 
+def of_fold(word: str | Path, fold: int) -> Path:
+    """The file that a path with `{fold}` in it means for a fold, counted from 0."""
+    return Path(str(word).replace(FOLD, str(fold)))
+
+
 def chosen_checkpoint(word: str, runs: Path, *, fold: int = 0) -> Path | None:
     """The file that a word on the command line means: a path, `newest`, or `none`.
 
@@ -31,7 +36,7 @@ def chosen_checkpoint(word: str, runs: Path, *, fold: int = 0) -> Path | None:
                 "--checkpoint FILE, or --checkpoint none to start from scratch"
             )
         return newest
-    path = Path(word.replace(FOLD, str(fold)))
+    path = of_fold(word, fold)
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; expected a file, newest or none")
     return path

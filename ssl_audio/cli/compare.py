@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
-from ssl_audio.checkpoints.newest import FOLD
+from ssl_audio.checkpoints.newest import of_fold
 from ssl_audio.cli.comparison_plan import Plan, check_plan, finetune_words
 from ssl_audio.cli.comparison_report import write_comparison
 from ssl_audio.cli.fallback import with_demo
@@ -95,8 +95,8 @@ def _check_checkpoints(plan: Plan, folds: list[int]) -> None:
                 f"--checkpoints {encoder}: is none of --encoders {known}{suggest(encoder, plan.encoders)}"
             )
         wanted = yaml.safe_load(_encoder_file(encoder).read_text(encoding="utf-8"))["class_path"].rsplit(".")[-1]
-        for path in sorted({str(given).replace(FOLD, str(fold)) for fold in folds}):
-            found = str(load_checkpoint(Path(path)).spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]
+        for path in sorted({of_fold(given, fold) for fold in folds}):
+            found = str(load_checkpoint(path).spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]
             if found != wanted:
                 raise RecipeError(f"--checkpoints {encoder}: {path} is a {found}; expected a {wanted}")
 

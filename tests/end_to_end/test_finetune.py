@@ -67,6 +67,20 @@ def pretraining_of(tmp_path):
     return save
 
 
+@pytest.fixture
+def touched(monkeypatch):
+    """The keys of the clips whose audio is read, in the order of reading."""
+    keys: list[str] = []
+    original = ShardIndex.audio_bytes
+
+    def audio_bytes(self, clip):
+        keys.append(str(self.key[clip]))
+        return original(self, clip)
+
+    monkeypatch.setattr(ShardIndex, "audio_bytes", audio_bytes)
+    return keys
+
+
 def fails(capsys, words: list[str], *, code: int) -> str:
     with pytest.raises(SystemExit) as caught:
         main(words)
@@ -96,15 +110,7 @@ def test_every_recipe_is_understood(task, pretraining_of, demo_shards, monkeypat
         assert float(cli.model.backbone.frontend.mean) == pytest.approx(wanted.get("mean", -4.2677393))
 
 
-def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards, monkeypatch):
-    touched: list[str] = []
-    original = ShardIndex.audio_bytes
-
-    def watched(self, clip):
-        touched.append(str(self.key[clip]))
-        return original(self, clip)
-
-    monkeypatch.setattr(ShardIndex, "audio_bytes", watched)
+def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards, touched):
     folder = finetune("--statistics=training", "--patience=3")
     # No clip of the test split is read before all others have been read for the last time.
     index = open_shards([demo_shards])
@@ -183,7 +189,7 @@ def test_frozen_methods_leave_the_backbone_as_it_was(finetune):
         assert all(torch.equal(value, other[name]) for other in backbones[1:]), name
 
 
-def test_a_fold_begins_at_its_own_pretraining(finetune, pretraining_of, tmp_path, capsys, monkeypatch):
+def test_a_fold_begins_at_its_own_pretraining(finetune, pretraining_of, tmp_path, capsys, touched):
     """`{fold}` in the path: weights and statistics are of the pretraining that did not see the fold, and neither does
     anything else before its test."""
     for number in range(24):
@@ -198,18 +204,11 @@ def test_a_fold_begins_at_its_own_pretraining(finetune, pretraining_of, tmp_path
     words += ["--average_from_epoch=null"]
     words += [f"--checkpoint={tmp_path / '{fold}.ckpt'}", "--model.method=linear", "--trainer.max_epochs=1"]
     words += ["--beside_scratch=false"]
-    touched: list[int] = []
-    original = ShardIndex.audio_bytes
-
-    def audio_bytes(self, row):
-        touched.append(int(self.key[row]))
-        return original(self, row)
-
-    monkeypatch.setattr(ShardIndex, "audio_bytes", audio_bytes)
     whole = finetune(*words)
-    first = next(place for place, key in enumerate(touched) if key < 12)
-    assert sorted(touched[first : first + 12]) == list(range(12)), "the fold that tests is read once, in one go"
-    second = touched[first + 12 :]
+    read = [int(key) for key in touched]
+    first = next(place for place, key in enumerate(read) if key < 12)
+    assert sorted(read[first : first + 12]) == list(range(12)), "the fold that tests is read once, in one go"
+    second = read[first + 12 :]
     assert sorted(second[-12:]) == list(range(12, 24))
     assert max(second[:-12]) < 12, "and the other's after everything else of its training"
     for fold, mean in enumerate((-3.0, -5.0)):
