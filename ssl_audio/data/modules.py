@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ssl_audio.data.index import ShardIndex, open_shards
+from ssl_audio.data.leaving_out import LeftOut, kept
 from ssl_audio.data.loading import BatchLoader, ClipReader
 from ssl_audio.data.manifest import digest
 from ssl_audio.data.order import Bucketed, Once, Order, Plan
@@ -26,6 +28,8 @@ class AudioShards(L.LightningDataModule):
         shards: Folders written by `ssl-audio shards write`, or any WebDataset tars, or URLs of such.
         split: Only the clips of this split; None takes all.
         validation_split: Clips of this split are for validation, each once; None means none are.
+        leave_out: Clips that are not heard, by entry of `shards`: `{shards/esc10: {folds: [0], splits: [test]}}`. For
+            what a task will be tested on.
         batch_clips: Clips a batch and device; with `batch_seconds`, at most so many.
         global_clips: Clips a step, over all devices and accumulated batches; decides `batch_clips`, and so is kept when
             the number of devices changes. None leaves that to `batch_clips`.
@@ -50,6 +54,7 @@ class AudioShards(L.LightningDataModule):
         shards: list[str | Path],
         split: str | None = None,
         validation_split: str | None = None,
+        leave_out: dict[str, LeftOut] | None = None,
         batch_clips: PositiveInt = 32,
         global_clips: PositiveInt | None = None,
         batch_seconds: PositiveFloat | None = None,
@@ -70,9 +75,10 @@ class AudioShards(L.LightningDataModule):
             raise RecipeError("data.batch_seconds counts seconds and data.global_clips clips; choose one of them")
         if balance is not None and (weights is not None or cover):
             raise RecipeError("data.balance goes with neither data.weights nor data.cover; choose one of them")
-        self.shards = [source if is_remote(source) else Path(source) for source in shards]
+        self.shards = [_place(source) for source in shards]
         self.split = split
         self.validation_split = validation_split
+        self.leave_out = {str(_place(source)): left for source, left in (leave_out or {}).items()}
         self._batch_clips = batch_clips
         self.global_clips = global_clips
         self.batch_seconds = batch_seconds
@@ -122,12 +128,15 @@ class AudioShards(L.LightningDataModule):
         return self.crop_seconds is None or self.batch_seconds is not None
 
     def index(self, split: str | None = None) -> ShardIndex:
-        """The clips of a split, or all of them.
+        """The clips of a split, or all of them, without those that are left out.
 
         Raises:
             ShardError: if shards are missing or the split has no clips.
+            RecipeError: if clips are to be left out that are not there.
         """
         index = open_shards(self.shards)
+        if self.leave_out:
+            index = index.select(np.flatnonzero(kept(index, [str(source) for source in self.shards], self.leave_out)))
         return index if split is None else index.of_split(split)
 
     def train_dataloader(self) -> BatchLoader:
@@ -269,3 +278,7 @@ class AudioShards(L.LightningDataModule):
                     f"{source}: its manifest is not the one that the checkpoint was trained on (sha256 was "
                     f"{(one or 'none')[:12]}, is {(other or 'none')[:12]}){_WAY_OUT}"
                 )
+
+
+def _place(source: str | Path) -> str | Path:
+    return source if is_remote(source) else Path(source)

@@ -1,0 +1,66 @@
+"""What a pretraining is told not to hear, it does not hear; a slip of the pen is told rather than heard."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import soundfile
+
+from ssl_audio.data.corpora import Table
+from ssl_audio.data.index import open_shards
+from ssl_audio.data.leaving_out import LeftOut
+from ssl_audio.data.modules import AudioShards
+from ssl_audio.data.writing import write_shards
+from ssl_audio.errors import RecipeError
+
+
+@pytest.fixture
+def folds(tmp_path):
+    """24 clips in the folds 3, 5 and 9."""
+    draws = np.random.default_rng(0)
+    for number in range(24):
+        soundfile.write(tmp_path / f"{number}.wav", draws.uniform(-0.3, 0.3, 8000), 16000)
+    rows = [f"{number}.wav,{(3, 5, 9)[number % 3]},{'train' if number < 20 else 'test'}" for number in range(24)]
+    (tmp_path / "meta.csv").write_text("path,fold,split\n" + "\n".join(rows) + "\n")
+    write_shards(Table(tmp_path), tmp_path / "folds", name="folds", shard_clips=10)
+    return tmp_path / "folds"
+
+
+def test_clips_of_folds_splits_and_speakers_are_not_heard(folds, demo_shards):
+    index = open_shards([demo_shards])
+    speaker = next(s for s in (index.describe(row).speaker for row in range(len(index))) if s)
+    data = AudioShards(
+        shards=[demo_shards, folds],
+        leave_out={
+            str(folds): LeftOut(folds=[1], splits=["test"]),
+            str(demo_shards): LeftOut(speakers=[speaker]),
+        },
+        crop_seconds=0.4,
+        workers=0,
+        batch_clips=8,
+    )
+    heard = {key for batch in islice(iter(data.train_dataloader()), 3 * len(data.index()) // 8) for key in batch.keys}
+    spoken = {str(index.key[row]) for row in range(len(index)) if index.describe(row).speaker == speaker}
+    others = {str(key) for key in index.key} - spoken
+    assert spoken
+    # Fold 1, counted from 0, is the one with the number 5.
+    assert heard == others | {str(number) for number in range(20) if number % 3 != 1}
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "expected"),
+    [
+        ({"folds": [3]}, r"folds: no clip has 3; there are 0, 1, 2"),
+        ({"splits": ["tset"]}, r"splits: no clip has 'tset'; there are test, train"),
+        ({"speakers": ["george"]}, r"speakers: no clip has 'george'; there are none"),
+        ({"folds": [0, 1, 2]}, r"leaves none of 24 clips"),
+    ],
+)
+def test_what_is_not_there_cannot_be_left_out(folds, leave_out, expected):
+    with pytest.raises(RecipeError, match=expected):
+        AudioShards(shards=[folds], leave_out={str(folds): LeftOut(**leave_out)}).index()
+
+
+def test_shards_that_are_not_trained_on_are_told_with_what_was_meant(folds):
+    with pytest.raises(RecipeError, match=f"fold, which is none of data.shards: .*; did you mean {folds}"):
+        AudioShards(shards=[folds], leave_out={str(folds)[:-1]: LeftOut(folds=[0])}).index()
