@@ -5,9 +5,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+_FACE = {"pretrained": "ssl_audio.evaluation.pretrained", "Hints": "ssl_audio.checkpoints.sizes"}
+
 
 def __getattr__(name: str) -> Any:
     # By name and at first use: torch takes a second to import, and every floor imports this package.
-    if name == "pretrained":
-        return importlib.import_module("ssl_audio.evaluation.pretrained").pretrained
+    if name in _FACE:
+        return getattr(importlib.import_module(_FACE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,6 +18,7 @@ from ssl_audio.checkpoints.ssamba import ssamba_finetuned, ssamba_pretraining
 from ssl_audio.checkpoints.vit import class_token_names, from_hugging_face, our_name
 from ssl_audio.errors import CheckpointError
 from ssl_audio.model.patches import grid_of
+from ssl_audio.objectives.pooling import Pooling
 
 _HEAD_CHANNELS = 64
 _COLOURS = 3
@@ -51,12 +52,19 @@ def convert(weights: dict[str, Tensor], hints: Hints) -> Imported:
     weights = {name.removeprefix("module."): value for name, value in weights.items()}
     for layout in LAYOUTS:
         if layout.fits(set(weights)):
-            return layout.convert(weights, hints)
+            return _normalised(layout.convert(weights, hints), hints)
     shown = ", ".join(list(weights)[:3]) or "none"
     raise CheckpointError(
         f"{len(weights)} tensors ({shown}{', ...' if len(weights) > 3 else ''}) of no known kind; expected a "
         f"checkpoint of ssl-audio or one of: {'; '.join(dict.fromkeys(layout.name for layout in LAYOUTS))}"
     )
+
+
+def _normalised(found: Imported, hints: Hints) -> Imported:
+    """With the statistics that it was trained with, where somebody says them."""
+    frontend = found.backbone["init_args"]["frontend"]["init_args"]
+    frontend |= {name: value for name in ("mean", "std") if (value := getattr(hints, name)) is not None}
+    return found
 
 
 def _ssast(weights: dict[str, Tensor], hints: Hints) -> Imported:
@@ -84,15 +92,43 @@ def _ssast(weights: dict[str, Tensor], hints: Hints) -> Imported:
 
 def _finetuned(weights: dict[str, Tensor], hints: Hints) -> Imported:
     """SSAST after fine-tuning, and AST: their tensors have the same names."""
+    ast = _began_at_imagenet(weights)
+    kind = f"{'AST' if ast else 'SSAST'}, fine-tuned"
     bare = {name.removeprefix("v."): value for name, value in weights.items()}
-    found = _vit(bare, hints, kind="SSAST or AST, fine-tuned", fixed=True)
-    head = {f"mlp_head.{number}.{kind}" for number in (0, 1) for kind in ("weight", "bias")}
+    head = {f"mlp_head.{number}.{part}" for number in (0, 1) for part in ("weight", "bias")}
     if not head <= set(bare):
-        raise CheckpointError(f"SSAST or AST, fine-tuned: its head lacks {', '.join(sorted(head - set(bare)))}")
-    found = _with_head(found, bare, norm="mlp_head.0", linear="mlp_head.1", hints=hints)
+        raise CheckpointError(f"{kind}: its head lacks {', '.join(sorted(head - set(bare)))}")
+    found = _named_as_in(weights, _vit(bare, hints, kind=kind, fixed=True))
+    pooling = hints.pooling or ("class" if ast else "mean")
+    return _with_head(found, bare, norm="mlp_head.0", linear="mlp_head.1", pooling=pooling)
+
+
+def _began_at_imagenet(weights: dict[str, Tensor]) -> bool:
+    """Whether a fine-tuned file is AST's, which reads its class tokens, rather than SSAST's, which averages patches.
+
+    Both carry timm's head along unused: AST's is ImageNet's, SSAST's has never been trained and its bias is zero. In
+    a file without it, AudioSet's 527 classes in AST's size are AST's.
+
+    Source: YuanGongND/ast@31088be and YuanGongND/ssast@a1a3eec, `ASTModel`; timm 0.4.5, `VisionTransformer`.
+    """
+    unused = weights.get("v.head.bias")
+    if unused is not None:
+        return bool(unused.count_nonzero())
+    width, _, bins, _ = weights["v.patch_embed.proj.weight"].shape
+    return (width, bins) == (768, 16) and weights["mlp_head.1.weight"].shape[0] == 527
+
+
+def _headless(weights: dict[str, Tensor], hints: Hints) -> Imported:
+    bare = {name.removeprefix("v."): value for name, value in weights.items()}
+    return _named_as_in(weights, _vit(bare, hints, kind="SSAST or AST without its head", fixed=True))
+
+
+def _named_as_in(weights: dict[str, Tensor], found: Imported) -> Imported:
+    """Fates under the names of the file, which begin with `v.`."""
     names = {name.removeprefix("v."): name for name in weights}
-    fates = [dataclasses.replace(fate, tensor=names[fate.tensor]) for fate in found.fates]
-    return dataclasses.replace(found, fates=fates)
+    return dataclasses.replace(
+        found, fates=[dataclasses.replace(fate, tensor=names[fate.tensor]) for fate in found.fates]
+    )
 
 
 def _hugging_face_ast(weights: dict[str, Tensor], hints: Hints) -> Imported:
@@ -100,16 +136,27 @@ def _hugging_face_ast(weights: dict[str, Tensor], hints: Hints) -> Imported:
     found = _vit(bare, hints, kind="AST (Hugging Face)", fixed=True)
     if "classifier.dense.weight" not in bare:
         return found
-    return _with_head(found, bare, norm="classifier.layernorm", linear="classifier.dense", hints=hints)
+    pooling = hints.pooling or "class"
+    return _with_head(found, bare, norm="classifier.layernorm", linear="classifier.dense", pooling=pooling)
 
 
-def _hugging_face_image(weights: dict[str, Tensor], hints: Hints) -> Imported:
+def _hugging_face_bare(weights: dict[str, Tensor], hints: Hints) -> Imported:
     prefix = next((prefix for prefix in ("vit.", "deit.") if any(name.startswith(prefix) for name in weights)), "")
-    return _image(from_hugging_face(weights, prefix), hints, kind="ImageNet ViT or DeiT (Hugging Face)")
+    bare = from_hugging_face(weights, prefix)
+    if _channels(bare) == 1:
+        return _vit(bare, hints, kind="AST (Hugging Face)", fixed=True)
+    return _image(bare, hints, kind="ImageNet ViT or DeiT (Hugging Face)")
 
 
-def _timm_image(weights: dict[str, Tensor], hints: Hints) -> Imported:
+def _timm_bare(weights: dict[str, Tensor], hints: Hints) -> Imported:
+    if _channels(weights) == 1:
+        return _vit(weights, hints, kind="SSAST or AST without its head", fixed=True)
     return _image(weights, hints, kind="ImageNet ViT or DeiT (timm)")
+
+
+def _channels(bare: dict[str, Tensor]) -> int:
+    """Spectrograms have one, pictures three."""
+    return int(bare["patch_embed.proj.weight"].shape[1])
 
 
 def _image(bare: dict[str, Tensor], hints: Hints, *, kind: str) -> Imported:
@@ -167,19 +214,16 @@ def _vit(bare: dict[str, Tensor], hints: Hints, *, kind: str, fixed: bool, image
     )
 
 
-def _with_head(found: Imported, bare: dict[str, Tensor], *, norm: str, linear: str, hints: Hints) -> Imported:
+def _with_head(found: Imported, bare: dict[str, Tensor], *, norm: str, linear: str, pooling: Pooling) -> Imported:
     """With the ancestors' head: a LayerNorm and a linear layer on the pooled state."""
     ours = {
         f"head.{place}.{kind}": bare[f"{theirs}.{kind}"]
         for place, theirs in (("norm", norm), ("linear", linear))
         for kind in ("weight", "bias")
     }
-    # AudioSet's 527 classes and two class tokens are AST's, which reads them; SSAST averages the patches.
-    audioset = len(bare[f"{linear}.bias"]) == 527 or found.kind.startswith("AST")
     fates = [
         Fate(fate.tensor, "used", "head") if fate.tensor.startswith((norm, linear)) else fate for fate in found.fates
     ]
-    pooling = hints.pooling or ("class" if audioset else "mean")
     return dataclasses.replace(found, weights={**found.weights, **ours}, fates=fates, pooling=pooling)
 
 
@@ -200,7 +244,7 @@ def _recipe(
     if heads is None and width % _HEAD_CHANNELS:
         raise CheckpointError(
             f"width {width} is no multiple of {_HEAD_CHANNELS}, so the number of attention heads cannot be guessed; "
-            "give it as heads"
+            "give it as hints.heads"
         )
     return {
         "class_path": "ssl_audio.model.backbone.Backbone",
@@ -241,19 +285,20 @@ LAYOUTS = (
         (r"v\.patch_embed\.proj\.weight", r"mlp_head\.1\.weight", r"v\.blocks\.0\..*"),
         _finetuned,
     ),
+    Layout("SSAST or AST without its head", (r"v\.patch_embed\.proj\.weight", r"v\.blocks\.0\..*"), _headless),
     Layout(
         "AST of Hugging Face (audio_spectrogram_transformer.*)",
         (r"audio_spectrogram_transformer\.embeddings\.position_embeddings",),
         _hugging_face_ast,
     ),
     Layout(
-        "ImageNet ViT or DeiT of Hugging Face",
+        "ImageNet ViT or DeiT of Hugging Face, or AST without its head",
         (r"(vit\.|deit\.)?embeddings\.patch_embeddings\.projection\.weight",),
-        _hugging_face_image,
+        _hugging_face_bare,
     ),
     Layout(
         "ImageNet ViT or DeiT of timm",
         (r"patch_embed\.proj\.weight", "pos_embed", r"blocks\.0\.norm1\.weight"),
-        _timm_image,
+        _timm_bare,
     ),
 )

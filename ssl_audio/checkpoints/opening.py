@@ -7,14 +7,15 @@ import torch
 from ssl_audio.checkpoints.checkpoint import Checkpoint, is_ours, ours
 from ssl_audio.checkpoints.layouts import convert
 from ssl_audio.checkpoints.reading import read
-from ssl_audio.checkpoints.sizes import Hints
+from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import CheckpointError
 
 # Published files may hold their tensors under one of these names, beside an optimizer or arguments.
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
+_AUDIOSET_LABELS = 527
 
 
-def open_checkpoint(path: Path, *, hints: Hints | None = None) -> Checkpoint:
+def open_checkpoint(path: Path, *, hints: Hints = NO_HINTS) -> Checkpoint:
     """Read a checkpoint, whoever wrote it, without executing anything in it.
 
     Args:
@@ -30,7 +31,7 @@ def open_checkpoint(path: Path, *, hints: Hints | None = None) -> Checkpoint:
     wrapped = next((found[name] for name in _WRAPPERS if isinstance(found.get(name), dict)), found)
     tensors = {name: value for name, value in wrapped.items() if isinstance(value, torch.Tensor)}
     try:
-        imported = convert(tensors, hints or Hints())
+        imported = convert(tensors, hints)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except (KeyError, RuntimeError, ValueError, IndexError) as error:
@@ -41,7 +42,8 @@ def open_checkpoint(path: Path, *, hints: Hints | None = None) -> Checkpoint:
     task = None
     if "head.linear.bias" in imported.weights:
         count = len(imported.weights["head.linear.bias"])
-        task = {"target": "label", "labels": [str(number) for number in range(count)], "several": count == 527}
+        several = count == _AUDIOSET_LABELS if hints.several is None else hints.several
+        task = {"target": "label", "labels": [str(number) for number in range(count)], "several": several}
         task["head"] = {"pooling": imported.pooling, "norm": "layer"}
     return Checkpoint(
         path=path,

@@ -37,13 +37,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _safetensors(path: Path) -> dict[str, Any]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise CheckpointError(
-            f"{path}: reading .safetensors needs a library that is not installed; `pip install safetensors`, "
-            "or take the model's .bin or .pth file"
-        ) from error
+    from safetensors.torch import load_file  # few files are
+
     try:
         loaded: dict[str, Any] = load_file(path)
     except FileNotFoundError as error:

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from jsonargparse.typing import PositiveFloat, PositiveInt
+
 from ssl_audio.errors import CheckpointError
 from ssl_audio.objectives.pooling import Pooling
 
@@ -11,22 +13,32 @@ _LENGTH_UNIT = 128
 _LIKELY_STRIDES = (10, 16, 12, 14, 8)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots: the command line reads its defaults by name.
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Hints:
     """What the tensors of a published file do not say; None takes what its kind usually has.
 
     Args:
         heads: Attention heads; usually one for 64 channels.
         stride: Bins and frames from one patch to the next in a fine-tuned file.
-        pooling: How a fine-tuned file makes one vector of a clip.
+        pooling: How a fine-tuned file makes one vector of a clip; usually `class` in AST, else `mean`.
+        several: Whether a clip may have several of a fine-tuned file's labels; usually of AudioSet's 527.
+        mean: Of the log-mel spectrograms that it was trained on; usually AudioSet's.
+        std: Their standard deviation.
         colours: How the weights of red, green and blue become those of one channel: `sum` answers a grey picture as
             before (AST's code), `mean` is a third of that (AST's paper).
     """
 
-    heads: int | None = None
-    stride: tuple[int, int] | None = None
+    heads: PositiveInt | None = None
+    stride: tuple[PositiveInt, PositiveInt] | None = None
     pooling: Pooling | None = None
+    several: bool | None = None
+    mean: float | None = None
+    std: PositiveFloat | None = None
     colours: Literal["sum", "mean"] = "sum"
+
+
+NO_HINTS = Hints()
 
 
 def stride_and_frames(
@@ -52,7 +64,7 @@ def stride_and_frames(
     if not found:
         raise CheckpointError(
             f"{kind}: {places} positions fit no grid of {shape[0]} x {shape[1]} patches over {BINS} bins"
-            + (f" with stride {given}; leave the stride out" if given else "; give its stride")
+            + (f" with stride {given}; leave hints.stride out" if given else "; give its stride as hints.stride")
         )
     stride, frames, _ = next((row for row in found if row[2]), found[0])
     return stride, frames

@@ -10,6 +10,8 @@ import yaml
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.checkpoints.newest import of_fold
+from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.cli.comparison_plan import Plan, check_plan, finetune_words
 from ssl_audio.cli.comparison_report import write_comparison
 from ssl_audio.cli.fallback import with_demo
@@ -55,8 +57,9 @@ def compare(plan: Plan) -> None:
     for encoder in plan.encoders:
         _encoder_file(encoder)
     with quiet_training():  # a mistake in task or options is to be found before minutes of pretraining
-        folds = _cli(plan, "parsed", 0, ["--checkpoint=none"]).folds()
-    _check_checkpoints(plan, folds)
+        parsed = _cli(plan, "parsed", 0, ["--checkpoint=none"])
+        folds, hints = parsed.folds(), Hints(**vars(parsed.config.hints))
+    _check_checkpoints(plan, folds, hints)
     check_plan(plan)
     print(f"{plan.seeds} seeds, {budget}", file=sys.stderr)
     checkpoints = {encoder: _pretrained(plan, encoder) for encoder in plan.encoders}
@@ -86,7 +89,7 @@ def _encoder_file(encoder: str) -> Path:
     return path
 
 
-def _check_checkpoints(plan: Plan, folds: list[int]) -> None:
+def _check_checkpoints(plan: Plan, folds: list[int], hints: Hints) -> None:
     """Those that were given are there, and of the encoders that they are given for."""
     for encoder, given in plan.checkpoints.items():
         if encoder not in plan.encoders:
@@ -96,7 +99,7 @@ def _check_checkpoints(plan: Plan, folds: list[int]) -> None:
             )
         wanted = yaml.safe_load(_encoder_file(encoder).read_text(encoding="utf-8"))["class_path"].rsplit(".")[-1]
         for path in sorted({of_fold(given, fold) for fold in folds}):
-            found = str(load_checkpoint(path).spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]
+            found = str(open_checkpoint(path, hints=hints).spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]
             if found != wanted:
                 raise RecipeError(f"--checkpoints {encoder}: {path} is a {found}; expected a {wanted}")
 

@@ -27,8 +27,8 @@ class Plan:
         seeds: How many, from 0 on.
         pretraining: Recipe of `pretrain`; every encoder is pretrained by it.
         pretrain_steps: Its optimizer steps, the same for all.
-        checkpoints: Pretrained checkpoints to take instead, by encoder: `{transformer_tiny: FILE}`; a path may hold
-            `{fold}`, as for `finetune --checkpoint`.
+        checkpoints: Checkpoints to take instead, ours or published, by encoder: `{transformer_tiny: FILE}`; a path may
+            hold `{fold}`, as for `finetune --checkpoint`.
         steps: Budget of every fine-tuning in optimizer steps, instead of the task's epochs.
         seconds: The same in seconds of training.
         clips: The same in clips seen, over all epochs.

@@ -76,7 +76,7 @@ def write_comparison(
     details = {"Summary": json.dumps(summary, indent=1), "Plan": yaml.safe_dump(plain(plan), sort_keys=False)}
     tables, pictures = [table, differences], {"Scores": picture}
     # The same objective on the same clips in the same order: what differs is the encoder.
-    curves = beside_picture({encoder: read_rows(path.parents[1] / METRICS) for encoder, path in checkpoints.items()})
+    curves = beside_picture({encoder: read_rows(path.parent.parent / METRICS) for encoder, path in checkpoints.items()})
     if curves is not None:
         pictures["Pretraining"] = curves
         this.write("pretraining.png", curves)

@@ -8,8 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveFloat
 
+from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.inputs import Input, Openings, inputs_of
 from ssl_audio.cli.parser import VerbParser, write_bytes
 from ssl_audio.cli.progress import bar
@@ -22,9 +24,21 @@ def add_common(parser: Any, *, out: str) -> None:
     """The options of every verb that reads recordings with a checkpoint."""
     parser.add_argument("--checkpoint", type=Path, required=True, help="Ours, or a published one.")
     parser.add_argument("--out", type=Path, required=True, help=out)
+    parser.add_argument("--hints", type=Hints, default=NO_HINTS, help="What a published checkpoint does not say.")
     parser.add_argument("--device", type=str, default="cpu", help="Where to compute: cpu, cuda.")
     parser.add_argument("--window_seconds", type=PositiveFloat | None, default=None, help="Length of a window.")
     parser.add_argument("paths", type=Path, nargs="+", help="Audio files, folders of them, or shards.")
+
+
+def face_of(chosen: Namespace, **options: Any) -> Pretrained:
+    """The checkpoint that these options name."""
+    return pretrained(
+        chosen.checkpoint,
+        hints=Hints(**vars(chosen.hints)),
+        device=chosen.device,
+        window_seconds=chosen.window_seconds,
+        **options,
+    )
 
 
 def run(words: list[str]) -> None:
@@ -40,7 +54,7 @@ def run(words: list[str]) -> None:
     )
     chosen = parser.parse_args(words)
     embed(
-        pretrained(chosen.checkpoint, device=chosen.device, window_seconds=chosen.window_seconds, bands=chosen.bands),
+        face_of(chosen, bands=chosen.bands),
         inputs_of(chosen.paths),
         out=chosen.out,
         frames=chosen.frames,
@@ -67,8 +81,7 @@ def embed(face: Pretrained, inputs: Sequence[Input], *, out: Path, frames: bool)
                 "seconds": seconds.numpy(),
             }
 
-    job = ["embed", str(face.checkpoint.path.resolve()), str(face.checkpoint.path.stat().st_mtime_ns), str(frames)]
-    job += [face.bands, str(face.grid), *(one.name for one in inputs)]
+    job = ["embed", *face.identity, str(frames), face.bands, str(face.grid), *(one.name for one in inputs)]
     with bar("embedding") as progress:
         tables = list(in_chunks(inputs, rows, out=out, job=job, progress=progress))
     table = pa.concat_tables([table for table in tables if len(table)] or tables)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.audio.files import decode
+from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.inputs import names_in
 from ssl_audio.cli.parser import call, write_bytes, write_text
 from ssl_audio.cli.progress import bar
@@ -36,6 +37,7 @@ def evaluate(
     label_names: Path | None = None,
     out: Path = Path("evaluation"),
     device: str = "cpu",
+    hints: Hints = NO_HINTS,
 ) -> None:
     """Score a fine-tuned checkpoint on labelled shards: metrics.json and predictions.parquet.
 
@@ -48,8 +50,9 @@ def evaluate(
         label_names: File with the names of the labels, one a line in the head's order, for a published checkpoint.
         out: Folder for the results.
         device: Where to compute: cpu, cuda.
+        hints: What a published checkpoint does not say.
     """
-    face = pretrained(checkpoint, device=device)
+    face = pretrained(checkpoint, device=device, hints=hints)
     if face.head is None or face.checkpoint.task is None:
         raise CheckpointError(f"{checkpoint}: has no head; expected a checkpoint of `ssl-audio finetune`")
     if label_names is not None:
@@ -73,7 +76,7 @@ def evaluate(
 
         yield from ({"scores": shares.numpy()} for shares in face.probabilities(sounds()))
 
-    job = ["evaluate", str(checkpoint.resolve()), str(checkpoint.stat().st_mtime_ns), *(clip.key for clip in clips)]
+    job = ["evaluate", *face.identity, *(clip.key for clip in clips)]
     table = out / "predictions.parquet"
     with bar("evaluating") as progress:
         tables = list(in_chunks(chosen, rows, out=table, job=job, progress=progress))

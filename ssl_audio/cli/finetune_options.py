@@ -14,6 +14,7 @@ from ssl_audio.checkpoints.adaptation import Adaptation
 from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ssl_audio.checkpoints.newest import FOLD, chosen_checkpoint, newest_checkpoint
 from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.trainer import TrainingCLI
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
@@ -40,6 +41,7 @@ class FinetuneCLI(TrainingCLI):
             "pretraining runs), or none (from scratch). {fold} in its path is the number of the fold, from 0: a "
             "pretraining of its own, without the clips that the fold tests.",
         )
+        parser.add_argument("--hints", type=Hints, default=NO_HINTS, help="What a published checkpoint does not say.")
         parser.add_argument("--adaptation", type=Adaptation, default=Adaptation(), help="What the task changes in it.")
         parser.add_argument(
             "--statistics",
@@ -80,7 +82,7 @@ class FinetuneCLI(TrainingCLI):
         config = self.config
         path = chosen_checkpoint(config.checkpoint, config.runs, fold=fold)
         adaptation = Adaptation(**vars(config.adaptation))
-        found = open_checkpoint(path) if path is not None else None
+        found = open_checkpoint(path, hints=Hints(**vars(config.hints))) if path is not None else None
         if found is not None:
             if FOLD not in config.checkpoint:
                 config.checkpoint = str(path)

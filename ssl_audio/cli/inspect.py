@@ -6,6 +6,7 @@ from typing import Any
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.imported import report
 from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.parser import call
 from ssl_audio.cli.shards import describe as describe_shards
 from ssl_audio.data.index import is_shard_folder, open_shards
@@ -19,16 +20,17 @@ def run(words: list[str]) -> None:
     call(inspect, words, prog="ssl-audio inspect")
 
 
-def inspect(what: Path) -> None:
+def inspect(what: Path, *, hints: Hints = NO_HINTS) -> None:
     """Say what a run, a checkpoint or a folder of shards is.
 
     Args:
         what: A run folder such as runs/pretrain/demo/0, a checkpoint file, or a folder of shards.
+        hints: What a published checkpoint does not say.
     """
     if not what.exists():
         raise SslAudioError(f"{what}: nothing there; expected a run, a checkpoint or a folder of shards")
     if what.is_file() and what.suffix != ".tar":
-        print(_checkpoint(open_checkpoint(what)))
+        print(_checkpoint(open_checkpoint(what, hints=hints)))
     elif (what / RECIPE).exists():
         print(_run(Run(what)))
     elif is_shard_folder(what) or what.suffix == ".tar":

@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow as pa
 from jsonargparse.typing import PositiveInt
 
-from ssl_audio.cli.embed import add_common
+from ssl_audio.cli.embed import add_common, face_of
 from ssl_audio.cli.inputs import Input, Openings, inputs_of, names_in
 from ssl_audio.cli.parser import VerbParser, write_text
 from ssl_audio.cli.progress import bar
 from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.evaluation.chunks import forget, in_chunks
-from ssl_audio.evaluation.pretrained import Pretrained, pretrained
+from ssl_audio.evaluation.pretrained import Pretrained
 
 
 def run(words: list[str]) -> None:
@@ -31,7 +31,7 @@ def run(words: list[str]) -> None:
         help="Names of the labels, one a line, for a published checkpoint, which has numbers.",
     )
     chosen = parser.parse_args(words)
-    face = pretrained(chosen.checkpoint, device=chosen.device, window_seconds=chosen.window_seconds)
+    face = face_of(chosen)
     if chosen.label_names is not None:
         face.name_labels(names_in(chosen.label_names))
     predict(face, inputs_of(chosen.paths), out=chosen.out, top=chosen.top)
@@ -55,8 +55,7 @@ def predict(face: Pretrained, inputs: Sequence[Input], *, out: Path, top: int) -
             names = [face.labels[place] for place in best.indices.tolist()]
             yield {"path": openings.names[number], "labels": names, "probabilities": best.values.tolist()}
 
-    job = ["predict", str(face.checkpoint.path.resolve()), str(face.checkpoint.path.stat().st_mtime_ns), str(count)]
-    job += [str(face.grid), *face.labels, *(one.name for one in inputs)]
+    job = ["predict", *face.identity, str(count), str(face.grid), *(one.name for one in inputs)]
     with bar("labelling") as progress:
         tables = list(in_chunks(inputs, rows, out=out, job=job, progress=progress))
     table = pa.concat_tables([table for table in tables if len(table)] or tables)

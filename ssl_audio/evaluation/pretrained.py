@@ -1,5 +1,6 @@
 """The Python face: a checkpoint that embeds and labels sound."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from ssl_audio.audio.files import decode, probe
 from ssl_audio.audio.resampling import resample
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.opening import open_checkpoint
-from ssl_audio.checkpoints.sizes import Hints
+from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import AudioError, CheckpointError, RecipeError
 from ssl_audio.evaluation.windows import Grid, Sound, batches_of, crossfade, padded, windows_of
 from ssl_audio.model.backbone import Backbone
@@ -82,6 +83,13 @@ class Pretrained:
                 f"found {len(names)}, {len(set(names))} of them different"
             )
         self.labels = list(names)
+
+    @property
+    def identity(self) -> list[str]:
+        """What its answers depend on: the file, as it is now, and what was made of it."""
+        path = self.checkpoint.path.resolve()
+        made = json.dumps([self.checkpoint.spec, self.checkpoint.task], sort_keys=True, default=str)
+        return [str(path), str(path.stat().st_mtime_ns), made, *self.labels]
 
     @property
     def width(self) -> int:
@@ -248,12 +256,12 @@ def usable_device(device: torch.device | str) -> torch.device:
     return found
 
 
-def pretrained(path: str | Path, *, hints: Hints | None = None, **options: Any) -> Pretrained:
+def pretrained(path: str | Path, *, hints: Hints = NO_HINTS, **options: Any) -> Pretrained:
     """A checkpoint, ours or a published one, ready to embed sound; fine-tuned ones label it too.
 
     Args:
         path: A checkpoint of ours, or a published SSAST, AST, ViT or DeiT file.
-        hints: What the tensors of a published file do not say.
+        hints: What the tensors of a published file do not say, as `ssl_audio.Hints`.
         options: `device`, `window_seconds`, `batch_windows`, `bands`; see `Pretrained`.
 
     Raises:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+import ssl_audio
 from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.checkpoints.adaptation import Adaptation, load_backbone
 from ssl_audio.checkpoints.checkpoint import Checkpoint
@@ -132,7 +134,9 @@ def finetuned(width: int = 64, places: int = 12 * 50, labels: int = 5) -> dict[s
     vit |= {name: draw(width) for name in vectors}
     head = {"mlp_head.0.weight": draw(width), "mlp_head.0.bias": draw(width)}
     head |= {"mlp_head.1.weight": draw(labels, width), "mlp_head.1.bias": draw(labels)}
-    return {f"v.{name}": value for name, value in vit.items()} | head | {"v.head.weight": draw(10, width)}
+    # timm's head, which SSAST carries along untrained.
+    unused = {"v.head.weight": draw(10, width), "v.head.bias": torch.zeros(10)}
+    return {f"v.{name}": value for name, value in vit.items()} | head | unused
 
 
 def as_hugging_face(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -175,7 +179,8 @@ def test_finetuned_files_of_both_layouts_are_the_same_model(tmp_path):
     options = first.spec["init_args"]
     assert (options["stride"], options["position_frames"], options["fixed_frames"]) == ([10, 10], 512, 512)
     assert {fate.tensor for fate in first.fates} == set(original)
-    assert {fate.tensor for fate in first.fates if fate.outcome == "ignored"} == {"v.head.weight"}
+    assert {fate.tensor for fate in first.fates if fate.outcome == "ignored"} == {"v.head.weight", "v.head.bias"}
+    assert first.kind == "SSAST, fine-tuned"
     second = open_checkpoint(saved(tmp_path, as_hugging_face(original)))
     assert second.kind == "AST (Hugging Face)"
     assert second.task["head"]["pooling"] == "class"
@@ -184,6 +189,50 @@ def test_finetuned_files_of_both_layouts_are_the_same_model(tmp_path):
         torch.testing.assert_close(second.weights[name], value, atol=0, rtol=0, msg=name)
     waveform = torch.randn(1, 16000, generator=torch.Generator().manual_seed(1)) * 0.1
     torch.testing.assert_close(first.backbone()(waveform).states, second.backbone()(waveform).states)
+
+
+def test_a_finetuned_ast_is_told_from_an_ssast_by_the_head_that_neither_uses(tmp_path):
+    imagenet = finetuned(labels=527) | {"v.head.bias": torch.full((10,), 0.1)}
+    for weights, kind, pooling in (
+        (finetuned(labels=527), "SSAST, fine-tuned", "mean"),
+        (imagenet, "AST, fine-tuned", "class"),
+        ({name: value for name, value in imagenet.items() if "v.head" not in name}, "SSAST, fine-tuned", "mean"),
+    ):
+        found = open_checkpoint(saved(tmp_path, weights, prefix="module."))
+        assert (found.kind, found.task["head"]["pooling"], found.task["several"]) == (kind, pooling, True)
+    hints = ssl_audio.Hints(pooling="class", several=False, mean=-6.6, std=5.4)
+    hinted = open_checkpoint(tmp_path / "weights.pth", hints=hints)
+    assert (hinted.task["head"]["pooling"], hinted.task["several"]) == ("class", False)
+    frontend = hinted.backbone().frontend
+    assert (float(frontend.mean), float(frontend.std)) == pytest.approx((-6.6, 5.4))
+
+
+def test_an_ast_without_its_classifier_is_no_picture(tmp_path):
+    """The original, transformers' `ASTModel` and a bare ViT of one channel: sound, at the places it was trained at."""
+    weights = {name: value for name, value in finetuned().items() if not name.startswith(("mlp_head", "v.head"))}
+    theirs = {
+        name.removeprefix("audio_spectrogram_transformer."): value for name, value in as_hugging_face(weights).items()
+    }
+    save_file({name: value.contiguous() for name, value in theirs.items()}, tmp_path / "model.safetensors")
+    bare = {name.removeprefix("v."): value for name, value in weights.items()}
+    opened = [
+        open_checkpoint(saved(tmp_path, weights, prefix="module.")),
+        open_checkpoint(tmp_path / "model.safetensors"),
+        open_checkpoint(saved(tmp_path, bare)),
+    ]
+    assert [one.kind for one in opened] == [
+        "SSAST or AST without its head", "AST (Hugging Face)", "SSAST or AST without its head"
+    ]  # fmt: skip
+    waveform = torch.randn(1, 16000, generator=torch.Generator().manual_seed(1)) * 0.1
+    whole = open_checkpoint(saved(tmp_path, finetuned())).backbone()(waveform).states
+    for one in opened:
+        assert not one.image
+        assert one.task is None
+        assert all(fate.outcome == "used" for fate in one.fates)
+        torch.testing.assert_close(one.backbone()(waveform).states, whole)
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"model.safetensors: damaged or no checkpoint"):
+        open_checkpoint(tmp_path / "model.safetensors")
 
 
 def test_a_wrong_file_says_what_it_is_and_what_was_expected(tmp_path):
@@ -195,7 +244,7 @@ def test_a_wrong_file_says_what_it_is_and_what_was_expected(tmp_path):
 
     line = message({"layer1.0.conv1.weight": torch.zeros(4, 4)})
     assert "1 tensors (layer1.0.conv1.weight) of no known kind; expected a checkpoint of ssl-audio or one of" in line
-    with pytest.raises(CheckpointError, match="number of attention heads cannot be guessed; give it as heads"):
+    with pytest.raises(CheckpointError, match=r"number of attention heads cannot be guessed; give it as hints\.heads"):
         open_checkpoint(saved(tmp_path, finetuned(width=48)))
     short = finetuned()
     short["v.pos_embed"] = short["v.pos_embed"][:, :-1]
