@@ -92,9 +92,9 @@ def load_backbone(
         if name == "positions.table" and value.shape[2:] == wanted[name].shape[2:]:
             weights[name] = _positions(backbone, found, value, rule)
             if value.shape != wanted[name].shape:
-                note = (
-                    f"{value.shape[0]} x {value.shape[1]} to {wanted[name].shape[0]} x {wanted[name].shape[1]} ({rule})"
-                )
+                how = found.position_rule if found.image else rule
+                now = wanted[name].shape
+                note = f"{value.shape[0]} x {value.shape[1]} to {now[0]} x {now[1]} ({how})"
                 fates.append(Fate("positions", "adapted", note))
         else:
             weights[name] = value

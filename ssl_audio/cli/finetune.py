@@ -131,7 +131,13 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
             clips_per_second=round(cli.progress.clips_per_second, 2),
             last_valid=last,
         )
+    outcome = dataclasses.replace(outcome, replaced=data.replaced())
     if trainer.is_global_zero:
+        if outcome.replaced:
+            print(
+                f"{len(outcome.replaced)} training clips could not be decoded; others took their place (summary.json)",
+                file=sys.stderr,
+            )
         this.write(PREDICTIONS, predictions.parquet())
         this.write("outcome.json", outcome.json())
     return outcome

@@ -11,7 +11,7 @@ import torch
 from ssl_audio.audio.files import decode
 from ssl_audio.data.corpora import Folder
 from ssl_audio.data.index import ShardIndex, is_shard_folder, open_shards
-from ssl_audio.data.labelled import SHORTEST_SAMPLES
+from ssl_audio.data.loading import SHORTEST_SAMPLES
 from ssl_audio.errors import AudioError, RecipeError, SslAudioError
 from ssl_audio.evaluation.pretrained import Pretrained
 from ssl_audio.evaluation.windows import Sound, check_finite

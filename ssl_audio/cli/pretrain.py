@@ -119,7 +119,7 @@ def train(cli: PretrainCLI) -> None:
         "clips_per_second": round(cli.progress.clips_per_second, 2),
         "precision": str(trainer.precision),
         "final": {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()},
-        "replaced": dict(sorted(replaced.items())),
+        "replaced": replaced,
         "log_mel": {"mean": float(module.backbone.frontend.mean), "std": float(module.backbone.frontend.std)},
         **circumstances(data.shards, trainer.strategy.root_device),
     }

@@ -31,6 +31,7 @@ class Outcome:
         predictions: Of the test clips.
         clips_per_second: In training.
         last_valid: Validation score after the last step.
+        replaced: Training clips that could not be decoded, and why.
     """
 
     start: str
@@ -42,6 +43,7 @@ class Outcome:
     predictions: Predictions
     clips_per_second: float = 0.0
     last_valid: float | None = None
+    replaced: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def json(self) -> str:
         """Everything but the predictions, with the test scores."""
@@ -77,6 +79,7 @@ def scores_of(outcomes: list[Outcome], *, seed: int = 0) -> dict[str, Any]:
         "steps": sum(outcome.steps for outcome in outcomes),
         "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
         "clips": len(together.keys),
+        "replaced": {key: reason for outcome in outcomes for key, reason in outcome.replaced.items()},
     }
 
 

@@ -37,7 +37,7 @@ def measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> 
         raise RecipeError(f"statistics: training needs an Fbank frontend; found {type(backbone.frontend).__name__}")
     moments = Moments()
     with torch.inference_mode():
-        for batch in data.every(few):
+        for batch in data.every(few, replacing=True):
             moments.update(backbone.frontend.log_mel(batch.batch.waveforms, batch.batch.samples))
     state = backbone.frontend.state_dict()
     state |= {"mean": torch.tensor(moments.mean), "std": torch.tensor(moments.std)}
@@ -57,10 +57,16 @@ def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
         )
     module.eval()
     with torch.inference_mode():
-        batches = [_pooled(module, batch.to(module.device)) for batch in data.every(parts.train)]
+        batches, answers = zip(
+            *(
+                (_pooled(module, batch.to(module.device)), batch.targets.numpy() > 0)
+                for batch in data.every(parts.train, replacing=True)
+            ),
+            strict=True,
+        )
     # (batch, copy) to one row a clip and copy
     features = torch.cat([torch.cat(copies) for copies in zip(*batches, strict=True)])
-    targets = np.concatenate([parts.train.targets] * len(batches[0]))
+    targets = np.concatenate(answers * len(batches[0]))
     head.norm.fix(features)
     rows = head.norm(features).numpy()
     best, chosen = -1.0, head.linear.state_dict()
@@ -134,23 +140,27 @@ def neighbours(module: Finetuning, data: LabelledShards) -> tuple[Predictions, f
             return pool(module.backbone(clips.waveforms, clips.samples), len(batch))
         return pooled(module.backbone, module.head, module.backbone.spectrogram(clips.waveforms, clips.samples))
 
-    def embeddings(part: Part) -> Any:
+    def embeddings(part: Part, *, replacing: bool = False) -> tuple[Any, Any]:
+        vectors, answers = [], []
         with torch.inference_mode():
-            return torch.cat([embed(batch.to(module.device)).float().cpu() for batch in data.every(part)]).numpy()
+            for batch in data.every(part, replacing=replacing):
+                vectors.append(embed(batch.to(module.device)).float().cpu())
+                answers.append(batch.targets.numpy() > 0)
+        return torch.cat(vectors).numpy(), np.concatenate(answers)
 
     parts = data.parts
-    known, choosing = embeddings(parts.train), embeddings(parts.valid)
-    number = choose_neighbours(choosing, parts.valid.targets, known, parts.train.targets, several=data.several)
+    (known, answers), (choosing, _) = embeddings(parts.train, replacing=True), embeddings(parts.valid)
+    number = choose_neighbours(choosing, parts.valid.targets, known, answers, several=data.several)
 
     def answer(queries: Any, part: Part) -> Predictions:
         return Predictions(
             labels=parts.labels,
             several=data.several,
             keys=np.array([str(key) for key in part.index.key]),
-            scores=nearest_scores(queries, known, parts.train.targets, neighbours=number),
+            scores=nearest_scores(queries, known, answers, neighbours=number),
             targets=part.targets,
             speakers=part.speakers,
         )
 
     valid = answer(choosing, parts.valid).headline
-    return answer(embeddings(parts.test), parts.test), valid, f"{number} neighbours"
+    return answer(embeddings(parts.test)[0], parts.test), valid, f"{number} neighbours"

@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -19,9 +19,9 @@ from ssl_audio.data.batch import Batch, collate
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.labels import Part, Parts, Protocol, part_clips
-from ssl_audio.errors import AudioError, RecipeError, SslAudioError
-
-SHORTEST_SAMPLES = 400
+from ssl_audio.data.loading import SHORTEST_SAMPLES
+from ssl_audio.data.replacing import TRIES, count_replaced, of_all_ranks
+from ssl_audio.errors import AudioError, RecipeError, ShardError, SslAudioError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,6 +78,8 @@ class LabelledShards(L.LightningDataModule):
         crop_seconds: Longer clips are cut to this.
         crop: Where training clips are cut: at their `start`, as the ancestors do, or anywhere (`random`). Clips that
             choose and test are cut at their start.
+        max_replaced: Share of the training clips that may turn out undecodable, each replaced by another, before the
+            run stops. Those that choose and test must be whole.
         balanced: Draw clips with replacement, those of rare labels more often.
         workers: Processes that read and decode ahead.
         seed: Decides order, crops, augmentation and which clips are set aside.
@@ -102,6 +104,7 @@ class LabelledShards(L.LightningDataModule):
         crop_seconds: PositiveFloat = 10.0,
         crop: Literal["start", "random"] = "start",
         balanced: bool = False,
+        max_replaced: ClosedUnitInterval = 0.01,
         workers: NonNegativeInt = 0,
         seed: int = 0,
     ) -> None:
@@ -118,9 +121,11 @@ class LabelledShards(L.LightningDataModule):
         self.crop_seconds = crop_seconds
         self.crop = crop
         self.balanced = balanced
+        self.max_replaced = max_replaced
         self.workers = workers
         self.seed = seed
         self._parts: Parts | None = None
+        self._replaced: dict[str, str] = {}
 
     @property
     def parts(self) -> Parts:
@@ -173,14 +178,18 @@ class LabelledShards(L.LightningDataModule):
             # By the steps taken: after a restart Lightning goes once more through the end of the epoch it saved in.
             return trainer.global_step * trainer.accumulate_grad_batches // draw.batches if trainer else 0
 
-        return self._loader(part, EpochBatches(draw, epoch), crop=self.crop)
+        return self._loader(part, EpochBatches(draw, epoch), crop=self.crop, replacing=True)
 
     def val_dataloader(self) -> "PartLoader":
         """Every clip that chooses, once."""
         return self.every(self.parts.valid)
 
-    def every(self, part: Part) -> "PartLoader":
-        """Every clip of a part once, in its order."""
+    def replaced(self) -> dict[str, str]:
+        """Training clips of all ranks that could not be decoded, with the reason. Every rank must ask."""
+        return of_all_ranks(self._replaced)
+
+    def every(self, part: Part, *, replacing: bool = False) -> "PartLoader":
+        """Every clip of a part once, in its order; if `replacing`, another for one that cannot be decoded."""
         return self._loader(
             part,
             [
@@ -188,12 +197,19 @@ class LabelledShards(L.LightningDataModule):
                 for start in range(0, len(part), self.batch_clips)
             ],
             crop="start",
+            replacing=replacing,
         )
 
-    def _loader(self, part: Part, batches: Any, *, crop: Literal["start", "random"]) -> "PartLoader":
-        reader = PartReader(part, crop_seconds=self.crop_seconds, crop=crop, seed=self.seed)
+    def _loader(self, part: Part, batches: Any, *, crop: Literal["start", "random"], replacing: bool) -> "PartLoader":
+        reader = PartReader(
+            part, crop_seconds=self.crop_seconds, crop=crop, seed=self.seed, tries=TRIES if replacing else 1
+        )
         pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return PartLoader(reader, batches, workers=self.workers, pin_memory=pin)
+
+        def count(bad: list[tuple[str, str]]) -> None:
+            count_replaced(self._replaced, bad, clips=len(self.parts.train), share=self.max_replaced)
+
+        return PartLoader(reader, batches, workers=self.workers, pin_memory=pin, on_bad=count)
 
 
 def sampling_weights(targets: Bool[np.ndarray, "clip label"]) -> Float[np.ndarray, " clip"]:
@@ -256,17 +272,59 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         return iter(self.draw.epoch(self.epoch()))
 
 
-class PartReader(Dataset[Any]):
-    """Decoded clips of a part. A failure is returned: raised in a worker it would be a page of traceback."""
+class Read(NamedTuple):
+    """A decoded clip.
 
-    def __init__(self, part: Part, *, crop_seconds: float, crop: Literal["start", "random"], seed: int) -> None:
+    Args:
+        row: Its place in the part.
+        key: Its name.
+        waveform: Its samples.
+        seed: Of its augmentation.
+        bad: Key and reason of each clip that could not be decoded before this one took its place.
+    """
+
+    row: int
+    key: str
+    waveform: Float[np.ndarray, " sample"]
+    seed: int
+    bad: list[tuple[str, str]]
+
+
+class PartReader(Dataset[Any]):
+    """Decoded clips of a part. A failure is returned: raised in a worker it would be a page of traceback.
+
+    Args:
+        part: The clips.
+        crop_seconds: Longer ones are cut to this.
+        crop: Where.
+        seed: Decides crops, augmentation and what takes the place of a clip that cannot be decoded.
+        tries: So many clips at most for one; 1 replaces none.
+    """
+
+    def __init__(
+        self, part: Part, *, crop_seconds: float, crop: Literal["start", "random"], seed: int, tries: int = 1
+    ) -> None:
         self.part = part
         self.crop_seconds = crop_seconds
         self.crop = crop
         self.seed = seed
+        self.tries = tries
 
-    def __getitem__(self, request: tuple[int, int]) -> tuple[int, str, np.ndarray, int] | SslAudioError:
+    def __getitem__(self, request: tuple[int, int]) -> Read | SslAudioError:
         row, epoch = request
+        wanted, bad = str(self.part.index.key[row]), list[tuple[str, str]]()
+        while True:
+            try:
+                return self._read(row, epoch, bad)
+            except AudioError as error:
+                bad.append((str(self.part.index.key[row]), str(error)))
+                if len(bad) == self.tries:
+                    return error
+                row = randomness.derive(self.seed, epoch, wanted, "instead", len(bad)) % len(self.part)
+            except SslAudioError as error:
+                return error
+
+    def _read(self, row: int, epoch: int, bad: list[tuple[str, str]]) -> Read:
         index, key = self.part.index, str(self.part.index.key[row])
         seed = randomness.derive(self.seed, epoch, key, "labelled")
         spare = float(index.seconds[row]) - self.crop_seconds
@@ -274,15 +332,12 @@ class PartReader(Dataset[Any]):
             float(randomness.generator(seed, "crop").uniform(0, spare)) if self.crop == "random" and spare > 0 else 0
         )
         name = index.where(row)
-        try:
-            waveform = decode(
-                index.audio_bytes(row), sample_rate=SAMPLE_RATE, start=start, seconds=self.crop_seconds, name=name
-            )
-            if len(waveform) < SHORTEST_SAMPLES:
-                raise AudioError(f"{name}: {len(waveform)} samples, less than one frame of {SHORTEST_SAMPLES} (25 ms)")
-        except SslAudioError as error:
-            return error
-        return row, key, waveform, seed
+        waveform = decode(
+            index.audio_bytes(row), sample_rate=SAMPLE_RATE, start=start, seconds=self.crop_seconds, name=name
+        )
+        if len(waveform) < SHORTEST_SAMPLES:
+            raise AudioError(f"{name}: {len(waveform)} samples, less than one frame of {SHORTEST_SAMPLES} (25 ms)")
+        return Read(row, key, waveform, seed, bad)
 
 
 class PartLoader:
@@ -293,18 +348,32 @@ class PartLoader:
         batches: (clip, epoch) of each batch.
         workers: Processes that read ahead; 0 reads in this one.
         pin_memory: Page-locked batches, for copies to a GPU.
+        on_bad: Is told of the clips that others took the place of.
     """
 
-    def __init__(self, reader: PartReader, batches: Any, *, workers: int = 0, pin_memory: bool = False) -> None:
+    def __init__(
+        self,
+        reader: PartReader,
+        batches: Any,
+        *,
+        workers: int = 0,
+        pin_memory: bool = False,
+        on_bad: Callable[[list[tuple[str, str]]], None] | None = None,
+    ) -> None:
+        self.on_bad = on_bad
         targets = torch.from_numpy(reader.part.targets.astype(np.float32))
 
-        def join(items: Sequence[tuple[int, str, np.ndarray, int] | SslAudioError]) -> LabelledBatch | SslAudioError:
+        def join(
+            items: Sequence[Read | SslAudioError],
+        ) -> tuple[LabelledBatch, list[tuple[str, str]]] | SslAudioError:
             whole = [item for item in items if not isinstance(item, SslAudioError)]
             if len(whole) < len(items):
                 return next(item for item in items if isinstance(item, SslAudioError))
-            rows, keys, waveforms, seeds = zip(*whole, strict=True)
-            chosen = torch.tensor(rows)
-            return LabelledBatch(collate([[w] for w in waveforms], [[s] for s in seeds], keys), targets[chosen], chosen)
+            chosen = torch.tensor([item.row for item in whole])
+            batch = collate(
+                [[item.waveform] for item in whole], [[item.seed] for item in whole], [item.key for item in whole]
+            )
+            return LabelledBatch(batch, targets[chosen], chosen), [one for item in whole for one in item.bad]
 
         self.loader: DataLoader[Any] = DataLoader(
             reader, batch_sampler=batches, num_workers=workers, collate_fn=join, pin_memory=pin_memory,
@@ -315,10 +384,29 @@ class PartLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[LabelledBatch]:
-        for batch in self.loader:
-            if isinstance(batch, SslAudioError):
-                raise batch
+        for loaded in _dead_workers_in_one_line(self.loader):
+            if isinstance(loaded, SslAudioError):
+                raise loaded
+            batch, bad = loaded
+            if bad and self.on_bad is not None:
+                self.on_bad(bad)
             yield batch
+
+
+def _dead_workers_in_one_line(loader: DataLoader[Any]) -> Iterator[Any]:
+    batches = iter(loader)
+    while True:
+        try:
+            loaded = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise ShardError(
+                f"a worker died ({' '.join(str(error).split())[:200]}); if it was out of memory, use fewer data.workers"
+            ) from error
+        yield loaded
 
 
 def _one_thread(worker: int) -> None:

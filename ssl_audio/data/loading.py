@@ -24,12 +24,12 @@ from ssl_audio.data.batch import Batch, collate, gather
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.order import Batches, Plan, Request
+from ssl_audio.data.replacing import TRIES, count_replaced
 from ssl_audio.errors import AudioError, ShardError, SslAudioError
 
 SHORTEST_SAMPLES = 400
 """A clip shorter than this has no spectrogram: one frame of 25 ms."""
 
-_TRIES = 20
 _LARGE_BYTES = 1 << 18
 _SECONDS_TO_DIE = 5.0
 _log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class ClipReader(Dataset[Any]):
                 return crops
             except AudioError as error:
                 bad.append((self.index.key[clip], str(error)))
-                if len(bad) == _TRIES:
+                if len(bad) == TRIES:
                     return error
                 key = self.index.key[request.clip]
                 clip = randomness.derive(self.seed, request.epoch, key, "instead", len(bad)) % len(self.index)
@@ -326,7 +326,6 @@ class BatchLoader:
         self.on_stall = on_stall or _log.warning
         self.order = order
         self.start = start
-        self.most_replaced = max_replaced * len(reader)
         self.max_replaced = max_replaced
         self.replaced: dict[str, str] = {}
         self.waited = 0.0
@@ -374,23 +373,8 @@ class BatchLoader:
             if isinstance(loaded, SslAudioError):
                 raise loaded
             batch, bad = loaded
-            self._count(bad)
+            count_replaced(self.replaced, bad, clips=len(self.reader), share=self.max_replaced)
             yield batch
-
-    def _count(self, bad: list[tuple[str, str]]) -> None:
-        for key, reason in bad:
-            if key in self.replaced:
-                continue
-            if not self.replaced and self.most_replaced:
-                _log.warning("%s; another clip takes its place, and those to come are counted in the summary", reason)
-            self.replaced[key] = reason
-            if not self.most_replaced:
-                raise AudioError(reason)
-            if len(self.replaced) > self.most_replaced:
-                raise ShardError(
-                    f"{len(self.replaced)} of {len(self.reader)} clips cannot be decoded, more than the "
-                    f"{self.max_replaced:.2%} allowed; the last: {reason}. Mend the shards or raise data.max_replaced"
-                )
 
     def _where(self) -> str:
         """What each worker that has something to do is at."""

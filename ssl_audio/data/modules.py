@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ssl_audio.data.index import ShardIndex, open_shards
@@ -15,6 +14,7 @@ from ssl_audio.data.loading import BatchLoader, ClipReader
 from ssl_audio.data.manifest import digest
 from ssl_audio.data.order import Bucketed, Once, Order, Plan
 from ssl_audio.data.remote import is_remote
+from ssl_audio.data.replacing import of_all_ranks
 from ssl_audio.data.streams import WINDOW_CLIPS, Mixture, Shuffled, Stream, Weighted, balanced_weights
 from ssl_audio.errors import RecipeError, ShardError
 
@@ -156,12 +156,7 @@ class AudioShards(L.LightningDataModule):
 
     def replaced(self) -> dict[str, str]:
         """Clips of all ranks that could not be decoded in training, with the reason. Every rank must ask."""
-        here = dict(self._loader.replaced if self._loader is not None else self._replaced)
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return here
-        every: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(every, here)
-        return {key: reason for some in every for key, reason in some.items()}
+        return of_all_ranks(self._loader.replaced if self._loader is not None else self._replaced)
 
     @property
     def waited(self) -> float:

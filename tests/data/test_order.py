@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 import webdataset
+from damage import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -75,13 +76,7 @@ def test_cover_repeats_long_clips(demo_shards):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_corrupt_clip_stops_with_its_name(demo_shards, tmp_path, workers):
-    folder = tmp_path / "damaged"
-    shutil.copytree(demo_shards, folder)
-    index = open_shards([folder])
-    offset, size = index.audio[7]
-    with index.paths[index.shard[7]].open("r+b") as file:
-        file.seek(offset)
-        file.write(b"\0" * size)
+    index = damaged(demo_shards, tmp_path / "damaged", [7])
     reader = ClipReader(index, crop_seconds=None)
     loader = BatchLoader(reader, Order(len(reader), 4, 0), workers=workers)
     with pytest.raises(AudioError, match=str(index.key[7])) as caught:
@@ -99,22 +94,9 @@ def test_a_clip_shorter_than_a_frame_stops_with_its_name(tmp_path):
         next(iter(BatchLoader(reader, Order(1, 1, 0))))
 
 
-def spoil(folder, clips):
-    """Zeros where the audio of these clips was."""
-    index = open_shards([folder])
-    for clip in clips:
-        offset, size = index.audio[clip]
-        with index.paths[index.shard[clip]].open("r+b") as file:
-            file.seek(offset)
-            file.write(b"\0" * size)
-    return index
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_clips_are_replaced_the_same_way_each_time_counted_and_limited(demo_shards, tmp_path, workers):
-    folder = tmp_path / "damaged"
-    shutil.copytree(demo_shards, folder)
-    index = spoil(folder, [3, 50, 120])
+    index = damaged(demo_shards, tmp_path / "damaged", [3, 50, 120])
     reader = ClipReader(index, crop_seconds=0.5, seed=1)
     loader = BatchLoader(reader, Order(len(reader), 8, 1), workers=workers, max_replaced=0.05)
     keys = [key for batch in islice(iter(loader), 2 * len(index) // 8) for key in batch.keys]

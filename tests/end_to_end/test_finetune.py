@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from damage import damaged
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe, load_checkpoint
 from ssl_audio.cli import main
@@ -175,6 +176,24 @@ def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards,
     assert face.labels == summary["labels"]
     shares = face.predict(torch.randn(2, 20000) * 0.1, sample_rate=16000)
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(2))
+
+
+def test_a_damaged_clip_is_replaced_where_it_trains_and_told_where_it_tests(finetune, tmp_path, capsys, demo_shards):
+    index = open_shards([demo_shards])
+    events = [row for row in range(len(index)) if "event" in index.describe(row).labels]
+    train, test = (next(row for row in events if index.split[row] == split) for split in ("train", "test"))
+    for name, bad in (("train", train), ("test", test)):
+        damaged(demo_shards, tmp_path / name, [bad])
+    for words in ([], ["--model.method=knn"], ["--model.head.begin=probe", "--statistics=training"]):
+        more = ["--data.max_replaced=0.2", "--trainer.max_epochs=1", "--average_from_epoch=null", *words]
+        folder = finetune(f"--data.shards=[{tmp_path / 'train'}]", *more)
+        scores = json.loads((folder / "summary.json").read_text())["scores"]["scratch"]
+        assert list(scores["replaced"]) == [index.key[train]]
+        assert "1 training clips could not be decoded; others took their place" in capsys.readouterr().err
+    none = finetune.words(f"--data.shards=[{tmp_path / 'train'}]", "--data.max_replaced=0", "--name=none")
+    assert re.search(rf"{index.key[train]}.*cannot be decoded", fails(capsys, none, code=1))
+    line = fails(capsys, finetune.words(f"--data.shards=[{tmp_path / 'test'}]", "--trainer.max_epochs=1"), code=1)
+    assert re.search(rf"{index.key[test]}.*cannot be decoded", line)
 
 
 def test_frozen_methods_leave_the_backbone_as_it_was(finetune):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from damage import damaged
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.cli import main
@@ -171,12 +171,7 @@ def test_a_run_resumed_twice_with_other_batches_counts_the_clips_it_has_seen(pre
 
 def test_bad_clips_and_a_finite_validation_are_reported(pretrain, tmp_path, demo_shards, capsys):
     folder = tmp_path / "damaged"
-    shutil.copytree(demo_shards, folder)
-    index = open_shards([folder])
-    for clip in range(0, len(index), 7):
-        with index.paths[index.shard[clip]].open("r+b") as file:
-            file.seek(index.audio[clip, 0])
-            file.write(b"\0" * int(index.audio[clip, 1]))
+    damaged(demo_shards, folder, range(0, len(open_shards([demo_shards])), 7))
     options = [f"--data.shards=[{folder}]", "--data.validation_split=valid", "--trainer.val_check_interval=3"]
     pretrain("--trainer.max_steps=3", "--name=bad", "--data.max_replaced=0.5", *options)
     summary = json.loads((tmp_path / "runs/pretrain/bad/0/summary.json").read_text())
