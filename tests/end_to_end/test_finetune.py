@@ -10,12 +10,14 @@ import soundfile
 import torch
 import yaml
 from damage import damaged
+from sklearn.metrics import average_precision_score
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe, load_checkpoint
 from ssl_audio.cli import main
 from ssl_audio.cli.finetune_options import FinetuneCLI
 from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.labelled import LabelledShards
+from ssl_audio.evaluation.predictions import read_predictions
 from ssl_audio.training.finetuning import Finetuning
 
 ROOT = Path(__file__).parents[2]
@@ -194,6 +196,42 @@ def test_a_damaged_clip_is_replaced_where_it_trains_and_told_where_it_tests(fine
     assert re.search(rf"{index.key[train]}.*cannot be decoded", fails(capsys, none, code=1))
     line = fails(capsys, finetune.words(f"--data.shards=[{tmp_path / 'test'}]", "--trainer.max_epochs=1"), code=1)
     assert re.search(rf"{index.key[test]}.*cannot be decoded", line)
+
+
+def test_clips_with_several_labels_as_audioset_has_them(finetune, tmp_path, capsys):
+    """Class tokens, balanced draws, layer decay, mixing, a mean over epochs; mAP is scikit-learn's, here and in
+    `evaluate`."""
+    draws, rows = np.random.default_rng(0), []
+    for number in range(48):
+        names = [name for place, name in enumerate("abcd") if number >> place & 1] or ["a"]
+        noise = sum(np.sin(0.05 * (1 + ord(name)) * np.arange(16000)) for name in names)
+        soundfile.write(tmp_path / f"{number}.wav", 0.1 * (noise + draws.standard_normal(16000)), 16000)
+        rows.append(f"{number}.wav,{';'.join(names)},{'train' if number < 32 else 'eval'}")
+    (tmp_path / "meta.csv").write_text("path,event,split\n" + "\n".join(rows) + "\n")
+    main(["shards", "write", "--corpus=table", f"--root={tmp_path}", "--out=several", "--labels=[event]"])
+    recipe = yaml.safe_load((ROOT / "recipes/finetune/audioset20k.yaml").read_text())
+    recipe |= {"average_from_epoch": 0, "adaptation": {}, "trainer": {"max_epochs": 2, "precision": "32-true"}}
+    recipe["data"] |= {"shards": ["several"], "crop_seconds": 1.0, "workers": 0, "balanced": True, "batch_clips": 8}
+    recipe["data"]["validation_share"] = 0.25
+    recipe["model"] |= {"head": {"pooling": "class"}, "layer_decay": 0.7, "backbone": {**BACKBONE, "class_tokens": 1}}
+    (tmp_path / "audioset.yaml").write_text(yaml.safe_dump(recipe))
+    words = ["--config=audioset.yaml", "--checkpoint=none", "--adaptation.frames=128", "--name=several"]
+    assert "clips have several labels of kind 'event'" in fails(
+        capsys, ["finetune", *words, "--data.several=false"], code=2
+    )
+    main(["finetune", *words])
+    folder = tmp_path / "runs/finetune/several/0"
+    found = read_predictions(folder / "predictions.parquet")
+    assert found.several
+    assert found.targets.sum() > len(found.keys) == 16
+    expected = average_precision_score(found.targets, found.scores, average="macro")
+    score = json.loads((folder / "summary.json").read_text())["scores"]["scratch"]
+    assert score["headline"] == pytest.approx(expected, abs=1e-6)
+    assert not (folder / "confusion.png").exists()
+    best = folder / "checkpoints/best.ckpt"
+    main(["evaluate", f"--checkpoint={best}", "--shards=[several]", "--split=eval", "--out=again"])
+    again = json.loads((tmp_path / "again/metrics.json").read_text())
+    assert again["mAP"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_frozen_methods_leave_the_backbone_as_it_was(finetune):
