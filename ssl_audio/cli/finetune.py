@@ -14,6 +14,7 @@ from ssl_audio.checkpoints.checkpoint import describe
 from ssl_audio.checkpoints.imported import report as fates_report
 from ssl_audio.cli.fallback import with_demo
 from ssl_audio.cli.finetune_options import FinetuneCLI, Start
+from ssl_audio.cli.overlap import heard_before
 from ssl_audio.cli.progress import bar
 from ssl_audio.cli.results import Outcome, write_report
 from ssl_audio.cli.trainer import fit, quiet_training
@@ -84,15 +85,16 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
     parts = data.parts
     _, measure = headline(several=data.several)
     module.attach(parts.labels, target=data.target, several=data.several, measure=measure)
-    fates = []
+    fates, heard = [], None
     if start == "pretrained":
         assert cli.source is not None
         fates = load_backbone(module.backbone, cli.source, rule=cli.config.adaptation.rule)
+        heard = heard_before(cli.source, parts.test, data.shards)
     if cli.config.statistics == "training":
         measure_statistics(module.backbone, parts.train, data)
     _check(module, data, trainer)
     if trainer.is_global_zero:
-        _announce(cli, module, data, start=start, fold=fold, fates=fates)
+        _announce(cli, module, data, start=start, fold=fold, fates=fates, heard=heard or 0)
     if module.method == "knn":
         module.to(trainer.strategy.root_device)
         predictions, valid, chosen = neighbours(module, data)
@@ -131,7 +133,7 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
             clips_per_second=round(cli.progress.clips_per_second, 2),
             last_valid=last,
         )
-    outcome = dataclasses.replace(outcome, replaced=data.replaced())
+    outcome = dataclasses.replace(outcome, replaced=data.replaced(), heard=heard)
     if trainer.is_global_zero:
         if outcome.replaced:
             print(
@@ -144,7 +146,7 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
 
 
 def _announce(
-    cli: FinetuneCLI, module: Finetuning, data: LabelledShards, *, start: Start, fold: int, fates: Any
+    cli: FinetuneCLI, module: Finetuning, data: LabelledShards, *, start: Start, fold: int, fates: Any, heard: int
 ) -> None:
     parts = data.parts
     weights = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
@@ -167,6 +169,12 @@ def _announce(
         print(
             f"{cut} of {len(parts.valid) + len(parts.test)} clips that choose or test are longer than "
             f"data.crop_seconds {data.crop_seconds} and are heard up to there",
+            file=sys.stderr,
+        )
+    if heard:
+        print(
+            f"{heard} of {len(parts.test)} test clips were heard in the pretraining, without their labels; to keep "
+            "them out of it, pretrain with --data.leave_out",
             file=sys.stderr,
         )
     if fates and cli.source is not None and cli.source.path not in cli.reported:

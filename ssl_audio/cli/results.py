@@ -32,6 +32,7 @@ class Outcome:
         clips_per_second: In training.
         last_valid: Validation score after the last step.
         replaced: Training clips that could not be decoded, and why.
+        heard: Test clips that were in the pretraining, without their labels; None where that is not known.
     """
 
     start: str
@@ -44,6 +45,7 @@ class Outcome:
     clips_per_second: float = 0.0
     last_valid: float | None = None
     replaced: dict[str, str] = dataclasses.field(default_factory=dict)
+    heard: int | None = None
 
     def json(self) -> str:
         """Everything but the predictions, with the test scores."""
@@ -66,6 +68,7 @@ def scores_of(outcomes: list[Outcome], *, seed: int = 0) -> dict[str, Any]:
     together = joined([outcome.predictions for outcome in outcomes])
     low, high = together.interval(seed=seed)
     values = [outcome.predictions.headline for outcome in outcomes]
+    heard = [outcome.heard for outcome in outcomes]
     test = {name: float(np.nanmean([fold[name] for fold in folds])) for name in folds[0]}
     return {
         # Of the mean area, as the ancestors have it: one fold without a mistake would make the mean of d' infinite.
@@ -79,6 +82,7 @@ def scores_of(outcomes: list[Outcome], *, seed: int = 0) -> dict[str, Any]:
         "steps": sum(outcome.steps for outcome in outcomes),
         "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
         "clips": len(together.keys),
+        "heard_in_pretraining": None if None in heard else sum(heard),
         "replaced": {key: reason for outcome in outcomes for key, reason in outcome.replaced.items()},
     }
 

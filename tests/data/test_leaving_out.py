@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from ssl_audio.checkpoints.checkpoint import Checkpoint
+from ssl_audio.cli.overlap import heard_before
 from ssl_audio.data.corpora import Table
 from ssl_audio.data.index import open_shards
+from ssl_audio.data.labels import Part
 from ssl_audio.data.leaving_out import LeftOut
 from ssl_audio.data.modules import AudioShards
 from ssl_audio.data.writing import write_shards
@@ -64,3 +67,19 @@ def test_what_is_not_there_cannot_be_left_out(folds, leave_out, expected):
 def test_shards_that_are_not_trained_on_are_told_with_what_was_meant(folds):
     with pytest.raises(RecipeError, match=f"fold, which is none of data.shards: .*; did you mean {folds}"):
         AudioShards(shards=[folds], leave_out={str(folds)[:-1]: LeftOut(folds=[0])}).index()
+
+
+def test_what_a_pretraining_heard_of_a_test_is_counted(folds, demo_shards):
+    index = open_shards([demo_shards, folds])
+    part = Part(index=index, targets=np.zeros((len(index), 1), dtype=bool), speakers=np.full(len(index), ""))
+
+    def heard(**data) -> int | None:
+        recipe = {"data": {"crop_seconds": 1.0, "shards": [str(folds)], **data}}
+        return heard_before(Checkpoint(folds, recipe, {}, 0, ""), part, [demo_shards, folds])
+
+    assert heard() == 24
+    assert heard(split="train") == 20
+    assert heard(leave_out={str(folds): {"folds": [0], "splits": [], "speakers": []}}) == 16
+    assert heard(shards=[str(folds.parent / "elsewhere")]) is None
+    assert heard(target="label") is None, "a fine-tuning's recipe says nothing of its pretraining"
+    assert heard_before(Checkpoint(folds, {"model": {}}, {}, 0, ""), part, [demo_shards, folds]) is None
