@@ -44,11 +44,22 @@ def run(words: list[str]) -> None:
         help="More options of `finetune`, the same for all, as one would write them there: '--model.method=linear "
         "--data.target=speaker', or as a list.",
     )
-    chosen = vars(parser.parse_args(words))
+    chosen = vars(parser.parse_args(_options_joined(words)))
     chosen.pop("config", None)
     plan = Plan(**{**chosen, "options": finetune_words(chosen["options"])})
     size = "demo" if plan.pretraining == "demo" else "tiny"
     compare(plan if plan.encoders else dataclasses.replace(plan, encoders=[f"transformer_{size}", f"bimamba_{size}"]))
+
+
+def _options_joined(words: list[str]) -> list[str]:
+    """One option of finetune alone looks like one of compare's own; several in a string do not, for their spaces."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] == "--options" and word.startswith("--"):
+            joined[-1] = f"--options={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def compare(plan: Plan) -> None:

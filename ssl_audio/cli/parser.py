@@ -20,8 +20,8 @@ def one_line(message: str, known: Sequence[str] = ()) -> str:
     text = re.sub(r"^Parser key \"?config\"?: ?", "", text)
     text = re.sub(r"Does not validate against any of the Union subtypes.*?Errors:", "", text)
     text = re.sub(r"\s+", " ", text)
-    unknown = re.search(r"(?:[Kk]ey|nrecognized arguments?:) ['\"]?-{0,2}([\w.]+)", text)
-    if unknown and ("not expected" in text or "nrecognized" in text):
+    unknown = re.search(r"(?:[Kk]ey|Option|nrecognized arguments?:) ['\"]?-{0,2}([\w.]+)", text)
+    if unknown and re.search("not expected|not accepted|nrecognized", text):
         wrong = unknown[1]
         close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5) or _same_leaf(wrong, known)
         if close:

@@ -73,7 +73,7 @@ def _training(
 ) -> tuple[Backbone, Head, Float[Tensor, "clip sample"], Callable[..., None]]:
     """What a fine-tuning trains, clips of noise, and forward and backward of them, or of the first so many."""
     frozen = found.recipe["model"].get("method", "full") != "full"
-    backbone = found.backbone().train(not frozen)
+    backbone = found.backbone().train(not frozen).requires_grad_(not frozen)
     head = head_of(found, backbone)
     waveforms = torch.randn(clips, round(seconds * backbone.frontend.sample_rate)) * 0.1
     spectrogram = backbone.spectrogram(waveforms)
