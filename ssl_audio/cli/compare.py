@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
@@ -26,7 +27,7 @@ from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.baselines import Statistics, statistics_baseline
 from ssl_audio.evaluation.cost import Cost, cost_of
-from ssl_audio.evaluation.predictions import Predictions, joined, read_predictions
+from ssl_audio.evaluation.predictions import Predictions, check_speakers, joined, read_predictions
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.run import SUMMARY, Run
 
@@ -69,6 +70,8 @@ def compare(plan: Plan) -> None:
         _encoder_file(encoder)
     with quiet_training():  # a mistake in task or options is to be found before minutes of pretraining
         parsed = _cli(plan, "parsed", 0, ["--checkpoint=none"])
+        if plan.intervals == "speakers":
+            check_speakers(np.concatenate([parsed.data(fold).parts.test.speakers for fold in parsed.folds()]))
         folds, hints = parsed.folds(), Hints(**vars(parsed.config.hints))
     _check_checkpoints(plan, folds, hints)
     check_plan(plan)

@@ -11,9 +11,10 @@ from jsonargparse.typing import PositiveInt
 from ssl_audio.cli.parser import write_text
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.baselines import Statistics
+from ssl_audio.evaluation.predictions import Over
 
 # What may change from call to call: it adds to a comparison or says where it lies.
-_FREE = ("seeds", "encoders", "baselines", "runs", "name")
+_FREE = ("seeds", "encoders", "baselines", "intervals", "runs", "name")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Plan:
         seconds: The same in seconds of training.
         clips: The same in clips seen, over all epochs.
         baselines: Linear classifiers without an encoder beside them, on `cepstra` or `mel` statistics, levelled or not.
+        intervals: Draw `clips` for them, or whole `speakers`: what would it be on others of these.
         options: More options of `finetune`, such as `--model.method=linear`; the same for all.
         runs: Folder of all runs.
         name: Name of the comparison; by default the task's.
@@ -48,6 +50,7 @@ class Plan:
     seconds: PositiveInt | None = None
     clips: PositiveInt | None = None
     baselines: list[Statistics] = dataclasses.field(default_factory=lambda: ["cepstra"])
+    intervals: Over = "clips"
     options: list[str] = dataclasses.field(default_factory=list)
     runs: Path = Path("runs")
     name: str | None = None

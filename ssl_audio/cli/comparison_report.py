@@ -35,7 +35,7 @@ def write_comparison(
     for (encoder, start), seeds in found.items():
         scores = [one.headline for one in seeds]
         # A clip comes once a seed; its answers are drawn together.
-        low, high = joined(seeds).interval()
+        low, high = joined(seeds).interval(over=plan.intervals)
         row: list[str | float] = [
             f"{encoder} {start}",
             float(np.mean(scores)),
@@ -66,6 +66,7 @@ def write_comparison(
         "verb": "compare",
         "task": plan.task,
         "seeds": plan.seeds,
+        "intervals": plan.intervals,
         "checkpoints": {encoder: str(path) for encoder, path in checkpoints.items()},
         "scores": {f"{e} {s}": [one.headline for one in seeds] for (e, s), seeds in found.items()},
         "rows": [dict(zip(titles, row, strict=True)) for row in rows],
@@ -117,7 +118,7 @@ def _differences(plan: Plan, found: dict[tuple[str, str], list[Predictions]]) ->
     ]
     rows = []
     for first, second in pairs:
-        gain = joined(found[first]).against(joined(found[second]))
+        gain = joined(found[first]).against(joined(found[second]), over=plan.intervals)
         verdict = "yes" if gain.is_one else "no"
         rows.append(
             [
@@ -128,4 +129,5 @@ def _differences(plan: Plan, found: dict[tuple[str, str], list[Predictions]]) ->
                 verdict,
             ]
         )
-    return Table("differences on the same clips", ["", "gain", "95 % interval", "p", "a difference?"], rows)
+    caption = f"differences on the same clips, intervals over {plan.intervals}"
+    return Table(caption, ["", "gain", "95 % interval", "p", "a difference?"], rows)

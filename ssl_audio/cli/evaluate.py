@@ -17,7 +17,7 @@ from ssl_audio.data.labels import kinds_of, labels_of, targets_of
 from ssl_audio.errors import CheckpointError, ShardError
 from ssl_audio.evaluation.chunks import forget, in_chunks
 from ssl_audio.evaluation.metrics import confusion
-from ssl_audio.evaluation.predictions import Predictions
+from ssl_audio.evaluation.predictions import Over, Predictions, check_speakers
 from ssl_audio.evaluation.pretrained import pretrained
 from ssl_audio.evaluation.windows import Sound
 from ssl_audio.training.run import json_text
@@ -35,6 +35,7 @@ def evaluate(
     fold: int | None = None,
     target: str | None = None,
     label_names: Path | None = None,
+    intervals: Over = "clips",
     out: Path = Path("evaluation"),
     device: str = "cpu",
     hints: Hints = NO_HINTS,
@@ -48,6 +49,7 @@ def evaluate(
         fold: Only the clips of this fold, by its number in the shards.
         target: Kind of label; by default the one the checkpoint was trained on.
         label_names: File with the names of the labels, one a line in the head's order, for a published checkpoint.
+        intervals: Draw `clips` for the interval, or whole `speakers`: what would it be on others of these.
         out: Folder for the results.
         device: Where to compute: cpu, cuda.
         hints: What a published checkpoint does not say.
@@ -67,6 +69,9 @@ def evaluate(
         raise ShardError(f"no clip{place} has a label of kind {kind!r}; these shards have {kinds_of(clips)} (--target)")
     clips = [clips[row] for row in chosen]
     targets = targets_of(clips, kind, face.labels)
+    speakers = np.array([clip.speaker or "" for clip in clips])
+    if intervals == "speakers":
+        check_speakers(speakers)
 
     def rows(some: Sequence[int]) -> Iterator[dict[str, Any]]:
         def sounds() -> Iterator[Sound]:
@@ -86,17 +91,18 @@ def evaluate(
         keys=np.array([clip.key for clip in clips]),
         scores=np.array([row for part in tables for row in part["scores"].to_pylist()], dtype=np.float32),
         targets=targets,
-        speakers=np.array([clip.speaker or "" for clip in clips]),
+        speakers=speakers,
     )
     write_bytes(table, predictions.parquet())
     forget(table)
-    low, high = predictions.interval()
+    low, high = predictions.interval(over=intervals)
     found: dict[str, Any] = {
         "checkpoint": str(checkpoint),
         "shards": [str(folder) for folder in shards],
         "clips": len(clips),
         **predictions.summary(),
         "interval": [low, high],
+        "interval_over": intervals,
         "labels": [dataclasses.asdict(row) for row in predictions.rows()],
     }
     if not face.several:

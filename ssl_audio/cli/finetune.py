@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Timer
 
@@ -23,7 +24,7 @@ from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.metrics import headline
-from ssl_audio.evaluation.predictions import read_predictions
+from ssl_audio.evaluation.predictions import check_speakers, read_predictions
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.resuming import check_resume
 from ssl_audio.training.run import Run, circumstances
@@ -53,6 +54,8 @@ def finetune(cli: FinetuneCLI) -> Path:
     if cli.config.beside_scratch and starts == ["pretrained"]:
         starts.append("scratch")
     alone = len(starts) * len(numbers) == 1
+    if cli.config.intervals == "speakers":
+        check_speakers(np.concatenate([cli.data(fold).parts.test.speakers for fold in numbers]))
     outcomes: dict[str, list[Outcome]] = {}
     for start in starts:
         for fold in numbers:
@@ -67,7 +70,7 @@ def finetune(cli: FinetuneCLI) -> Path:
             "demo": cli.config.demo is None and data.shards == [Path("shards/demo")],
             **circumstances(data.shards, cli.trainer.strategy.root_device),
         }
-        write_report(whole, outcomes, facts, recipe=cli.recipe)
+        write_report(whole, outcomes, facts, recipe=cli.recipe, over=cli.config.intervals)
     return whole.folder
 
 

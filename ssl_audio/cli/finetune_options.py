@@ -18,6 +18,7 @@ from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.trainer import TrainingCLI
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.predictions import Over
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.finetuning import Finetuning
@@ -57,6 +58,12 @@ class FinetuneCLI(TrainingCLI):
             type=Start,
             default="pretrained",
             help="scratch: the architecture of the checkpoint with fresh weights.",
+        )
+        parser.add_argument(
+            "--intervals",
+            type=Over,
+            default="clips",
+            help="Draw clips for them (what would it be on other clips), or whole speakers (on other speakers).",
         )
         parser.add_argument("--folds", type=list[NonNegativeInt] | None, default=None, help="Only these folds.")
         parser.add_argument(

@@ -11,7 +11,7 @@ import yaml
 
 from ssl_audio.evaluation.metrics import confusion, d_prime
 from ssl_audio.evaluation.pictures import confusion_picture, curves_picture
-from ssl_audio.evaluation.predictions import Predictions, joined
+from ssl_audio.evaluation.predictions import Over, Predictions, joined
 from ssl_audio.evaluation.report import Table, page
 from ssl_audio.training.metrics_log import read_rows
 from ssl_audio.training.run import METRICS, Run, json_text
@@ -62,11 +62,11 @@ class Outcome:
         return cls(**fields, predictions=predictions)
 
 
-def scores_of(outcomes: list[Outcome], *, seed: int = 0) -> dict[str, Any]:
-    """Mean over folds of each test score, its spread, and the interval of the headline over all clips."""
+def scores_of(outcomes: list[Outcome], *, over: Over = "clips", seed: int = 0) -> dict[str, Any]:
+    """Mean over folds of each test score, its spread, and the interval of the headline over all clips or speakers."""
     folds = [outcome.predictions.summary() for outcome in outcomes]
     together = joined([outcome.predictions for outcome in outcomes])
-    low, high = together.interval(seed=seed)
+    low, high = together.interval(over=over, seed=seed)
     values = [outcome.predictions.headline for outcome in outcomes]
     heard = [outcome.heard for outcome in outcomes]
     test = {name: float(np.nanmean([fold[name] for fold in folds])) for name in folds[0]}
@@ -88,22 +88,27 @@ def scores_of(outcomes: list[Outcome], *, seed: int = 0) -> dict[str, Any]:
 
 
 def write_report(
-    this: Run, outcomes: dict[str, list[Outcome]], facts: dict[str, Any], *, recipe: dict[str, Any]
+    this: Run,
+    outcomes: dict[str, list[Outcome]],
+    facts: dict[str, Any],
+    *,
+    recipe: dict[str, Any],
+    over: Over = "clips",
 ) -> None:
     """Write summary, pictures and report of a run, and print the scores."""
-    scores = {start: scores_of(found) for start, found in outcomes.items()}
+    scores = {start: scores_of(found, over=over) for start, found in outcomes.items()}
     together = {start: joined([o.predictions for o in found]) for start, found in outcomes.items()}
     first = next(iter(together))
     several = together[first].several
-    summary = {**facts, "labels": together[first].labels, "scores": scores}
+    summary = {**facts, "intervals": over, "labels": together[first].labels, "scores": scores}
     tables = [_score_table(scores, several=several)]
     if len(together) > 1:
         other = list(together)[1]
-        difference = together[first].against(together[other])
+        difference = together[first].against(together[other], over=over)
         summary["gain"] = {**dataclasses.asdict(difference), "over": other}
         tables.append(
             Table(
-                f"{first} against {other}, on the same clips",
+                f"{first} against {other}, on the same clips (interval over {over})",
                 ["", "gain", "95 % from", "to", "p"],
                 [
                     [

@@ -153,14 +153,34 @@ def headline(*, several: bool) -> tuple[str, Measure]:
     return ("mAP", mean_average_precision) if several else ("accuracy", accuracy)
 
 
-def mean_over_runs(scores: Scores, targets: Targets, measure: Measure, runs: Int[np.ndarray, " clip"] | None) -> float:
+def mean_over_runs(
+    scores: Scores,
+    targets: Targets,
+    measure: Measure,
+    runs: Int[np.ndarray, " clip"] | None,
+    *,
+    sizes: Int[np.ndarray, " run"] | None = None,
+) -> float:
     """The mean of a measure over the runs that answers are of; None takes them for one run's.
 
     Scores of two models do not rank together, so that a measure of ranks, such as mAP, is one of each by itself.
+
+    Args:
+        scores: One row a clip.
+        targets: Which labels each clip has.
+        measure: Of scores and targets.
+        runs: Which run answered.
+        sizes: Clips of each run before clips were drawn from it: one of which twice as many were drawn, as where it
+            tested the one speaker that was drawn twice, counts twice. None counts all alike.
     """
     if runs is None:
         return measure(scores, targets)
-    return _mean(np.array([measure(scores[runs == run], targets[runs == run]) for run in np.unique(runs)]))
+    there = np.unique(runs)
+    values = np.array([measure(scores[runs == run], targets[runs == run]) for run in there])
+    if sizes is None:
+        return _mean(values)
+    weights = np.bincount(runs, minlength=len(sizes))[there] / sizes[there] * np.isfinite(values)
+    return float(np.nan_to_num(values) @ weights / weights.sum()) if weights.any() else float("nan")
 
 
 def interval(
@@ -189,8 +209,9 @@ def interval(
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentiles).
     """
     rng = np.random.default_rng(seed)
+    sizes = None if runs is None else np.bincount(runs)
     values = [
-        mean_over_runs(scores[rows], targets[rows], measure, None if runs is None else runs[rows])
+        mean_over_runs(scores[rows], targets[rows], measure, None if runs is None else runs[rows], sizes=sizes)
         for rows in _resamples(len(scores), groups, draws, rng)
     ]
     low, high = np.nanpercentile(values, [50 * (1 - share), 50 * (1 + share)])
@@ -247,11 +268,12 @@ def paired(
     Source: Efron and Tibshirani 1993, chapters 13 and 15 (permutation test).
     """
     rng = np.random.default_rng(seed)
+    sizes = None if runs is None else np.bincount(runs)
 
     def difference(one: Scores, other: Scores, rows: Any) -> float:
         among = None if runs is None else runs[rows]
-        return mean_over_runs(one[rows], targets[rows], measure, among) - mean_over_runs(
-            other[rows], targets[rows], measure, among
+        return mean_over_runs(one[rows], targets[rows], measure, among, sizes=sizes) - mean_over_runs(
+            other[rows], targets[rows], measure, among, sizes=sizes
         )
 
     gain = difference(first, second, slice(None))

@@ -4,7 +4,7 @@ import dataclasses
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,22 @@ from ssl_audio.evaluation.metrics import (
 # A resample of a large test set says little that fewer do not, and costs as much each.
 _DRAWS = 1000
 _VALUES_RESAMPLED = 20_000_000
+
+
+Over = Literal["clips", "speakers"]
+"""What a bootstrap draws: what would it be on other clips of the same kind, or of other speakers."""
+
+
+def check_speakers(speakers: Shaped[np.ndarray, " clip"]) -> None:
+    """Whether whole speakers can be drawn.
+
+    Raises:
+        SslAudioError: if not every clip names its speaker, or all name the same.
+    """
+    unnamed = int((speakers == "").sum())
+    if unnamed or len(np.unique(speakers)) < 2:
+        found = f"{unnamed} of {len(speakers)} test clips name no speaker" if unnamed else "all are of one speaker"
+        raise SslAudioError(f"intervals over speakers: {found}; expected several, each clip with one, or over clips")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,23 +78,48 @@ class Predictions:
         """Every number over all clips."""
         return summarise(self.scores, self.targets, several=self.several)
 
-    def interval(self, *, seed: int = 0) -> tuple[float, float]:
-        """95 % bootstrap interval of the headline over the clips; those that come several times stay together."""
+    def interval(self, *, over: Over = "clips", seed: int = 0) -> tuple[float, float]:
+        """95 % bootstrap interval of the headline.
+
+        Args:
+            over: What is drawn: clips, of which those that come several times stay together, or whole speakers.
+            seed: Decides the draws.
+
+        Raises:
+            SslAudioError: if speakers are to be drawn and not every clip has one.
+        """
         _, measure = headline(several=self.several)
-        groups = np.unique(self.keys, return_inverse=True)[1]
         return interval(
-            self.scores, self.targets, measure, groups=groups, runs=self.runs, draws=_draws(self.scores), seed=seed
+            self.scores,
+            self.targets,
+            measure,
+            groups=self._groups(over),
+            runs=self.runs,
+            draws=_draws(self.scores),
+            seed=seed,
         )
+
+    def _groups(self, over: Over) -> Int[np.ndarray, " clip"]:
+        if over == "speakers":
+            check_speakers(self.speakers)
+        return np.unique(self.keys if over == "clips" else self.speakers, return_inverse=True)[1]
 
     def rows(self) -> list[LabelScore]:
         """A row for every label."""
         return per_label(self.scores, self.targets, self.labels, several=self.several)
 
-    def against(self, other: "Predictions", *, seed: int = 0) -> Difference:
-        """What these gain over others of the same clips; answers to a clip that comes several times stay together.
+    def against(self, other: "Predictions", *, over: Over = "clips", seed: int = 0) -> Difference:
+        """What these gain over others of the same clips.
+
+        Args:
+            other: Theirs.
+            over: What is drawn and swapped: clips, of which those that come several times stay together, or whole
+                speakers.
+            seed: Decides both.
 
         Raises:
-            SslAudioError: if they are of other clips or of other runs.
+            SslAudioError: if they are of other clips or of other runs, or speakers are to be drawn and not every clip
+                has one.
         """
         one, two = (np.argsort(found.keys, kind="stable") for found in (self, other))
         if self.labels != other.labels or self.keys[one].tolist() != other.keys[two].tolist():
@@ -93,7 +134,7 @@ class Predictions:
             other.scores[two],
             self.targets[one],
             measure,
-            groups=np.unique(self.keys[one], return_inverse=True)[1],
+            groups=self._groups(over)[one],
             runs=runs,
             draws=_draws(self.scores),
             seed=seed,

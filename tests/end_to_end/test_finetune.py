@@ -318,6 +318,7 @@ def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, mon
         (["--model.head.pooling=class"], 2, r"no class tokens; expected mean or attentive"),
         (["--trainer.max_epochs=-1"], 2, r"max_epochs is not set"),
         (["--folds=[3]"], 2, r"--folds 3: there are 0 folds"),
+        (["--intervals=speakers"], 1, r"test clips name no speaker; expected several, each clip with one"),
     ],
 )
 def test_mistakes_in_finetuning_are_one_line(finetune, capsys, words, code, expected):
