@@ -11,8 +11,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.statistics import Moments
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
-from ssl_audio.data.labelled import LabelledBatch, LabelledShards
+from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.data.labels import Part
+from ssl_audio.data.part_loading import LabelledBatch
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.linear_head import PENALTIES, fit_linear
 from ssl_audio.evaluation.neighbours import choose_neighbours, nearest_scores

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 
-from ssl_audio.data.labelled import LabelledBatch
 from ssl_audio.data.labels import Part
+from ssl_audio.data.part_loading import LabelledBatch
 from ssl_audio.errors import SslAudioError
 from ssl_audio.evaluation.metrics import (
     Difference,

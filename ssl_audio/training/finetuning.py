@@ -14,7 +14,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from ssl_audio.checkpoints.checkpoint import describe
-from ssl_audio.data.labelled import LabelledBatch
+from ssl_audio.data.part_loading import LabelledBatch
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.augmentation import Augmentation
