@@ -49,5 +49,8 @@ def _safetensors(path: Path) -> dict[str, Any]:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return CheckpointError(f"{path}: damaged or no checkpoint ({reason})")
+    if not path.stat().st_size:
+        return CheckpointError(f"{path}: is empty; expected a checkpoint")
+    # Of torch's paragraph the first sentence.
+    reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
+    return CheckpointError(f"{path}: damaged or no checkpoint ({reason}); fetch it again, or take another")

@@ -38,5 +38,10 @@ def _recipe_path(word: str, verb: str) -> str:
     if here.is_file():
         return str(here)
     known = [path.stem for path in sorted((RECIPES / verb).glob("*.yaml"))]
-    listed = f"; recipes here: {', '.join(known)}" if known else ""
-    raise RecipeError(f"--config {word}: no such recipe{suggest(Path(word).stem, known)}{listed}")
+    if not known:
+        raise RecipeError(
+            f"--config {word}: no such file, and no folder {RECIPES / verb} here to look for a recipe of that name; "
+            "expected a YAML file, or to be run where recipes/ lies"
+        )
+    near = suggest(Path(word).stem, known).removeprefix("; ")
+    raise RecipeError(f"--config {word}: no such recipe; {f'{near} ' if near else ''}recipes here: {', '.join(known)}")
