@@ -44,7 +44,7 @@ bench: .venv/ready
 	$(BIN)/ssl-audio bench step $(ARGS)
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q $(ARGS)
 
 soak: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/kills.py --kills 100 $(ARGS) && OMP_NUM_THREADS=1 $(BIN)/python tests/soak/compiled.py

@@ -380,6 +380,8 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     assert "was begun with clips 24, not 32" in fails(capsys, [*words[:-1], "--clips=32"], code=2)
     new = [*words[:-2], "--name=y", words[-1]]
     assert "nothing" in fails(capsys, [new[0], "--task", "nothing", *new[3:]], code=2)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/demo").symlink_to(demo_shards)
     alone = [*new, "--options", "--model.methd=linear"]
     assert "methd" in fails(capsys, alone, code=2), "an option of finetune, though it looks like one of compare"
     listed = [*new, "--options=[--data.shards=[x], --data.workers=0]"]
