@@ -86,7 +86,7 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
     module, data, trainer = cli.build(this, fold=fold)
     module.recipe = {**cli.recipe, "data": {**cli.recipe["data"], "fold": fold}}
     parts = data.parts
-    _, measure = headline(several=data.several)
+    measure = headline(several=data.several)
     module.attach(parts.labels, target=data.target, several=data.several, measure=measure)
     fates, heard = [], None
     if start == "pretrained":

@@ -32,7 +32,7 @@ def statistics_baseline(data: LabelledShards, statistics: Statistics) -> Predict
     """
     frontend = Fbank(level_db=LEVEL_DB, floor=FLOOR) if statistics.startswith("levelled") else Fbank()
     measure = frame_statistics(frontend, cepstra=CEPSTRA if statistics.endswith("cepstra") else None)
-    _, score = headline(several=data.several)
+    score = headline(several=data.several)
     parts = data.parts
 
     def features(part: Part) -> Float[np.ndarray, "clip feature"]:

@@ -1,8 +1,7 @@
-"""How good scores are: accuracy, mAP, AUC, d-prime, EER, and how sure one may be of a difference."""
+"""How good scores are: accuracy, mAP, AUC, d-prime, EER."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -148,156 +147,9 @@ def summarise(scores: Scores, targets: Targets, *, several: bool) -> dict[str, f
     return {**hits, **ranked, "EER": claims}
 
 
-def headline(*, several: bool) -> tuple[str, Measure]:
-    """The number that a task is chosen and compared by."""
-    return ("mAP", mean_average_precision) if several else ("accuracy", accuracy)
-
-
-def mean_over_runs(
-    scores: Scores,
-    targets: Targets,
-    measure: Measure,
-    runs: Int[np.ndarray, " clip"] | None,
-    *,
-    sizes: Int[np.ndarray, " run"] | None = None,
-) -> float:
-    """The mean of a measure over the runs that answers are of; None takes them for one run's.
-
-    Scores of two models do not rank together, so that a measure of ranks, such as mAP, is one of each by itself.
-
-    Args:
-        scores: One row a clip.
-        targets: Which labels each clip has.
-        measure: Of scores and targets.
-        runs: Which run answered.
-        sizes: Clips of each run before clips were drawn from it: one of which twice as many were drawn, as where it
-            tested the one speaker that was drawn twice, counts twice. None counts all alike.
-    """
-    if runs is None:
-        return measure(scores, targets)
-    there = np.unique(runs)
-    values = np.array([measure(scores[runs == run], targets[runs == run]) for run in there])
-    if sizes is None:
-        return _mean(values)
-    weights = np.bincount(runs, minlength=len(sizes))[there] / sizes[there] * np.isfinite(values)
-    return float(np.nan_to_num(values) @ weights / weights.sum()) if weights.any() else float("nan")
-
-
-def interval(
-    scores: Scores,
-    targets: Targets,
-    measure: Measure,
-    *,
-    groups: Int[np.ndarray, " clip"] | None = None,
-    runs: Int[np.ndarray, " clip"] | None = None,
-    draws: int = 1000,
-    share: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Bootstrap interval of a measure: what it would have been on other clips of the same kind.
-
-    Args:
-        scores: One row a clip.
-        targets: Which labels each clip has.
-        measure: Of scores and targets.
-        groups: Clips of a group (a speaker) are drawn together, because they are alike; None draws single clips.
-        runs: Which run answered (a seed, a fold); see `mean_over_runs`.
-        draws: How many resamples.
-        share: Of them that lie within.
-        seed: Decides the resamples.
-
-    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentiles).
-    """
-    rng = np.random.default_rng(seed)
-    sizes = None if runs is None else np.bincount(runs)
-    values = [
-        mean_over_runs(scores[rows], targets[rows], measure, None if runs is None else runs[rows], sizes=sizes)
-        for rows in _resamples(len(scores), groups, draws, rng)
-    ]
-    low, high = np.nanpercentile(values, [50 * (1 - share), 50 * (1 + share)])
-    return float(low), float(high)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """What one system gains over another on the same clips.
-
-    Args:
-        gain: Difference of the measures.
-        low: Where its interval begins.
-        high: Where it ends.
-        p: How often chance alone gives a difference as large, either way.
-    """
-
-    gain: float
-    low: float
-    high: float
-    p: float
-
-    @property
-    def is_one(self) -> bool:
-        """Whether the interval is clear of zero, and chance alone gives as much in less than one case of twenty."""
-        return (self.low > 0 or self.high < 0) and self.p < 0.05
-
-
-def paired(
-    first: Scores,
-    second: Scores,
-    targets: Targets,
-    measure: Measure,
-    *,
-    groups: Int[np.ndarray, " clip"] | None = None,
-    runs: Int[np.ndarray, " clip"] | None = None,
-    draws: int = 1000,
-    share: float = 0.95,
-    seed: int = 0,
-) -> Difference:
-    """Compare two systems clip by clip: a paired bootstrap interval, and a test that swaps their answers at random.
-
-    Args:
-        first: Scores of the one that may be better.
-        second: Scores of the other, on the same clips.
-        targets: Which labels each clip has.
-        measure: Of scores and targets.
-        groups: Clips of a group are drawn and swapped together.
-        runs: Which run answered, the same of both; see `mean_over_runs`.
-        draws: How many resamples and how many swaps.
-        share: Of the resamples that lie within the interval.
-        seed: Decides both.
-
-    Source: Efron and Tibshirani 1993, chapters 13 and 15 (permutation test).
-    """
-    rng = np.random.default_rng(seed)
-    sizes = None if runs is None else np.bincount(runs)
-
-    def difference(one: Scores, other: Scores, rows: Any) -> float:
-        among = None if runs is None else runs[rows]
-        return mean_over_runs(one[rows], targets[rows], measure, among, sizes=sizes) - mean_over_runs(
-            other[rows], targets[rows], measure, among, sizes=sizes
-        )
-
-    gain = difference(first, second, slice(None))
-    resampled = [difference(first, second, rows) for rows in _resamples(len(targets), groups, draws, rng)]
-    marks = np.arange(len(targets)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    as_large = 0
-    for _ in range(draws):
-        swap = rng.random(marks.max() + 1)[marks] < 0.5
-        one, other = np.where(swap[:, None], second, first), np.where(swap[:, None], first, second)
-        as_large += abs(difference(one, other, slice(None))) >= abs(gain) - 1e-12
-    low, high = np.nanpercentile(resampled, [50 * (1 - share), 50 * (1 + share)])
-    return Difference(gain=float(gain), low=float(low), high=float(high), p=(as_large + 1) / (draws + 1))
-
-
-def _resamples(
-    clips: int, groups: Int[np.ndarray, " clip"] | None, draws: int, rng: np.random.Generator
-) -> list[Int[np.ndarray, " _"]]:
-    marks = np.arange(clips) if groups is None else np.unique(groups, return_inverse=True)[1]
-    if marks.max() + 1 == clips:
-        return [rng.integers(0, clips, clips) for _ in range(draws)]
-    members = [np.flatnonzero(marks == mark) for mark in range(marks.max() + 1)]
-    return [
-        np.concatenate([members[mark] for mark in rng.integers(0, len(members), len(members))]) for _ in range(draws)
-    ]
+def headline(*, several: bool) -> Measure:
+    """What a task is chosen and compared by: mean average precision, or accuracy for one label a clip."""
+    return mean_average_precision if several else accuracy
 
 
 def _mean(values: Float[np.ndarray, " label"]) -> float:

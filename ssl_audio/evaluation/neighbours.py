@@ -44,7 +44,7 @@ def choose_neighbours(
     several: bool,
 ) -> int:
     """The number of neighbours that labels the clips of validation best."""
-    _, measure = headline(several=several)
+    measure = headline(several=several)
     usable = [number for number in NEIGHBOURS if number <= len(known)]
     scores = [measure(nearest_scores(queries, known, targets, neighbours=n), wanted) for n in usable]
     return usable[int(np.argmax(scores))]

@@ -15,21 +15,16 @@ from jaxtyping import Bool, Float, Int, Shaped
 from ssl_audio.data.labels import Part
 from ssl_audio.data.part_loading import LabelledBatch
 from ssl_audio.errors import SslAudioError
-from ssl_audio.evaluation.metrics import (
+from ssl_audio.evaluation.intervals import (
     Difference,
-    LabelScore,
-    headline,
+    MeasureOfDraws,
+    accuracy_of_draws,
     interval,
+    mean_average_precision_of_draws,
     mean_over_runs,
     paired,
-    per_label,
-    summarise,
 )
-
-# A resample of a large test set says little that fewer do not, and costs as much each.
-_DRAWS = 1000
-_VALUES_RESAMPLED = 20_000_000
-
+from ssl_audio.evaluation.metrics import LabelScore, per_label, summarise
 
 Over = Literal["clips", "speakers"]
 """What a bootstrap draws: what would it be on other clips of the same kind, or of other speakers."""
@@ -72,7 +67,11 @@ class Predictions:
     @property
     def headline(self) -> float:
         """The number the task is judged by, in the mean over runs."""
-        return mean_over_runs(self.scores, self.targets, headline(several=self.several)[1], self.runs)
+        return float(mean_over_runs(self.scores, self.targets, self._measure, self.runs)[0])
+
+    @property
+    def _measure(self) -> MeasureOfDraws:
+        return mean_average_precision_of_draws if self.several else accuracy_of_draws
 
     def summary(self) -> dict[str, float]:
         """Every number over all clips."""
@@ -88,16 +87,7 @@ class Predictions:
         Raises:
             SslAudioError: if speakers are to be drawn and not every clip has one.
         """
-        _, measure = headline(several=self.several)
-        return interval(
-            self.scores,
-            self.targets,
-            measure,
-            groups=self._groups(over),
-            runs=self.runs,
-            draws=_draws(self.scores),
-            seed=seed,
-        )
+        return interval(self.scores, self.targets, self._measure, groups=self._groups(over), runs=self.runs, seed=seed)
 
     def _groups(self, over: Over) -> Int[np.ndarray, " clip"]:
         if over == "speakers":
@@ -128,15 +118,13 @@ class Predictions:
         others = None if other.runs is None else other.runs[two]
         if not np.array_equal(np.array(runs), np.array(others)):
             raise SslAudioError("the two systems were tested in other runs; expected the same folds and seeds")
-        _, measure = headline(several=self.several)
         return paired(
             self.scores[one],
             other.scores[two],
             self.targets[one],
-            measure,
+            self._measure,
             groups=self._groups(over)[one],
             runs=runs,
-            draws=_draws(self.scores),
             seed=seed,
         )
 
@@ -158,10 +146,6 @@ class Predictions:
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         return buffer.getvalue()
-
-
-def _draws(scores: np.ndarray) -> int:
-    return int(np.clip(_VALUES_RESAMPLED / max(1, scores.size), 50, _DRAWS))
 
 
 def read_predictions(path: Path) -> Predictions:

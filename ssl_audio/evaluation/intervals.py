@@ -1,0 +1,223 @@
+"""How sure one may be of a number and of a difference: bootstrap intervals and a paired test, over clips or groups.
+
+A resample is how often it draws each clip, and measures are of all resamples at once: a thousand of them cost a mean
+average precision over AudioSet's labels seconds.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from scipy import sparse
+
+from ssl_audio.evaluation.metrics import Scores, Targets
+
+Counts = Int[np.ndarray, "clip draw"]
+MeasureOfDraws = Callable[[Scores, Targets, Counts], Float[np.ndarray, " draw"]]
+# Counts of so many clips and draws are in memory at a time.
+_CHUNK_VALUES = 4_000_000
+
+
+def accuracy_of_draws(scores: Scores, targets: Targets, counts: Counts) -> Float[np.ndarray, " draw"]:
+    """`metrics.accuracy` of each resample; NaN for one without a clip."""
+    right = targets[np.arange(len(scores)), scores.argmax(axis=1)]
+    return _ratio(right.astype(np.float64) @ counts, counts.sum(axis=0))
+
+
+def mean_average_precision_of_draws(scores: Scores, targets: Targets, counts: Counts) -> Float[np.ndarray, " draw"]:
+    """`metrics.mean_average_precision` of each resample: the mean over the labels that occur in it."""
+    total, occurs = np.zeros(counts.shape[1]), np.zeros(counts.shape[1], dtype=np.int64)
+    for score, target in zip(scores.T, targets.T, strict=True):
+        if target.any():
+            values = _average_precision_of_draws(score, target, counts)
+            total += np.nan_to_num(values)
+            occurs += np.isfinite(values)
+    return _ratio(total, occurs)
+
+
+def _average_precision_of_draws(
+    score: Float[np.ndarray, " clip"], target: Shaped[np.ndarray, " clip"], counts: Counts
+) -> Float[np.ndarray, " draw"]:
+    """Precision at the clips that have the label, in the mean over them; NaN where none is drawn."""
+    order = np.argsort(-score, kind="stable")
+    ranked, hit = score[order], target[order].astype(bool)
+    # Clips of equal score are taken together; only groups of them that hold one with the label matter.
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) + 1
+    ends, group = np.unique(ends[np.searchsorted(ends, np.flatnonzero(hit), side="right")], return_inverse=True)
+    taken = _sums(order[: ends[-1]], np.append(0, ends), counts)
+    found = _sums(order[hit], np.append(0, np.cumsum(np.bincount(group))), counts)
+    precision = found.cumsum(axis=0) / taken.cumsum(axis=0).clip(min=1)
+    return _ratio((found * precision).sum(axis=0), found.sum(axis=0))
+
+
+def _sums(
+    rows: Int[np.ndarray, " row"], bounds: Int[np.ndarray, " bound"], counts: Counts
+) -> Int[np.ndarray, "part draw"]:
+    """Counts summed over each part of the rows, without a copy of them."""
+    shape = (len(bounds) - 1, len(counts))
+    return sparse.csr_array((np.ones(len(rows), dtype=counts.dtype), rows, bounds), shape=shape) @ counts
+
+
+def mean_over_runs(
+    scores: Scores,
+    targets: Targets,
+    measure: MeasureOfDraws,
+    runs: Int[np.ndarray, " clip"] | None,
+    counts: Counts | None = None,
+) -> Float[np.ndarray, " draw"]:
+    """The mean of a measure over the runs that answers are of.
+
+    Scores of two models do not rank together, so that a measure of ranks, such as mAP, is one of each by itself.
+
+    Args:
+        scores: One row a clip.
+        targets: Which labels each clip has.
+        measure: Of scores, targets and counts.
+        runs: Which run answered; None takes them for one run's.
+        counts: How often each resample draws each clip. A run of which twice as many clips were drawn as it has, as
+            where it tested the one speaker that was drawn twice, counts twice. None: each clip once.
+    """
+    counts = np.ones((len(scores), 1), dtype=np.int32) if counts is None else counts
+    if runs is None:
+        return measure(scores, targets, counts)
+    total, weight = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
+    for run in np.unique(runs):
+        rows = np.flatnonzero(runs == run)
+        values = measure(scores[rows], targets[rows], counts[rows])
+        share = counts[rows].sum(axis=0) / len(rows) * np.isfinite(values)
+        total += share * np.nan_to_num(values)
+        weight += share
+    return _ratio(total, weight)
+
+
+def interval(
+    scores: Scores,
+    targets: Targets,
+    measure: MeasureOfDraws,
+    *,
+    groups: Int[np.ndarray, " clip"] | None = None,
+    runs: Int[np.ndarray, " clip"] | None = None,
+    draws: int = 1000,
+    share: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Bootstrap interval of a measure: what it would have been on other clips of the same kind.
+
+    Args:
+        scores: One row a clip.
+        targets: Which labels each clip has.
+        measure: Of scores, targets and counts.
+        groups: Clips of a group (a speaker) are drawn together, because they are alike; None draws single clips.
+        runs: Which run answered (a seed, a fold); see `mean_over_runs`.
+        draws: How many resamples.
+        share: Of them that lie within.
+        seed: Decides the resamples.
+
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentiles).
+    """
+    marks, rng = _marks(len(scores), groups), np.random.default_rng(seed)
+    values = [mean_over_runs(scores, targets, measure, runs, counts) for counts in _resamples(marks, draws, rng)]
+    return _percentiles(np.concatenate(values), share)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What one system gains over another on the same clips.
+
+    Args:
+        gain: Difference of the measures.
+        low: Where its interval begins.
+        high: Where it ends.
+        p: How often chance alone gives a difference as large, either way.
+    """
+
+    gain: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the interval is clear of zero, and chance alone gives as much in less than one case of twenty."""
+        return (self.low > 0 or self.high < 0) and self.p < 0.05
+
+
+def paired(
+    first: Scores,
+    second: Scores,
+    targets: Targets,
+    measure: MeasureOfDraws,
+    *,
+    groups: Int[np.ndarray, " clip"] | None = None,
+    runs: Int[np.ndarray, " clip"] | None = None,
+    draws: int = 1000,
+    share: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    """Compare two systems clip by clip: a paired bootstrap interval, and a test that swaps their answers at random.
+
+    Args:
+        first: Scores of the one that may be better.
+        second: Scores of the other, on the same clips.
+        targets: Which labels each clip has.
+        measure: Of scores, targets and counts.
+        groups: Clips of a group are drawn and swapped together.
+        runs: Which run answered, the same of both; see `mean_over_runs`.
+        draws: How many resamples and how many swaps.
+        share: Of the resamples that lie within the interval.
+        seed: Decides both.
+
+    Source: Efron and Tibshirani 1993, chapters 13 and 15 (permutation test).
+    """
+    marks, rng = _marks(len(targets), groups), np.random.default_rng(seed)
+
+    def gains(counts: Counts | None) -> Float[np.ndarray, " draw"]:
+        one, other = (mean_over_runs(scores, targets, measure, runs, counts) for scores in (first, second))
+        return one - other
+
+    gain = float(gains(None)[0])
+    low, high = _percentiles(np.concatenate([gains(counts) for counts in _resamples(marks, draws, rng)]), share)
+    # A swap draws each clip's answer once, of one system or of the other.
+    both, labels = np.concatenate([first, second]), np.concatenate([targets, targets])
+    whose = None if runs is None else np.concatenate([runs, runs])
+    as_large = 0
+    for kept in _swaps(marks, draws, rng):
+        answers = np.concatenate([kept, 1 - kept])
+        one, other = (mean_over_runs(both, labels, measure, whose, drawn) for drawn in (answers, 1 - answers))
+        as_large += int((np.abs(one - other) >= abs(gain) - 1e-12).sum())
+    return Difference(gain=gain, low=low, high=high, p=(as_large + 1) / (draws + 1))
+
+
+def _marks(clips: int, groups: Int[np.ndarray, " clip"] | None) -> Int[np.ndarray, " clip"]:
+    return np.arange(clips) if groups is None else np.unique(groups, return_inverse=True)[1]
+
+
+def _resamples(marks: Int[np.ndarray, " clip"], draws: int, rng: np.random.Generator) -> Iterator[Counts]:
+    groups = int(marks.max()) + 1
+    for some in _chunks(len(marks), draws):
+        drawn = [np.bincount(rng.integers(0, groups, groups), minlength=groups) for _ in range(some)]
+        yield np.stack(drawn, axis=1).astype(np.int32)[marks]
+
+
+def _swaps(marks: Int[np.ndarray, " clip"], draws: int, rng: np.random.Generator) -> Iterator[Counts]:
+    groups = int(marks.max()) + 1
+    for some in _chunks(len(marks), draws):
+        swapped = [rng.random(groups) < 0.5 for _ in range(some)]
+        yield 1 - np.stack(swapped, axis=1).astype(np.int32)[marks]
+
+
+def _chunks(clips: int, draws: int) -> Iterator[int]:
+    most = max(1, _CHUNK_VALUES // clips)
+    for done in range(0, draws, most):
+        yield min(most, draws - done)
+
+
+def _percentiles(values: Float[np.ndarray, " draw"], share: float) -> tuple[float, float]:
+    low, high = np.nanpercentile(values, [50 * (1 - share), 50 * (1 + share)])
+    return float(low), float(high)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> Float[np.ndarray, "..."]:
+    """Element by element; NaN where there is nothing."""
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) != 0)
