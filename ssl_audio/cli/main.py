@@ -1,10 +1,12 @@
 """`ssl-audio <verb>`: find the verb, run it, turn failures into one line."""
 
 import difflib
+import gc
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from ssl_audio.errors import RecipeError, SslAudioError
 
@@ -67,7 +69,21 @@ def _run(words: list[str]) -> None:
     verb, *rest = words
     if verb not in VERBS:
         raise RecipeError(f"no verb {verb!r}{suggest(verb, VERBS)}; `ssl-audio --help` lists them")
-    importlib.import_module(f"ssl_audio.cli.{verb}").run(rest)
+    _load(verb).run(rest)
+
+
+def _load(verb: str) -> ModuleType:
+    """Import a verb's module without the collector, which would look through all of torch's objects again and again."""
+    name = f"ssl_audio.cli.{verb}"
+    if name in sys.modules:
+        return sys.modules[name]
+    gc.disable()
+    try:
+        module = importlib.import_module(name)
+    finally:
+        gc.enable()
+    gc.freeze()
+    return module
 
 
 def suggest(word: str, known: Sequence[str] | dict[str, str]) -> str:
