@@ -8,13 +8,15 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from ssl_audio.evaluation.metrics import Scores, Targets
 
 Counts = Int[np.ndarray, "clip draw"]
+"""How often each draw has each clip."""
 MeasureOfDraws = Callable[[Scores, Targets, Counts], Float[np.ndarray, " draw"]]
+"""Of clips, those of each draw."""
 # Counts of so many clips and draws are in memory at a time.
 _CHUNK_VALUES = 4_000_000
 
@@ -37,11 +39,11 @@ def mean_average_precision_of_draws(scores: Scores, targets: Targets, counts: Co
 
 
 def _average_precision_of_draws(
-    score: Float[np.ndarray, " clip"], target: Shaped[np.ndarray, " clip"], counts: Counts
+    score: Float[np.ndarray, " clip"], target: Bool[np.ndarray, " clip"], counts: Counts
 ) -> Float[np.ndarray, " draw"]:
     """Precision at the clips that have the label, in the mean over them; NaN where none is drawn."""
     order = np.argsort(-score, kind="stable")
-    ranked, hit = score[order], target[order].astype(bool)
+    ranked, hit = score[order], target[order]
     # Clips of equal score are taken together; only groups of them that hold one with the label matter.
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) + 1
     ends, group = np.unique(ends[np.searchsorted(ends, np.flatnonzero(hit), side="right")], return_inverse=True)
@@ -91,36 +93,6 @@ def mean_over_runs(
     return _ratio(total, weight)
 
 
-def interval(
-    scores: Scores,
-    targets: Targets,
-    measure: MeasureOfDraws,
-    *,
-    groups: Int[np.ndarray, " clip"] | None = None,
-    runs: Int[np.ndarray, " clip"] | None = None,
-    draws: int = 1000,
-    share: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Bootstrap interval of a measure: what it would have been on other clips of the same kind.
-
-    Args:
-        scores: One row a clip.
-        targets: Which labels each clip has.
-        measure: Of scores, targets and counts.
-        groups: Clips of a group (a speaker) are drawn together, because they are alike; None draws single clips.
-        runs: Which run answered (a seed, a fold); see `mean_over_runs`.
-        draws: How many resamples.
-        share: Of them that lie within.
-        seed: Decides the resamples.
-
-    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentiles).
-    """
-    marks, rng = _marks(len(scores), groups), np.random.default_rng(seed)
-    values = [mean_over_runs(scores, targets, measure, runs, counts) for counts in _resamples(marks, draws, rng)]
-    return _percentiles(np.concatenate(values), share)
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """What one system gains over another on the same clips.
@@ -143,79 +115,81 @@ class Difference:
         return (self.low > 0 or self.high < 0) and self.p < 0.05
 
 
-def paired(
-    first: Scores,
-    second: Scores,
-    targets: Targets,
-    measure: MeasureOfDraws,
-    *,
-    groups: Int[np.ndarray, " clip"] | None = None,
-    runs: Int[np.ndarray, " clip"] | None = None,
-    draws: int = 1000,
-    share: float = 0.95,
-    seed: int = 0,
-) -> Difference:
-    """Compare two systems clip by clip: a paired bootstrap interval, and a test that swaps their answers at random.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Resampling:
+    """What is drawn, and how often.
 
     Args:
-        first: Scores of the one that may be better.
-        second: Scores of the other, on the same clips.
-        targets: Which labels each clip has.
-        measure: Of scores, targets and counts.
-        groups: Clips of a group are drawn and swapped together.
-        runs: Which run answered, the same of both; see `mean_over_runs`.
-        draws: How many resamples and how many swaps.
-        share: Of the resamples that lie within the interval.
+        groups: Clips of a group (a speaker) are drawn and swapped together, because they are alike; None takes single
+            clips.
+        runs: Which run answered (a seed, a fold); see `mean_over_runs`.
+        draws: How many resamples, and how many swaps.
+        share: Of the resamples that lie within an interval.
         seed: Decides both.
 
-    Source: Efron and Tibshirani 1993, chapters 13 and 15 (permutation test).
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 (percentiles) and 15
+    (permutation test).
     """
-    marks, rng = _marks(len(targets), groups), np.random.default_rng(seed)
 
-    def gains(counts: Counts | None) -> Float[np.ndarray, " draw"]:
-        one, other = (mean_over_runs(scores, targets, measure, runs, counts) for scores in (first, second))
-        return one - other
+    groups: Int[np.ndarray, " clip"] | None = None
+    runs: Int[np.ndarray, " clip"] | None = None
+    draws: int = 1000
+    share: float = 0.95
+    seed: int = 0
 
-    gain = float(gains(None)[0])
-    low, high = _percentiles(np.concatenate([gains(counts) for counts in _resamples(marks, draws, rng)]), share)
-    # A swap draws each clip's answer once, of one system or of the other.
-    both, labels = np.concatenate([first, second]), np.concatenate([targets, targets])
-    whose = None if runs is None else np.concatenate([runs, runs])
-    as_large = 0
-    for kept in _swaps(marks, draws, rng):
-        answers = np.concatenate([kept, 1 - kept])
-        one, other = (mean_over_runs(both, labels, measure, whose, drawn) for drawn in (answers, 1 - answers))
-        as_large += int((np.abs(one - other) >= abs(gain) - 1e-12).sum())
-    return Difference(gain=gain, low=low, high=high, p=(as_large + 1) / (draws + 1))
+    def interval(self, scores: Scores, targets: Targets, measure: MeasureOfDraws) -> tuple[float, float]:
+        """Bootstrap interval of a measure: what it would have been on other clips of the same kind.
+
+        Args:
+            scores: One row a clip.
+            targets: Which labels each clip has.
+            measure: Of scores, targets and counts.
+        """
+        resamples = self._drawn(len(targets), _resample(np.random.default_rng(self.seed)))
+        return self._percentiles([mean_over_runs(scores, targets, measure, self.runs, counts) for counts in resamples])
+
+    def paired(self, first: Scores, second: Scores, targets: Targets, measure: MeasureOfDraws) -> Difference:
+        """Compare two systems clip by clip: a paired bootstrap interval, and a test that swaps their answers at random.
+
+        Args:
+            first: Scores of the one that may be better.
+            second: Scores of the other, on the same clips.
+            targets: Which labels each clip has.
+            measure: Of scores, targets and counts.
+        """
+        rng = np.random.default_rng(self.seed)
+
+        def gains(counts: Counts | None) -> Float[np.ndarray, " draw"]:
+            one, other = (mean_over_runs(scores, targets, measure, self.runs, counts) for scores in (first, second))
+            return one - other
+
+        gain = float(gains(None)[0])
+        low, high = self._percentiles([gains(counts) for counts in self._drawn(len(targets), _resample(rng))])
+        # A swap draws each clip's answer once, of one system or of the other.
+        both, labels = np.concatenate([first, second]), np.concatenate([targets, targets])
+        runs = None if self.runs is None else np.concatenate([self.runs, self.runs])
+        as_large = 0
+        for kept in self._drawn(len(targets), lambda groups: rng.random(groups) >= 0.5):
+            answers = np.concatenate([kept, 1 - kept])
+            one, other = (mean_over_runs(both, labels, measure, runs, drawn) for drawn in (answers, 1 - answers))
+            as_large += int((np.abs(one - other) >= abs(gain) - 1e-12).sum())
+        return Difference(gain=gain, low=low, high=high, p=(as_large + 1) / (self.draws + 1))
+
+    def _drawn(self, clips: int, draw: Callable[[int], np.ndarray]) -> Iterator[Counts]:
+        """Counts of all draws, some at a time, of something that says how often it takes each of so many groups."""
+        marks = np.arange(clips) if self.groups is None else np.unique(self.groups, return_inverse=True)[1]
+        most = max(1, _CHUNK_VALUES // clips)
+        for done in range(0, self.draws, most):
+            times = [draw(int(marks.max()) + 1) for _ in range(min(most, self.draws - done))]
+            yield np.stack(times, axis=1).astype(np.int32)[marks]
+
+    def _percentiles(self, values: list[Float[np.ndarray, " draw"]]) -> tuple[float, float]:
+        low, high = np.nanpercentile(np.concatenate(values), [50 * (1 - self.share), 50 * (1 + self.share)])
+        return float(low), float(high)
 
 
-def _marks(clips: int, groups: Int[np.ndarray, " clip"] | None) -> Int[np.ndarray, " clip"]:
-    return np.arange(clips) if groups is None else np.unique(groups, return_inverse=True)[1]
-
-
-def _resamples(marks: Int[np.ndarray, " clip"], draws: int, rng: np.random.Generator) -> Iterator[Counts]:
-    groups = int(marks.max()) + 1
-    for some in _chunks(len(marks), draws):
-        drawn = [np.bincount(rng.integers(0, groups, groups), minlength=groups) for _ in range(some)]
-        yield np.stack(drawn, axis=1).astype(np.int32)[marks]
-
-
-def _swaps(marks: Int[np.ndarray, " clip"], draws: int, rng: np.random.Generator) -> Iterator[Counts]:
-    groups = int(marks.max()) + 1
-    for some in _chunks(len(marks), draws):
-        swapped = [rng.random(groups) < 0.5 for _ in range(some)]
-        yield 1 - np.stack(swapped, axis=1).astype(np.int32)[marks]
-
-
-def _chunks(clips: int, draws: int) -> Iterator[int]:
-    most = max(1, _CHUNK_VALUES // clips)
-    for done in range(0, draws, most):
-        yield min(most, draws - done)
-
-
-def _percentiles(values: Float[np.ndarray, " draw"], share: float) -> tuple[float, float]:
-    low, high = np.nanpercentile(values, [50 * (1 - share), 50 * (1 + share)])
-    return float(low), float(high)
+def _resample(rng: np.random.Generator) -> Callable[[int], np.ndarray]:
+    return lambda groups: np.bincount(rng.integers(0, groups, groups), minlength=groups)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> Float[np.ndarray, "..."]:

@@ -18,11 +18,10 @@ from ssl_audio.errors import SslAudioError
 from ssl_audio.evaluation.intervals import (
     Difference,
     MeasureOfDraws,
+    Resampling,
     accuracy_of_draws,
-    interval,
     mean_average_precision_of_draws,
     mean_over_runs,
-    paired,
 )
 from ssl_audio.evaluation.metrics import LabelScore, per_label, summarise
 
@@ -87,7 +86,8 @@ class Predictions:
         Raises:
             SslAudioError: if speakers are to be drawn and not every clip has one.
         """
-        return interval(self.scores, self.targets, self._measure, groups=self._groups(over), runs=self.runs, seed=seed)
+        drawn = Resampling(groups=self._groups(over), runs=self.runs, seed=seed)
+        return drawn.interval(self.scores, self.targets, self._measure)
 
     def _groups(self, over: Over) -> Int[np.ndarray, " clip"]:
         if over == "speakers":
@@ -118,15 +118,8 @@ class Predictions:
         others = None if other.runs is None else other.runs[two]
         if not np.array_equal(np.array(runs), np.array(others)):
             raise SslAudioError("the two systems were tested in other runs; expected the same folds and seeds")
-        return paired(
-            self.scores[one],
-            other.scores[two],
-            self.targets[one],
-            self._measure,
-            groups=self._groups(over)[one],
-            runs=runs,
-            seed=seed,
-        )
+        drawn = Resampling(groups=self._groups(over)[one], runs=runs, seed=seed)
+        return drawn.paired(self.scores[one], other.scores[two], self.targets[one], self._measure)
 
     def parquet(self) -> bytes:
         """A table with one row a clip: key, speaker, labels, predicted label, every score, and which run."""

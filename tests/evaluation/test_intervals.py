@@ -12,11 +12,10 @@ from sklearn import metrics as sk
 from ssl_audio.errors import SslAudioError
 from ssl_audio.evaluation.intervals import (
     Difference,
+    Resampling,
     accuracy_of_draws,
-    interval,
     mean_average_precision_of_draws,
     mean_over_runs,
-    paired,
 )
 from ssl_audio.evaluation.metrics import accuracy, mean_average_precision
 from ssl_audio.evaluation.predictions import Predictions, joined
@@ -50,25 +49,28 @@ def test_an_interval_holds_the_truth_and_a_difference_is_seen_only_where_there_i
     truth = np.mean([accuracy(*drawn(seed=seed)) for seed in range(200)])
     inside = 0
     for seed in range(100):
-        low, high = interval(*drawn(seed=1000 + seed), accuracy_of_draws, draws=200)
+        low, high = Resampling(draws=200).interval(*drawn(seed=1000 + seed), accuracy_of_draws)
         inside += low <= truth <= high
     assert 86 <= inside <= 100
     good, targets = drawn(skill=2.0)
     bad = np.random.default_rng(1).normal(size=good.shape)
-    better = paired(good, bad, targets, accuracy_of_draws, draws=300)
+    better = Resampling(draws=300).paired(good, bad, targets, accuracy_of_draws)
     assert better.is_one
     assert better.gain > 0.2
     assert better.p < 0.01
-    nothing = paired(bad, bad[:, ::-1], targets, accuracy_of_draws, draws=300)
+    nothing = Resampling(draws=300).paired(bad, bad[:, ::-1], targets, accuracy_of_draws)
     assert not nothing.is_one
     assert nothing.p > 0.05
     assert not Difference(gain=-0.02, low=-0.04, high=-0.002, p=0.06).is_one
-    same = paired(good, good, targets, accuracy_of_draws, draws=50)
+    same = Resampling(draws=50).paired(good, good, targets, accuracy_of_draws)
     assert (same.gain, same.p) == (0.0, 1.0)
     # Clips of a speaker are alike, so few speakers are little evidence.
     groups = np.repeat(np.arange(6), 50)
     easy = np.where((groups < 3)[:, None], good + 5 * targets, bad)
-    wide, narrow = interval(easy, targets, accuracy_of_draws, groups=groups), interval(easy, targets, accuracy_of_draws)
+    wide, narrow = (
+        Resampling(groups=groups).interval(easy, targets, accuracy_of_draws),
+        Resampling().interval(easy, targets, accuracy_of_draws),
+    )
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
 
 
@@ -80,7 +82,7 @@ def test_how_often_chance_gives_as_much_is_scipys():
     def gain(one, other):
         return mean_average_precision(both[one], twice[one]) - mean_average_precision(both[other], twice[other])
 
-    found = paired(first, second, targets, mean_average_precision_of_draws, draws=4000)
+    found = Resampling(draws=4000).paired(first, second, targets, mean_average_precision_of_draws)
     rows = np.arange(60)
     expected = stats.permutation_test(
         (rows, rows + 60), gain, permutation_type="samples", n_resamples=500, rng=np.random.default_rng(2)
@@ -128,10 +130,16 @@ def test_runs_are_measured_each_by_itself():
     assert mean_over_runs(shifted, thrice, mean_average_precision_of_draws, runs) == pytest.approx(alone)
     assert mean_average_precision(shifted, thrice) < alone - 0.05
     groups = np.tile(np.arange(len(scores)), 3)
-    together = interval(shifted, thrice, mean_average_precision_of_draws, groups=groups, runs=runs, draws=200)
-    assert together == pytest.approx(interval(scores, targets, mean_average_precision_of_draws, draws=200), abs=0.02)
+    together = Resampling(groups=groups, runs=runs, draws=200).interval(
+        shifted, thrice, mean_average_precision_of_draws
+    )
+    assert together == pytest.approx(
+        Resampling(draws=200).interval(scores, targets, mean_average_precision_of_draws), abs=0.02
+    )
     better = np.concatenate([scores + targets] * 3)
-    gained = paired(better, shifted, thrice, mean_average_precision_of_draws, groups=groups, runs=runs, draws=100)
+    gained = Resampling(groups=groups, runs=runs, draws=100).paired(
+        better, shifted, thrice, mean_average_precision_of_draws
+    )
     assert gained.gain == pytest.approx(mean_average_precision(scores + targets, targets) - alone)
 
     def answers(values, run):
