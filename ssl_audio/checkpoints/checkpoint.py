@@ -88,9 +88,20 @@ class Checkpoint:
         return spec
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors of `backbone` or `head`, under their names within it."""
+        """The tensors of `backbone` or `head`, under their names within it.
+
+        Raises:
+            CheckpointError: if a number in them is not finite: whatever they gave would be of no use.
+        """
         prefix = f"{name}."
-        return {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
+        found = {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
+        for key, value in found.items():
+            if not bool(torch.isfinite(value).all()):
+                raise CheckpointError(
+                    f"{self.path}: {prefix}{key} holds numbers that are not finite; the training diverged or the file "
+                    "is damaged, take an earlier checkpoint"
+                )
+        return found
 
     def backbone(self) -> Backbone:
         """The backbone with its weights.

@@ -1,5 +1,6 @@
 """The Python face: a clip gives the same embedding alone, in a batch, at another rate, in a long recording."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,10 @@ def test_what_is_no_sound_is_told(face, waveforms, rate, expected):
 def test_without_a_head_nothing_is_labelled(face):
     with pytest.raises(CheckpointError, match="has no head"):
         face.predict(noise(16000), sample_rate=16000)
+
+
+def test_weights_of_a_training_that_diverged_are_told(face):
+    name = next(name for name in face.checkpoint.weights if name.startswith("backbone.encoder"))
+    spoilt = {**face.checkpoint.weights, name: torch.full_like(face.checkpoint.weights[name], float("nan"))}
+    with pytest.raises(CheckpointError, match=rf"{name} holds numbers that are not finite"):
+        Pretrained(dataclasses.replace(face.checkpoint, weights=spoilt))
