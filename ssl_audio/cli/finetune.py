@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.pytorch.callbacks import Timer
 
 from ssl_audio.checkpoints.adaptation import load_backbone
@@ -28,6 +27,7 @@ from ssl_audio.evaluation.predictions import check_speakers, read_predictions
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.resuming import check_resume
 from ssl_audio.training.run import Run, circumstances
+from ssl_audio.training.storing import AtomicCheckpointIO
 
 PREDICTIONS = "predictions.parquet"
 
@@ -115,14 +115,12 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
         module.to(trainer.strategy.root_device)  # Lightning took it off when training ended
         valid, chosen, last = choose(trainer, module, data, probe=probe)
         if trainer.is_global_zero:
-            torch.save(
-                {
-                    "state_dict": module.state_dict(),
-                    "global_step": trainer.global_step,
-                    "ssl_audio": describe(module.recipe, task=module.task),
-                },
-                this.checkpoints / "best.ckpt",
-            )
+            content = {
+                "state_dict": module.state_dict(),
+                "global_step": trainer.global_step,
+                "ssl_audio": describe(module.recipe, task=module.task),
+            }
+            AtomicCheckpointIO().save_checkpoint(content, this.checkpoints / "best.ckpt")
         with bar("testing") as progress:
             predictions = predict(module, data, parts.test, progress=progress)
         outcome = Outcome(

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ssl_audio.errors import RecipeError, SslAudioError
+from ssl_audio.storing import store
 
 
 def one_line(message: str, known: Sequence[str] = ()) -> str:
@@ -70,16 +71,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that the user asked for, and its folder.
+    """Write a file that the user asked for, whole or not at all, and its folder.
 
     Raises:
         SslAudioError: if it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        store(path, content)
     except OSError as error:
-        raise SslAudioError(f"cannot write {path} ({error.strerror}); choose another place") from error
+        raise SslAudioError(
+            f"cannot write {path} ({error.strerror or error}); choose another place, or make room"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ssl_audio.data.clip import Clip
-from ssl_audio.data.storing import beside, settle
 from ssl_audio.data.streams import Labels
+from ssl_audio.storing import writing
 
 FORMAT = 2
 _ARRAYS = ("shard", "audio", "meta", "seconds", "split", "letters", "key_ends", "label_codes", "label_ends")
@@ -170,11 +170,9 @@ def save_columns(columns: Columns, path: Path) -> None:
     """Store them as an `.npz`; it appears whole or not at all, and the same columns give the same bytes."""
     words = {name: getattr(columns, name) for name in ("tars", "tar_bytes", "splits", "labels")}
     text = json.dumps({"format": FORMAT, **words}, ensure_ascii=False).encode()
-    aside = beside(path)
-    with aside.open("wb") as file:
+    with writing(path) as file:
         arrays = {name: getattr(columns, name) for name in _ARRAYS}
         np.savez(file, words=np.frombuffer(text, dtype=np.uint8), **arrays)
-    settle(aside, path)
 
 
 def load_columns(path: Path) -> Columns:

@@ -19,8 +19,8 @@ from ssl_audio.data.columns import Columns, load_columns, save_columns
 from ssl_audio.data.corpora.corpus import Recording
 from ssl_audio.data.manifest import Shard
 from ssl_audio.data.preparing import Rejected, Written
-from ssl_audio.data.storing import store
 from ssl_audio.errors import ShardError
+from ssl_audio.storing import store
 
 PLAN = "plan.json"
 JOURNAL = "journal"

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssl_audio.data.storing import store
 from ssl_audio.errors import ShardError
+from ssl_audio.storing import store
 
 FILE_NAME = "manifest.json"
 FORMAT = 1

@@ -1,5 +1,6 @@
 """Writing a corpus as shards: by many processes, in parts, and going on where it was killed."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -22,9 +24,9 @@ from ssl_audio.data.index import INDEX_NAME
 from ssl_audio.data.job import JOURNAL, PLAN, Entry, Job, Plan, digest
 from ssl_audio.data.manifest import FILE_NAME, Manifest, Shard
 from ssl_audio.data.preparing import ENDINGS, Form, Rejected, Written, prepare
-from ssl_audio.data.storing import beside, settle
 from ssl_audio.data.tars import clips_of
 from ssl_audio.errors import ShardError
+from ssl_audio.storing import aside, store
 
 Progress = Callable[[int, int], None]
 Wanted = tuple[Recording, bool]
@@ -157,7 +159,7 @@ def _write(
     outcomes = _prepare_all(corpus, form, wanted, processes)
     for number in left:
         entry = Entry()
-        with _Tar(job.tar(number), ENDINGS[form.encoding]) as tar:
+        with _writing_tar(job.tar(number), ENDINGS[form.encoding]) as tar:
             for _ in recordings[plan.slice(number)]:
                 _take(next(outcomes), entry, tar)
                 done, refused = so_far.recordings + entry.recordings, so_far.refused + entry.refused
@@ -189,25 +191,19 @@ def _take(outcomes: list[Written | Rejected], entry: Entry, tar: "_Tar") -> None
 
 
 class _Tar:
-    """A tar that gets its name when it is whole; one without clips never does.
+    """A tar that clips are appended to.
 
     Args:
-        path: Its name.
+        file: Where it goes.
         ending: Of the audio members.
     """
 
-    def __init__(self, path: Path, ending: str) -> None:
+    def __init__(self, file: BinaryIO, ending: str) -> None:
         import webdataset  # takes seconds to import, and only writing needs it
 
-        self.path = path
         self.ending = ending
         self.clips = 0
-        self.aside = beside(path)
-        self.file: io.BufferedWriter = self.aside.open("wb")
-        self.writer = webdataset.TarWriter(self.file, mtime=0)
-
-    def __enter__(self) -> "_Tar":
-        return self
+        self.writer = webdataset.TarWriter(file, mtime=0)
 
     def add(self, written: Written) -> None:
         """Append a clip."""
@@ -215,13 +211,17 @@ class _Tar:
         clip = written.clip
         self.writer.write({"__key__": clip.key, self.ending: written.audio, "json": clip.to_json()})
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.writer.close()
-        self.file.close()
-        if kind is None and self.clips:
-            settle(self.aside, self.path)
-        else:
-            self.aside.unlink(missing_ok=True)
+
+@contextlib.contextmanager
+def _writing_tar(path: Path, ending: str) -> Iterator[_Tar]:
+    """A tar that gets its name when it is whole; one without clips never does."""
+    with aside(path) as hidden:
+        with hidden.open("wb") as file:
+            tar = _Tar(file, ending)
+            yield tar
+            tar.writer.close()
+        if not tar.clips:
+            hidden.unlink()
 
 
 def _prepare_all(
@@ -329,10 +329,11 @@ def _merge(job: Job, plan: Plan) -> None:
 
 
 def _write_rejected(folder: Path, rejected: list[Rejected]) -> None:
-    with (folder / REJECTED_NAME).open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["key", "source", "reason"])
-        table.writerows(rejected)
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["key", "source", "reason"])
+    table.writerows(rejected)
+    store(folder / REJECTED_NAME, text.getvalue())
 
 
 def describe_tar(tar: Path, clips: int) -> Shard:

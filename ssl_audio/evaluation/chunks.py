@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_audio.errors import SslAudioError
+from ssl_audio.storing import writing
 
 Item = TypeVar("Item")
 Row = dict[str, Any]
@@ -50,13 +51,12 @@ def in_chunks(
         for number, start in enumerate(range(0, len(items), chunk)):
             path = folder / f"{number:06d}.parquet"
             if not path.exists():
-                aside = path.with_suffix(".part")
                 rows = []
                 for row in compute(items[start : start + chunk]):
                     rows.append(row)
                     progress(start + len(rows), len(items))
-                pq.write_table(pa.Table.from_pylist(rows), aside)
-                aside.replace(path)
+                with writing(path) as file:
+                    pq.write_table(pa.Table.from_pylist(rows), file)
             yield pq.read_table(path)
             progress(min(start + chunk, len(items)), len(items))
     except OSError as error:

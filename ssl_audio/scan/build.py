@@ -7,12 +7,12 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
 
 from ssl_audio.errors import ScanError
+from ssl_audio.storing import aside
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = [
@@ -105,16 +105,12 @@ def _features() -> str:
 
 
 def _compile(command: list[str], target: Path) -> None:
-    handle, aside = tempfile.mkstemp(suffix=".so", dir=target.parent)
-    os.close(handle)
-    try:
-        done = subprocess.run([*command, str(SOURCE), "-o", aside], capture_output=True, text=True, timeout=300)
+    with aside(target) as hidden:
+        words = [*command, str(SOURCE), "-o", str(hidden)]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        except subprocess.TimeoutExpired as error:
+            raise ScanError(f"{Path(command[0]).name} did not finish {SOURCE.name} in five minutes") from error
         if done.returncode:
             reason = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-200:])
             raise ScanError(f"{Path(command[0]).name} could not compile {SOURCE.name}: {reason}")
-        Path(aside).chmod(0o755)
-        Path(aside).replace(target)
-    except subprocess.TimeoutExpired as error:
-        raise ScanError(f"{Path(command[0]).name} did not finish {SOURCE.name} in five minutes") from error
-    finally:
-        Path(aside).unlink(missing_ok=True)

@@ -11,8 +11,9 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from lightning.pytorch.callbacks import Checkpoint
 
 from ssl_audio.errors import CheckpointError
+from ssl_audio.storing import link, sweep
+from ssl_audio.training.metrics_log import MetricsLog
 from ssl_audio.training.preemption import Notice, PreemptedError, requeue
-from ssl_audio.training.storing import link
 
 _AGREE_STEPS = 4
 _STEP = re.compile(r"step-(\d+)\.ckpt")
@@ -102,7 +103,7 @@ class Checkpoints(Checkpoint):
         """
         for logger in trainer.loggers:
             # What is logged before the checkpoint must be on the disk before it: a resumed run does not log it again.
-            logger.save()
+            logger.settle() if isinstance(logger, MetricsLog) else logger.save()
         step = trainer.global_step
         path = self.folder / f"step-{step:08d}.ckpt"
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
@@ -148,8 +149,7 @@ class Checkpoints(Checkpoint):
         for step, path in steps[: -self.settings.keep]:
             if not (every and step % every == 0):
                 path.unlink(missing_ok=True)
-        for path in self.folder.glob(".*.part"):
-            path.unlink(missing_ok=True)
+        sweep(self.folder)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

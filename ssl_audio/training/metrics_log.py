@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ssl_audio.storing import store, sync
+
 _BUFFERED_ROWS = 50
 
 
@@ -58,6 +60,13 @@ class MetricsLog(Logger):
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 file.write(self._text(rows))
 
+    @rank_zero_only
+    def settle(self) -> None:
+        """Bring what waits to the disk, so that it is there after a power cut too."""
+        self.save()
+        if self.path.exists():
+            sync(self.path)
+
     def finalize(self, status: str) -> None:
         if self._waiting:
             self.save()
@@ -73,10 +82,7 @@ class MetricsLog(Logger):
             self._rewrite(kept)
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_name(f".{self.path.name}.part")
-        aside.write_text(",".join(self.columns) + "\n" + self._text(rows), encoding="utf-8")
-        aside.replace(self.path)
+        store(self.path, ",".join(self.columns) + "\n" + self._text(rows))
 
     def _text(self, rows: list[dict[str, Any]]) -> str:
         text = io.StringIO()

@@ -16,6 +16,7 @@ import yaml
 from ssl_audio import __version__
 from ssl_audio.data.manifest import digest
 from ssl_audio.errors import SslAudioError
+from ssl_audio.storing import store
 from ssl_audio.training.resuming import newest_whole
 
 RECIPE = "recipe.yaml"
@@ -66,11 +67,8 @@ class Run:
         Raises:
             SslAudioError: if the folder cannot be written to.
         """
-        aside = self.folder / f".{name}.part"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(content.encode() if isinstance(content, str) else content)
-            aside.replace(self.folder / name)
+            store(self.folder / name, content)
         except OSError as error:
             raise SslAudioError(
                 f"cannot write {self.folder / name} ({error.strerror}); make room or choose another place with --runs"

@@ -1,6 +1,5 @@
 """Checkpoints on disk: whole or not there at all."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from ssl_audio.data.storing import sync
 from ssl_audio.errors import CheckpointError
+from ssl_audio.storing import writing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -25,19 +24,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             CheckpointError: if the disk is full or gone; what was there before is untouched.
         """
         target = Path(path)
-        aside = target.with_name(f".{target.name}.part")
+        written = 0
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(target)
-            sync(target.parent)
+            with writing(target) as file:
+                try:
+                    torch.save(checkpoint, file)
+                finally:
+                    written = file.tell()
         # torch's writer turns a full disk into a RuntimeError.
         except (OSError, RuntimeError) as error:
-            written = aside.stat().st_size if aside.exists() else 0
-            aside.unlink(missing_ok=True)
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             if isinstance(error, RuntimeError) and target.parent.exists():
                 free = shutil.disk_usage(target.parent).free
@@ -48,21 +43,3 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"cannot write {target} ({reason}); the checkpoints before it are whole: make room and give the same "
                 "command again"
             ) from error
-
-
-def link(source: Path, target: Path) -> None:
-    """Give a file a second name, in one step and without a copy where the disk can."""
-    aside = target.with_name(f".{target.name}.part")
-    aside.unlink(missing_ok=True)
-    try:
-        os.link(source, aside)
-    except OSError:
-        with source.open("rb") as original, aside.open("wb") as copy:
-            while block := original.read(1 << 24):
-                copy.write(block)
-            copy.flush()
-            os.fsync(copy.fileno())
-    aside.replace(target)
-    # A name that leads to the same file already is left as it is, and so is the one aside.
-    aside.unlink(missing_ok=True)
-    sync(target.parent)
