@@ -6,6 +6,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+CLASS = -1
+"""`time` and `band` of class tokens."""
+PROMPT = -2
+"""`time` and `band` of prompts."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tokens:
@@ -17,10 +22,13 @@ class Tokens:
     Args:
         states: One vector a token.
         clip: Which clip of the batch a token belongs to; -1 is padding.
-        time: Patch column, 0 is the earliest; -1 for class tokens.
-        band: Patch row, 0 is the lowest frequency; -1 for class tokens.
+        time: Patch column, 0 is the earliest; -1 for class tokens and padding, -2 for prompts.
+        band: Patch row, 0 is the lowest frequency; negative as `time`.
         size: How many patches were merged into the token; 1 before merging.
         whole: Every row is exactly one clip and nothing else, so that no mask is needed.
+        clips: How many clips the batch has, known without waiting for the device.
+        grid: Bands and columns of the longest clip, while the patches of every clip are all those of its grid; None
+            once some were left out or merged.
     """
 
     states: Float[Tensor, "row token width"]
@@ -28,7 +36,9 @@ class Tokens:
     time: Int[Tensor, "row token"]
     band: Int[Tensor, "row token"]
     size: Float[Tensor, "row token"]
-    whole: bool = False
+    whole: bool
+    clips: int
+    grid: tuple[int, int] | None = None
 
     def with_states(self, states: Float[Tensor, "row token width"]) -> "Tokens":
         """The same tokens in other states."""
@@ -39,11 +49,15 @@ class Tokens:
         return self.clip[:, :, None] == self.clip[:, None, :]
 
     def is_patch(self) -> Bool[Tensor, "row token"]:
-        """Which tokens stand for patches: neither padding nor class tokens."""
+        """Which tokens stand for patches: not padding, class tokens or prompts."""
         return (self.clip >= 0) & (self.time >= 0)
 
+    def is_class(self) -> Bool[Tensor, "row token"]:
+        """Which are class tokens."""
+        return (self.clip >= 0) & (self.time == CLASS)
+
     def take(self, index: Int[Tensor, "row kept"]) -> "Tokens":
-        """The tokens at these places of each row, in the order of the index."""
+        """The tokens at these places of each row, in the order of the index; no longer a full grid."""
         width = self.states.shape[-1]
         return dataclasses.replace(
             self,
@@ -52,11 +66,12 @@ class Tokens:
             time=self.time.gather(1, index),
             band=self.band.gather(1, index),
             size=self.size.gather(1, index),
+            grid=None,
         )
 
 
 def concatenate(front: Tokens, back: Tokens) -> Tokens:
-    """Rows of `front` followed by the rows of `back`."""
+    """Rows of `front` followed by the rows of `back`, of the same clips; at most one of them has patches on a grid."""
     return Tokens(
         states=torch.cat([front.states, back.states], dim=1),
         clip=torch.cat([front.clip, back.clip], dim=1),
@@ -64,16 +79,14 @@ def concatenate(front: Tokens, back: Tokens) -> Tokens:
         band=torch.cat([front.band, back.band], dim=1),
         size=torch.cat([front.size, back.size], dim=1),
         whole=front.whole and back.whole,
+        clips=max(front.clips, back.clips),
+        grid=front.grid or back.grid,
     )
 
 
-def pool(tokens: Tokens, clips: int) -> Float[Tensor, "clip width"]:
-    """Mean state of each clip's patches, weighted by `size`; class tokens and padding do not enter.
-
-    Args:
-        tokens: What to pool.
-        clips: How many clips the batch has; a clip without patches gives zeros.
-    """
+def pool(tokens: Tokens) -> Float[Tensor, "clip width"]:
+    """Mean state of each clip's patches, weighted by `size`; a clip without patches gives zeros."""
+    clips = tokens.clips
     weight = tokens.size * tokens.is_patch()
     index = tokens.clip.clamp_min(0).flatten()
     weighted = (tokens.states.float() * weight[..., None]).flatten(0, 1)
@@ -82,28 +95,28 @@ def pool(tokens: Tokens, clips: int) -> Float[Tensor, "clip width"]:
     return total / count.clamp_min(1e-6)[:, None]
 
 
-def pool_moments(tokens: Tokens, clips: int) -> Float[Tensor, "clip moments"]:
+def pool_moments(tokens: Tokens) -> Float[Tensor, "clip moments"]:
     """Mean and standard deviation of the states of each clip's patches, one after the other; weighted as in `pool`."""
-    mean = pool(tokens, clips)
-    square = pool(tokens.with_states(tokens.states.float().square()), clips)
+    mean = pool(tokens)
+    square = pool(tokens.with_states(tokens.states.float().square()))
     deviation = (square - mean.square()).clamp_min(1e-6).sqrt()
     return torch.cat([mean, deviation], dim=1)
 
 
-def pool_bands(tokens: Tokens, clips: int, bands: int) -> Float[Tensor, "clip band_moments"]:
+def pool_bands(tokens: Tokens, bands: int) -> Float[Tensor, "clip band_moments"]:
     """The moments of each band's patches over time, one band after the other: a mean over bands would lose which of
     them a state belongs to.
 
     Args:
         tokens: What to pool.
-        clips: How many clips the batch has.
         bands: How many rows of patches a clip has; one without patches gives zeros for means.
 
     Source: arXiv 2204.12260, section 3.2 (features of all bands side by side), with deviations added.
     """
-    return pool_moments(bands_apart(tokens, bands), clips * bands).reshape(clips, -1)
+    return pool_moments(bands_apart(tokens, bands)).reshape(tokens.clips, -1)
 
 
 def bands_apart(tokens: Tokens, bands: int) -> Tokens:
     """The same tokens as if every band of a clip were a clip of its own: band `b` of clip `c` is `c * bands + b`."""
-    return dataclasses.replace(tokens, clip=torch.where(tokens.is_patch(), tokens.clip * bands + tokens.band, -1))
+    clip = torch.where(tokens.is_patch(), tokens.clip * bands + tokens.band, -1)
+    return dataclasses.replace(tokens, clip=clip, whole=False, clips=tokens.clips * bands, grid=None)

@@ -138,7 +138,7 @@ def neighbours(module: Finetuning, data: LabelledShards) -> tuple[Predictions, f
     def embed(batch: Any) -> torch.Tensor:
         clips = batch.batch
         if module.head.attend is not None:  # weights that nobody trained
-            return pool(module.backbone(clips.waveforms, clips.samples), len(batch))
+            return pool(module.backbone(clips.waveforms, clips.samples))
         return pooled(module.backbone, module.head, module.backbone.spectrogram(clips.waveforms, clips.samples))
 
     def embeddings(part: Part, *, replacing: bool = False) -> tuple[Any, Any]:

@@ -97,6 +97,6 @@ def _moments(backbone: Backbone) -> Embedder:
     def embed(batch: Batch) -> Tensor:
         here = batch.to(backbone.embedding.weight.device)
         with torch.autocast(here.waveforms.device.type, torch.bfloat16, enabled=here.waveforms.is_cuda):
-            return pool_moments(backbone(here.waveforms, here.samples), len(batch)).cpu()
+            return pool_moments(backbone(here.waveforms, here.samples)).cpu()
 
     return embed

@@ -40,8 +40,8 @@ def token_statistics(backbone: Backbone, *, window_seconds: float) -> Embedder:
         weight = torch.zeros(parts).index_add_(
             0, tokens.clip.clamp_min(0).flatten(), (tokens.size * tokens.is_patch()).flatten()
         )
-        first = pool(tokens, parts)
-        second = pool(tokens.with_states(tokens.states.float().square()), parts)
+        first = pool(tokens)
+        second = pool(tokens.with_states(tokens.states.float().square()))
         total = torch.zeros(clips).index_add_(0, owner, weight)
         moments = [
             torch.zeros(clips, first.shape[1]).index_add_(0, owner, m * weight[:, None]) / total[:, None]

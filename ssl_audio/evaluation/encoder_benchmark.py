@@ -124,7 +124,7 @@ def _run(encoder: nn.Module, states: Tensor, setting: Setting) -> None:
             mixed = encoder(states)
         else:
             place = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
-            mixed = encoder(Tokens(states, place, place, place, place.float(), whole=True)).states
+            mixed = encoder(Tokens(states, place, place, place, place.float(), whole=True, clips=1)).states
     if setting.training:
         mixed.float().square().mean().backward()
         encoder.zero_grad(set_to_none=True)

@@ -16,9 +16,9 @@ the faster one at 514.
 
 def attend(
     query: Float[Tensor, "row head token channel"],
-    key: Float[Tensor, "row head token channel"],
-    value: Float[Tensor, "row head token channel"],
-    mask: Bool[Tensor, "row 1 token token"] | None = None,
+    key: Float[Tensor, "row head seen channel"],
+    value: Float[Tensor, "row head seen channel"],
+    mask: Bool[Tensor, "row 1 token seen"] | None = None,
 ) -> Float[Tensor, "row head token channel"]:
     """Scaled dot-product attention among the pairs of tokens that the mask allows.
 
@@ -35,9 +35,9 @@ def attend(
 
 def _explicit(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     rows, heads, count, channels = query.shape
-    query, key, value = (part.reshape(rows * heads, count, channels) for part in (query, key, value))
+    query, key, value = (part.reshape(rows * heads, -1, channels) for part in (query, key, value))
     scores = torch.bmm(query * channels**-0.5, key.transpose(1, 2))
     if mask is not None:
         barrier = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, torch.finfo(scores.dtype).min / 2)
-        scores = (scores.view(rows, heads, count, count) + barrier).view_as(scores)
+        scores = (scores.view(rows, heads, count, -1) + barrier).view_as(scores)
     return torch.bmm(scores.softmax(dim=-1), value).view(rows, heads, count, channels)

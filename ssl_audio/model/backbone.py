@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssl_audio.audio.frontend import Frontend, Spectrogram
 from ssl_audio.errors import RecipeError
+from ssl_audio.model.adapters.adapter import Adapter
 from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.model.patches import Patches, cut, grid_of
 from ssl_audio.model.positions import PositionRule, Positions, PositionStart
@@ -32,9 +33,12 @@ class Backbone(nn.Module):
             where both directions of a Mamba have come halfway.
         fixed_frames: Cut or pad every clip to this many frames and treat the padding as content, as SSAST does;
             None leaves clips as long as they are and keeps padding out of everything.
+        adapters: Small parts in the slots of the encoder, attached in this order; None has none.
 
     Raises:
-        RecipeError: if patches do not fit the spectrogram or the sizes contradict one another.
+        RecipeError: if patches do not fit the spectrogram, the sizes contradict one another, or an adapter has no
+            place.
+        LayoutError: if an adapter has no place on tokens that lie as these do.
 
     Source: arXiv 2110.09784 section 2.1; YuanGongND/ssast@a1a3eec.
     Differs: padding is masked (unless `fixed_frames`), so a clip's states do not depend on its neighbours.
@@ -53,6 +57,7 @@ class Backbone(nn.Module):
         class_tokens: NonNegativeInt = 0,
         class_place: Literal["front", "middle"] = "front",
         fixed_frames: PositiveInt | None = None,
+        adapters: list[Adapter] | None = None,
     ) -> None:
         super().__init__()
         self.frontend = frontend
@@ -75,6 +80,9 @@ class Backbone(nn.Module):
         for parameter in (self.class_tokens, self.class_positions):
             nn.init.trunc_normal_(parameter, std=0.02)
             parameter.no_weight_decay = True  # type: ignore[attr-defined]
+        self.adapters = nn.ModuleList(adapters or [])
+        for adapter in adapters or []:
+            adapter.attach(self)
 
     @property
     def width(self) -> int:
@@ -155,6 +163,8 @@ class Backbone(nn.Module):
             band=torch.where(padding, -1, band),
             size=torch.ones_like(clip, dtype=torch.float32),
             whole=patches.whole,
+            clips=len(patches.clip),
+            grid=patches.grid if keep is None else None,
         )
         return self._with_class_tokens(tokens)
 
@@ -181,6 +191,7 @@ class Backbone(nn.Module):
             band=nowhere,
             size=torch.ones_like(nowhere, dtype=torch.float32),
             whole=tokens.whole,
+            clips=tokens.clips,
         )
         joined = concatenate(front, tokens)
         if self.class_place == "front":
@@ -189,7 +200,8 @@ class Backbone(nn.Module):
         place = torch.arange(patches + count, device=tokens.clip.device)
         own = (place >= before) & (place < before + count)
         shifted = torch.where(place < before, place + count, place)
-        return joined.take(torch.where(own, place - before, shifted))
+        # Another order of the same tokens: they lie on the grid that they lay on.
+        return dataclasses.replace(joined.take(torch.where(own, place - before, shifted)), grid=tokens.grid)
 
 
 def _half(clip: Int[Tensor, "clip token"], patches: int, count: int) -> Int[Tensor, "clip 1"]:

@@ -1,44 +1,82 @@
-"""The residual branch: the slot that every adapter plugs into."""
+"""The residual branch, and what its parts are given and give."""
 
-from typing import Generic, TypeVar
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ssl_audio.errors import RecipeError
 from ssl_audio.tokens import Tokens
 
-Context = TypeVar("Context")
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Context:
+    """What an encoder works out once for all its blocks, from where its tokens lie.
+
+    Args:
+        renew: The context of other tokens, for whoever changes them between two blocks or within one.
+        mask: Which pairs of tokens attend to each other; None where all of a row do.
+        borders: Where a token belongs to another clip than the token before it; None where every row is one clip.
+        past: What a stream carries from the tokens before: keys and values, or states of scans and convolutions.
+    """
+
+    renew: Callable[[Tokens], "Context"]
+    mask: Bool[Tensor, "row 1 token token"] | None = None
+    borders: Bool[Tensor, "row token"] | None = None
+    past: Any = None
 
 
-class Branch(nn.Module, Generic[Context]):
-    """``after(transform(n) + beside(n))`` with ``n = norm(x)``; both slots are empty until something plugs in.
+class Mixed(NamedTuple):
+    """What a branch's transform gives.
 
-    The residual sum stays with the block. `transform` takes the normalised tokens and whatever the encoder worked
-    out once for all its blocks (an attention mask, the borders of clips); `beside` takes the normalised tokens;
-    `after` takes tokens in the states so far. All three return states.
+    Args:
+        states: One vector a token.
+        keys: What tells which tokens are alike, for merging: (row, head, token, channel), as the transform has it
+            anyway; None if it has nothing of the kind.
+    """
+
+    states: Float[Tensor, "row token width"]
+    keys: Float[Tensor, "row head token channel"] | None = None
+
+
+Part = Callable[[Tokens, Context], Tensor]
+"""A part that an adapter puts into a slot: from tokens and context to states, (row, token, width)."""
+
+
+class Branch(nn.Module):
+    """``after(transform(m) + beside(m))`` with ``m = before(norm(x))``; the slots are empty until adapters fill them.
+
+    The residual sum stays with the block. Each slot is a list of plain references: the modules belong to the adapters.
+    Parts `before` and `after` replace the states by what they return, one after the other; what parts `beside` return
+    is added.
 
     Args:
         norm: Applied to the states first.
-        transform: What the branch does: attention, a feed-forward network, a Mamba mixer.
+        transform: What the branch does, from tokens and context to `Mixed`: attention, a feed-forward network, a Mamba
+            mixer.
     """
 
     def __init__(self, norm: nn.Module, transform: nn.Module) -> None:
         super().__init__()
         self.norm = norm
         self.transform = transform
-        self.beside: nn.Module | None = None
-        self.after: nn.Module | None = None
+        self.before: list[Part] = []
+        self.beside: list[Part] = []
+        self.after: list[Part] = []
 
-    def forward(self, tokens: Tokens, context: Context) -> Float[Tensor, "row token width"]:
+    def forward(self, tokens: Tokens, context: Context) -> Mixed:
         """What the block adds to its residual stream."""
         normed = tokens.with_states(self.norm(tokens.states))
-        states = self.transform(normed, context)
-        if self.beside is not None:
-            states = states + self.beside(normed)
-        if self.after is not None:
-            states = self.after(tokens.with_states(states))
-        return states
+        for part in self.before:
+            normed = normed.with_states(part(normed, context))
+        states, keys = self.transform(normed, context)
+        for part in self.beside:
+            states = states + part(normed, context)
+        for part in self.after:
+            states = part(tokens.with_states(states), context)
+        return Mixed(states, keys)
 
 
 def branches_named(branches: dict[str, list[Branch]], name: str) -> list[Branch]:

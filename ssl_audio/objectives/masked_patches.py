@@ -185,7 +185,7 @@ class MaskedPatches(nn.Module):
             if self.generative_weight:
                 losses |= self.generate(patches, hiding, states)
             if self.clip_weight + self.sketch_weight:
-                pooled = pool_clips(tokens, len(tokens.states), self.pooling, bands=self.bands)
+                pooled = pool_clips(tokens, self.pooling, bands=self.bands)
                 losses |= self.match_views(pooled, source) if self.clip_weight else {}
                 losses |= self.draw_sketch(pooled, spectrogram) if self.sketch_weight else {}
         losses["loss"] = self.total(losses)
@@ -232,6 +232,8 @@ class MaskedPatches(nn.Module):
             band=patches.band,
             size=torch.ones_like(patches.clip, dtype=torch.float32),
             whole=patches.whole,
+            clips=len(patches.clip),
+            grid=patches.grid,
         )
         return self.decoder(tokens).states
 

@@ -11,7 +11,7 @@ from ssl_audio.tokens import Tokens, pool, pool_bands, pool_moments
 Pooling = Literal["mean", "moments", "bands", "class", "attentive"]
 
 
-def pool_class_tokens(tokens: Tokens, clips: int) -> Float[Tensor, "clip width"]:
+def pool_class_tokens(tokens: Tokens) -> Float[Tensor, "clip width"]:
     """Mean of each clip's class tokens.
 
     Raises:
@@ -19,7 +19,7 @@ def pool_class_tokens(tokens: Tokens, clips: int) -> Float[Tensor, "clip width"]
 
     Source: YuanGongND/ssast@a1a3eec, `finetuningcls`; AST's output is the same.
     """
-    chosen = (tokens.clip >= 0) & (tokens.time < 0)
+    chosen, clips = tokens.is_class(), tokens.clips
     if not bool(chosen.any()):
         raise RecipeError("pooling is class, but this backbone has no class tokens; expected mean or attentive")
     only = tokens.with_states(tokens.states.float())
@@ -46,9 +46,9 @@ class AttentivePooling(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.score = nn.Linear(width, self.heads)
 
-    def forward(self, tokens: Tokens, clips: int) -> Float[Tensor, "clip width"]:
+    def forward(self, tokens: Tokens) -> Float[Tensor, "clip width"]:
         """One vector a clip; class tokens and padding take no part."""
-        states = self.norm(tokens.states.float())
+        states, clips = self.norm(tokens.states.float()), tokens.clips
         # The weights are normalised over a clip's patches, wherever they lie: exp(score) over its sum.
         scores = self.score(states).clamp(-30, 30)
         weight = scores.exp() * (tokens.is_patch() * tokens.size)[..., None]
@@ -68,16 +68,14 @@ def pooled_width(width: int, pooling: Pooling, *, bands: int) -> int:
     return 2 * width if pooling == "moments" else width
 
 
-def pool_clips(
-    tokens: Tokens, clips: int, pooling: Pooling, attentive: nn.Module | None = None, *, bands: int = 1
-) -> Tensor:
+def pool_clips(tokens: Tokens, pooling: Pooling, attentive: nn.Module | None = None, *, bands: int = 1) -> Tensor:
     """The vector of each clip by any of the poolings."""
     if pooling == "class":
-        return pool_class_tokens(tokens, clips)
+        return pool_class_tokens(tokens)
     if pooling == "attentive":
         assert attentive is not None
-        pooled: Tensor = attentive(tokens, clips)
+        pooled: Tensor = attentive(tokens)
         return pooled
     if pooling == "bands":
-        return pool_bands(tokens, clips, bands)
-    return pool_moments(tokens, clips) if pooling == "moments" else pool(tokens, clips)
+        return pool_bands(tokens, bands)
+    return pool_moments(tokens) if pooling == "moments" else pool(tokens)

@@ -78,21 +78,20 @@ class Head(nn.Module):
         self.norm: nn.Module = norms[norm](width)
         self.linear = nn.Linear(width, labels)
 
-    def forward(self, layers: Sequence[Tokens], clips: int) -> Float[Tensor, "clip label"]:
+    def forward(self, layers: Sequence[Tokens]) -> Float[Tensor, "clip label"]:
         """Logits.
 
         Args:
             layers: Outputs of the blocks where their sum is wanted, else the encoder's output alone.
-            clips: How many clips the batch has.
         """
-        return self.linear(self.norm(self.pooled(layers, clips)))
+        return self.linear(self.norm(self.pooled(layers)))
 
-    def pooled(self, layers: Sequence[Tokens], clips: int) -> Float[Tensor, "clip channel"]:
+    def pooled(self, layers: Sequence[Tokens]) -> Float[Tensor, "clip channel"]:
         """One vector a clip, before the norm."""
         tokens = layers[-1] if self.mixing is None else weighted_sum(layers, self.mixing)
         if self.project is not None:
             tokens = tokens.with_states(self.project(tokens.states))
-        return pool_clips(tokens, clips, self.pooling, self.attend, bands=self.bands)
+        return pool_clips(tokens, self.pooling, self.attend, bands=self.bands)
 
 
 def weighted_sum(layers: Sequence[Tokens], mixing: Float[Tensor, " layer"]) -> Tokens:
@@ -115,12 +114,12 @@ def classify(
     """
     with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
         layers = _layers(backbone, head, spectrogram)
-    return head(layers, len(spectrogram.values))
+    return head(layers)
 
 
 def pooled(backbone: Backbone, head: Head, spectrogram: Spectrogram) -> Float[Tensor, "clip channel"]:
     """What the head's norm and linear layer get of spectrograms."""
-    return head.pooled(_layers(backbone, head, spectrogram), len(spectrogram.values))
+    return head.pooled(_layers(backbone, head, spectrogram))
 
 
 def _layers(backbone: Backbone, head: Head, spectrogram: Spectrogram) -> Sequence[Tokens]:

@@ -32,7 +32,7 @@ def logits_of(backbone, head_weights: dict, frames: int, pooling: str) -> torch.
     head = Head(backbone.width, labels=head_weights["1.bias"].shape[0], pooling=pooling, norm="layer")
     names = {"0": "norm", "1": "linear"}
     head.load_state_dict({f"{names[n.split('.')[0]]}.{n.split('.')[-1]}": v for n, v in head_weights.items()})
-    return head([tokens], 2)
+    return head([tokens])
 
 
 def stated(case: str) -> tuple[int, tuple[int, int]]:

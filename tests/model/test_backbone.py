@@ -55,13 +55,13 @@ def test_a_clip_is_the_same_alone_padded_and_in_a_batch(patch, stride, rule, enc
         row[: len(clip)] = clip
     with torch.no_grad():
         together = backbone(batch, torch.tensor([len(clip) for clip in clips]))
-        pooled = pool(together, 3)
+        pooled = pool(together)
         for row, clip in enumerate(clips):
             alone = backbone(clip[None])
             count = alone.states.shape[1]
             assert int((together.clip[row] == row).sum()) == count
             torch.testing.assert_close(together.states[row, :count], alone.states[0], atol=2e-5, rtol=0)
-            torch.testing.assert_close(pooled[row], pool(alone, 1)[0], atol=2e-5, rtol=0)
+            torch.testing.assert_close(pooled[row], pool(alone)[0], atol=2e-5, rtol=0)
             assert torch.equal(together.band[row, :count], alone.band[0])
             assert torch.equal(together.time[row, :count], alone.time[0])
             patches, own = backbone.patch_states(together)[row], backbone.patch_states(alone)[0]

@@ -37,7 +37,7 @@ def tokens_of(*clips: torch.Tensor, padding: int = 0, before: int = 0) -> Tokens
     owner = torch.cat([outside[0], *owners, outside[1]])[None]
     time = torch.cat([outside[0], *(torch.arange(len(clip)) for clip in clips), outside[1]])[None]
     whole = len(clips) == 1 and not padding and not before
-    return Tokens(states, owner, time, torch.where(time < 0, -1, 0), torch.ones_like(time).float(), whole)
+    return Tokens(states, owner, time, torch.where(time < 0, -1, 0), torch.ones_like(time).float(), whole, len(clips))
 
 
 @pytest.mark.parametrize("kind", encoders())
@@ -69,14 +69,11 @@ def test_branches_are_slots_and_unknown_ones_are_named(kind):
     before = encoder(row).states
     for name, branches in encoder.branches().items():
         assert len(branches) == ENCODERS[kind]["depth"]
-        branches[0].after = torch.nn.Module()
-        branches[0].after.forward = lambda tokens: tokens.states * 1.5
-        assert not torch.allclose(encoder(row).states, before), name
-        branches[0].after = None
-        branches[0].beside = torch.nn.Module()
-        branches[0].beside.forward = lambda tokens: tokens.states
-        assert not torch.allclose(encoder(row).states, before), name
-        branches[0].beside = None
+        for slot in ("before", "beside", "after"):
+            parts = getattr(branches[0], slot)
+            parts.append(lambda tokens, context: tokens.states * 1.5)
+            assert not torch.allclose(encoder(row).states, before), (name, slot)
+            parts.clear()
     torch.testing.assert_close(encoder(row).states, before)
     with pytest.raises(RecipeError, match=r"no branch 'mixr'.*mixer"):
         branches_named(encoder.branches(), "mixr")

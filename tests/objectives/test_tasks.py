@@ -37,7 +37,7 @@ def test_bands_are_pooled_side_by_side():
     torch.manual_seed(0)
     backbone = Backbone(frontend=Fbank(), encoder=Transformer(width=32, depth=1, heads=4), position_frames=64)
     tokens = backbone.embed(backbone.cut(Spectrogram(torch.randn(3, 64, 128), torch.full((3,), 64), whole=True)))
-    pooled = pool_bands(tokens, 3, backbone.bands).unflatten(1, (8, 2, 32))
+    pooled = pool_bands(tokens, backbone.bands).unflatten(1, (8, 2, 32))
     states = tokens.states.unflatten(1, (8, 4))
     torch.testing.assert_close(pooled[:, :, 0], states.mean(dim=2))
     torch.testing.assert_close(pooled[:, :, 1], states.std(dim=2, correction=0), atol=1e-4, rtol=1e-4)
@@ -48,7 +48,7 @@ def test_moments_are_standardised_over_the_batch_in_training_and_remembered():
     backbone = Backbone(frontend=Fbank(), encoder=Transformer(width=32, depth=1, heads=4), position_frames=64).eval()
     head = Head(32, labels=5, pooling="moments", norm="batch")
     spectrogram = Spectrogram(torch.randn(16, 64, 128), torch.full((16,), 64), whole=True)
-    pooled = pool_moments(backbone.encoder(backbone.embed(backbone.cut(spectrogram))), 16)
+    pooled = pool_moments(backbone.encoder(backbone.embed(backbone.cut(spectrogram))))
     seen = []
     head.linear.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     classify(backbone, head, spectrogram, frozen=True)

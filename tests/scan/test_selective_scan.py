@@ -176,7 +176,7 @@ class Encode(torch.nn.Module):
 
     def forward(self, states):
         place = torch.zeros(states.shape[:2], dtype=torch.long)
-        return self.encoder(Tokens(states, place, place, place, place.float(), whole=True)).states
+        return self.encoder(Tokens(states, place, place, place, place.float(), whole=True, clips=1)).states
 
 encode, states = Encode(), draw(2, 10, 16)
 expected = encode(states)

@@ -24,7 +24,9 @@ def test_recomputed_activations_change_no_gradient(encoder):
     for one in (encoder, other):
         torch.manual_seed(1)
         states = torch.randn(2, 5, 16, requires_grad=True)
-        tokens = Tokens(states=states, clip=places, time=places, band=places, size=torch.ones(2, 5), whole=True)
+        tokens = Tokens(
+            states=states, clip=places, time=places, band=places, size=torch.ones(2, 5), whole=True, clips=2
+        )
         one(tokens).states.square().sum().backward()
         found.append([states.grad, *(parameter.grad for parameter in one.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -1,7 +1,8 @@
 """The bidirectional Mamba encoder of SSAMBA."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,15 +10,16 @@ from jaxtyping import Bool, Float
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 
-from ssl_audio.errors import RecipeError
-from ssl_audio.model.branch import Branch
-from ssl_audio.model.encoders.encoder import Encoder
+from ssl_audio.errors import LayoutError, RecipeError
+from ssl_audio.model.branch import Branch, Context, Mixed
+from ssl_audio.model.encoders.encoder import Encoder, Merge
+from ssl_audio.model.linear import Linear
 from ssl_audio.scan.bidirectional import Way, scan_both
 from ssl_audio.scan.convolution import causal_convolution
 from ssl_audio.tokens import Tokens
 
-Borders = Bool[Tensor, "row token"] | None
-"""Where a token belongs to another clip than the token before it; None where every row is one clip."""
+Offset = Callable[[], Float[Tensor, "inner state"]]
+"""What is added to the states of a scan where they are read."""
 
 
 class Direction(nn.Module):
@@ -29,6 +31,9 @@ class Direction(nn.Module):
         taps: Taps of the convolution.
         rank: Channels through which dt is projected.
         dt_bias: How the bias of dt begins: `spread` between steps of 0.001 and 0.1, or `zero`.
+
+    Attributes:
+        offsets: Added to the scan's states where they are read; empty until adapters fill it.
     """
 
     def __init__(self, inner: int, *, states: int, taps: int, rank: int, dt_bias: str = "spread") -> None:
@@ -36,8 +41,9 @@ class Direction(nn.Module):
         self.sizes = (rank, states, states)
         self.taps = nn.Parameter(torch.empty(inner, taps))
         self.taps_bias = nn.Parameter(torch.empty(inner))
-        self.project = nn.Linear(inner, rank + 2 * states, bias=False)
-        self.dt = nn.Linear(rank, inner)
+        self.project = Linear(inner, rank + 2 * states, bias=False, parts={"dt": rank, "B": states, "C": states})
+        self.dt = Linear(rank, inner)
+        self.offsets: list[Offset] = []
         self.A_log = nn.Parameter(torch.arange(1, states + 1, dtype=torch.float32).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
         for parameter in (self.A_log, self.D, self.taps_bias):
@@ -53,12 +59,12 @@ class Direction(nn.Module):
                 step = torch.exp(torch.empty(inner).uniform_(math.log(1e-3), math.log(1e-1))).clamp_min(1e-4)
                 self.dt.bias.copy_(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
 
-    def forward(self, x: Float[Tensor, "row token inner"], borders: Borders, *, reverse: bool) -> Way:
+    def forward(self, x: Float[Tensor, "row token inner"], context: Context, *, reverse: bool) -> Way:
         """What the scan of this direction is fed with."""
-        u = causal_convolution(x, self.taps, self.taps_bias, reverse=reverse, reset=borders)
+        u = causal_convolution(x, self.taps, self.taps_bias, reverse=reverse, reset=context.borders)
         dt, B, C = self.project(u).split(self.sizes, dim=-1)
         # The bias is added, in float32, by the scan.
-        dt = F.linear(dt, self.dt.weight)
+        dt = self.dt.without_bias(dt)
         A = -torch.exp(self.A_log.float())
         return Way(
             u=u, dt=dt.to(u.dtype), A=A, B=B.to(u.dtype), C=C.to(u.dtype), D=self.D.float(), bias=self.dt.bias.float()
@@ -95,21 +101,24 @@ class Mixer(nn.Module):
         super().__init__()
         inner, rank = expansion * width, math.ceil(width / 16)
         self.turned = turned
-        self.into = nn.Linear(width, 2 * inner, bias=False)
+        self.into = Linear(width, 2 * inner, bias=False, parts={"x": inner, "gate": inner})
         self.ahead = Direction(inner, states=states, taps=taps, rank=rank)
         self.back = Direction(inner, states=states, taps=taps, rank=rank, dt_bias=backward_dt_bias)
-        self.out = nn.Linear(inner, width, bias=False)
+        self.out = Linear(inner, width, bias=False)
         with torch.no_grad():
             self.out.weight /= math.sqrt(depth)
 
-    def forward(self, tokens: Tokens, borders: Borders) -> Float[Tensor, "row token width"]:
+    def forward(self, tokens: Tokens, context: Context) -> Mixed:
         x, gate = self.into(tokens.states).chunk(2, dim=-1)
-        ahead = self.ahead(x, borders, reverse=self.turned)
-        back = self.back(x, borders, reverse=not self.turned)
+        ahead = self.ahead(x, context, reverse=self.turned)
+        back = self.back(x, context, reverse=not self.turned)
         first, second = (back, ahead) if self.turned else (ahead, back)
         with torch.autocast(x.device.type, enabled=False):
-            mixed = scan_both(first, second, reset=borders)
-        return self.out(mixed * F.silu(gate) * 0.5)
+            mixed = scan_both(first, second, reset=context.borders)
+        for direction, way in ((self.ahead, ahead), (self.back, back)):
+            for offset in direction.offsets:
+                mixed = mixed + (way.C @ offset().to(way.C.dtype).T).to(mixed.dtype)
+        return Mixed(self.out(mixed * F.silu(gate) * 0.5), tokens.states[:, None])
 
 
 class Block(nn.Module):
@@ -117,16 +126,17 @@ class Block(nn.Module):
 
     def __init__(self, mixer: Mixer, *, width: int, drop: float) -> None:
         super().__init__()
-        self.mixer: Branch[Borders] = Branch(nn.LayerNorm(width, eps=1e-5), mixer)
+        self.mixer = Branch(nn.LayerNorm(width, eps=1e-5), mixer)
         self.drop = drop
+        self.merge: Merge | None = None
 
-    def forward(self, tokens: Tokens, borders: Borders) -> Float[Tensor, "row token width"]:
-        """What the block adds to the residual stream."""
-        states = self.mixer(tokens, borders)
-        if not (self.training and self.drop):
-            return states
-        kept = torch.rand(len(states), 1, 1, device=states.device) >= self.drop
-        return states * (kept / (1.0 - self.drop)).to(states.dtype)
+    def forward(self, tokens: Tokens, context: Context) -> Tokens:
+        states, keys = self.mixer(tokens, context)
+        if self.training and self.drop:
+            kept = torch.rand(len(states), 1, 1, device=states.device) >= self.drop
+            states = states * (kept / (1.0 - self.drop)).to(states.dtype)
+        tokens = tokens.with_states(tokens.states + states)
+        return tokens if self.merge is None else self.merge(tokens, keys)
 
 
 class BiMamba(Encoder):
@@ -194,29 +204,27 @@ class BiMamba(Encoder):
         )
         self.norm = nn.LayerNorm(width, eps=1e-5)
 
-    def forward(self, tokens: Tokens) -> Tokens:
-        last = tokens
-        for last in self._stream(tokens):  # noqa: B007
-            pass
-        states = self.norm(last.states)
-        return last.with_states(self.norm(states) if self.second_final_norm else states)
+    def context(self, tokens: Tokens, past: Any = None) -> Context:
+        return Context(self.context, borders=None if tokens.whole else borders_of(tokens), past=past)
 
-    def layers(self, tokens: Tokens) -> list[Tokens]:
-        return list(self._stream(tokens))
+    def normalise(self, tokens: Tokens) -> Tokens:
+        states = self.norm(tokens.states)
+        return tokens.with_states(self.norm(states) if self.second_final_norm else states)
 
-    def _stream(self, tokens: Tokens) -> Iterator[Tokens]:
-        """The residual stream behind each block."""
-        borders = None if tokens.whole else borders_of(tokens)
+    def stream(self, tokens: Tokens) -> Iterator[Tokens]:
         if not self.paired_flips:
-            for block in self.blocks:
-                tokens = tokens.with_states(tokens.states + block(tokens, borders))
-                yield tokens
+            yield from super().stream(tokens)
             return
+        if self.before_block or any(block.merge is not None for block in self.blocks):
+            raise LayoutError(
+                "BiMamba: with paired_flips two blocks share one input, so nothing may change the tokens between them; "
+                "set paired_flips to false, or leave out prompts and merging"
+            )
+        context = self.context(tokens)
         for first, second in zip(self.blocks[0::2], self.blocks[1::2], strict=True):
-            before = tokens
-            tokens = tokens.with_states(2.0 * before.states + first(before, borders))
-            yield tokens
-            tokens = tokens.with_states(tokens.states + second(before, borders))
+            one = first(tokens, context)
+            yield tokens.with_states(tokens.states + one.states)
+            tokens = tokens.with_states(one.states + second(tokens, context).states)
             yield tokens
 
     def branches(self) -> dict[str, list[Branch]]:

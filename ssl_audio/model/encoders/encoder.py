@@ -1,12 +1,16 @@
 """What an encoder is."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from torch import nn
 
-from ssl_audio.errors import LayoutError
-from ssl_audio.model.branch import Branch
+from ssl_audio.model.branch import Branch, Context
 from ssl_audio.tokens import Tokens
+
+Merge = Callable[..., Tokens]
+"""From tokens and the keys of `Mixed` to fewer tokens."""
 
 
 class Encoder(nn.Module, ABC):
@@ -17,40 +21,58 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         width: Channels of every token, in and out.
-        blocks: The blocks in their order; those nearer the input learn slower under layer decay, and `layers` has
-            one entry for each.
+        blocks: The blocks in their order, each from tokens and context to tokens; those nearer the input learn slower
+            under layer decay, and `layers` has one entry for each. A block's `merge`, where there is one, replaces its
+            tokens by fewer.
+        before_block: What changes the tokens before each block, from the block's number and the tokens to tokens:
+            deep prompts. Called once more behind the last block, with the number of blocks.
     """
 
     width: int
     blocks: nn.ModuleList
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_block: list[Callable[[int, Tokens], Tokens]] = []
+
     @abstractmethod
-    def forward(self, tokens: Tokens) -> Tokens:
-        """The same tokens in mixed states, normalised."""
+    def context(self, tokens: Tokens, past: Any = None) -> Context:
+        """What the blocks need to know of where the tokens lie; made again when the tokens change.
+
+        Args:
+            tokens: What the blocks get.
+            past: Of a stream, what the tokens before left behind.
+        """
+
+    @abstractmethod
+    def normalise(self, tokens: Tokens) -> Tokens:
+        """The tokens behind the last block in their final states."""
 
     @abstractmethod
     def branches(self) -> dict[str, list[Branch]]:
         """The slots for adapters: branches by name, each a list with one branch a block."""
 
+    def forward(self, tokens: Tokens) -> Tokens:
+        """The same tokens in mixed states, normalised; fewer if blocks merge them."""
+        for tokens in self.stream(tokens):  # noqa: B007, B020
+            pass
+        return self.normalise(self._changed(len(self.blocks), tokens))
+
     def layers(self, tokens: Tokens) -> list[Tokens]:
-        """The tokens in the states that each block leaves behind, before the final norm: one entry a block.
+        """The tokens in the states that each block leaves behind, before the final norm: one entry a block."""
+        return list(self.stream(tokens))
 
-        This works for blocks that return `Tokens`; an encoder with other ones overrides it.
+    def stream(self, tokens: Tokens) -> Iterator[Tokens]:
+        """One walk through the blocks: the tokens behind each."""
+        context, seen = None, None
+        for number, block in enumerate(self.blocks):
+            tokens = self._changed(number, tokens)
+            if context is None or tokens.clip is not seen:
+                context, seen = self.context(tokens), tokens.clip
+            tokens = block(tokens, context)
+            yield tokens
 
-        Raises:
-            LayoutError: if a block does not return tokens.
-        """
-        found: list[Tokens] = []
-
-        def keep(block: nn.Module, inputs: object, output: object) -> None:
-            if not isinstance(output, Tokens):
-                raise LayoutError(f"{type(block).__name__} returns no tokens, so {type(self).__name__} has no layers")
-            found.append(output)
-
-        hooks = [block.register_forward_hook(keep) for block in self.blocks]
-        try:
-            self(tokens)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return found
+    def _changed(self, number: int, tokens: Tokens) -> Tokens:
+        for change in self.before_block:
+            tokens = change(number, tokens)
+        return tokens

@@ -1,34 +1,53 @@
 """The Transformer encoder of SSAST."""
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.attention import attend
-from ssl_audio.model.branch import Branch
-from ssl_audio.model.encoders.encoder import Encoder
+from ssl_audio.model.branch import Branch, Context, Mixed
+from ssl_audio.model.encoders.encoder import Encoder, Merge
+from ssl_audio.model.linear import Linear
 from ssl_audio.tokens import Tokens
 
-Mask = Bool[Tensor, "row 1 token token"] | None
+Prefix = Callable[[], tuple[Float[Tensor, "prefix width"], Float[Tensor, "prefix width"]]]
+"""Keys and values that every token sees besides those of its clip."""
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention among the tokens that the mask lets see each other."""
+    """Multi-head self-attention among the tokens that the context's mask lets see each other.
+
+    Attributes:
+        prefixes: Further keys and values, put in front of those of the tokens; empty until adapters fill it.
+    """
 
     def __init__(self, width: int, *, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width, parts={"query": width, "key": width, "value": width})
+        self.out = Linear(width, width)
+        self.prefixes: list[Prefix] = []
 
-    def forward(self, tokens: Tokens, mask: Mask) -> Float[Tensor, "row token width"]:
+    def forward(self, tokens: Tokens, context: Context) -> Mixed:
         rows, count, width = tokens.states.shape
         heads = self.qkv(tokens.states).view(rows, count, 3, self.heads, width // self.heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        query, own, value = heads.permute(2, 0, 3, 1, 4)
+        key, mask = own, context.mask
+        for prefix in self.prefixes:
+            front = [self._heads(part, rows).to(own.dtype) for part in prefix()]
+            key, value = torch.cat([front[0], key], dim=2), torch.cat([front[1], value], dim=2)
+            mask = None if mask is None else F.pad(mask, (front[0].shape[2], 0), value=True)
         mixed = attend(query, key, value, mask)
-        return self.out(mixed.transpose(1, 2).reshape(rows, count, width))
+        return Mixed(self.out(mixed.transpose(1, 2).reshape(rows, count, width)), own)
+
+    def _heads(self, states: Float[Tensor, "prefix width"], rows: int) -> Float[Tensor, "row head prefix channel"]:
+        return states.view(len(states), self.heads, -1).transpose(0, 1).expand(rows, -1, -1, -1)
 
 
 class FeedForward(nn.Module):
@@ -36,11 +55,11 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, *, hidden: int) -> None:
         super().__init__()
-        self.expand = nn.Linear(width, hidden)
-        self.contract = nn.Linear(hidden, width)
+        self.expand = Linear(width, hidden)
+        self.contract = Linear(hidden, width)
 
-    def forward(self, tokens: Tokens, mask: Mask) -> Float[Tensor, "row token width"]:
-        return self.contract(F.gelu(self.expand(tokens.states)))
+    def forward(self, tokens: Tokens, context: Context) -> Mixed:
+        return Mixed(self.contract(F.gelu(self.expand(tokens.states))))
 
 
 class Block(nn.Module):
@@ -48,12 +67,17 @@ class Block(nn.Module):
 
     def __init__(self, width: int, *, heads: int, expansion: int) -> None:
         super().__init__()
-        self.mixer: Branch[Mask] = Branch(nn.LayerNorm(width, eps=1e-6), Attention(width, heads=heads))
-        self.mlp: Branch[Mask] = Branch(nn.LayerNorm(width, eps=1e-6), FeedForward(width, hidden=expansion * width))
+        self.mixer = Branch(nn.LayerNorm(width, eps=1e-6), Attention(width, heads=heads))
+        self.mlp = Branch(nn.LayerNorm(width, eps=1e-6), FeedForward(width, hidden=expansion * width))
+        self.merge: Merge | None = None
 
-    def forward(self, tokens: Tokens, mask: Mask) -> Tokens:
-        tokens = tokens.with_states(tokens.states + self.mixer(tokens, mask))
-        return tokens.with_states(tokens.states + self.mlp(tokens, mask))
+    def forward(self, tokens: Tokens, context: Context) -> Tokens:
+        states, keys = self.mixer(tokens, context)
+        tokens = tokens.with_states(tokens.states + states)
+        if self.merge is not None:
+            tokens = self.merge(tokens, keys)
+            context = context.renew(tokens)
+        return tokens.with_states(tokens.states + self.mlp(tokens, context).states)
 
 
 class Transformer(Encoder):
@@ -90,10 +114,10 @@ class Transformer(Encoder):
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.apply(_initialise)
 
-    def forward(self, tokens: Tokens) -> Tokens:
-        mask = None if tokens.whole else tokens.same_clip()[:, None]
-        for block in self.blocks:
-            tokens = block(tokens, mask)
+    def context(self, tokens: Tokens, past: Any = None) -> Context:
+        return Context(self.context, mask=None if tokens.whole else tokens.same_clip()[:, None], past=past)
+
+    def normalise(self, tokens: Tokens) -> Tokens:
         return tokens.with_states(self.norm(tokens.states))
 
     def branches(self) -> dict[str, list[Branch]]:
