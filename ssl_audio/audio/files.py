@@ -8,7 +8,6 @@ import functools
 import io
 import re
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -19,6 +18,7 @@ from jaxtyping import Float
 
 from ssl_audio.audio.ogg import renumber
 from ssl_audio.audio.pcm import read_pcm
+from ssl_audio.audio.resampling import RATES, ratio_of
 from ssl_audio.errors import AudioError
 
 Source = Path | bytes | io.RawIOBase | io.BufferedIOBase
@@ -28,16 +28,11 @@ Source = Path | bytes | io.RawIOBase | io.BufferedIOBase
 _MOST_FRAMES_PER_BYTE = {"FLAC": 8192, "OGG": 8192, "CAF": 1024, "MP3": 64}
 _FRAMES_PER_BYTE_OTHERWISE = 8
 _FORMATS = {"WAV", "WAVEX", "RF64", "W64", "NIST", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3"}
-_RATES = (1000, 768000)
 _BLOCK_VALUES = 1 << 20
 _MP3_LEAD = 10 * 1152
 
 # Writers that cannot seek back, such as ffmpeg into a pipe, leave this in place of a length.
 _UNKNOWN_LENGTH = 0xFFFFFFFF
-
-# The resampler's kernel grows with the terms of the ratio of rates; 44,101 to 16,000 Hz would be gigabytes.
-_LARGEST_TERM = 1000
-
 
 T = TypeVar("T")
 
@@ -226,8 +221,8 @@ def _info(file: _SoundFile, size: int) -> AudioInfo:
     """The header, if a file of `size` bytes can be what it says."""
     if file.format not in _FORMATS:
         raise AudioError(f"is {file.format}; expected wav, flac, ogg, opus or mp3")
-    if not _RATES[0] <= file.samplerate <= _RATES[1]:
-        raise AudioError(f"claims {file.samplerate} samples per second; expected {_RATES[0]} to {_RATES[1]}")
+    if not RATES[0] <= file.samplerate <= RATES[1]:
+        raise AudioError(f"claims {file.samplerate} samples per second; expected {RATES[0]} to {RATES[1]}")
     if file.frames < 1:
         raise AudioError("has a header but no sound")
     most = size * _MOST_FRAMES_PER_BYTE.get(file.format, _FRAMES_PER_BYTE_OTHERWISE)
@@ -251,7 +246,9 @@ def _read_resampled(
     """`count` samples from `first` on, both at `sample_rate`."""
     if info.sample_rate == sample_rate:
         return _read(file, info, first, count, out)
-    ratio = Fraction(info.sample_rate, sample_rate).limit_denominator(_LARGEST_TERM)
+    ratio = ratio_of(have=info.sample_rate, want=sample_rate)
+    if ratio == 1:
+        return _read(file, info, first, count, out)
     resample, reach = _resampler(ratio.numerator, ratio.denominator)
     # The kernel repeats every `numerator` frames: who starts on such a frame gets the samples of the whole.
     periods = max(first // ratio.denominator - -(-reach // ratio.numerator), 0)

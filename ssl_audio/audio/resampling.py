@@ -1,17 +1,51 @@
 """Waveforms from one rate to another, as `decode` brings files there."""
 
+import math
 from fractions import Fraction
+from typing import Any, SupportsFloat
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ssl_audio.errors import AudioError
 
-_RATES = (1000, 768000)
+RATES = (1000, 768000)
+"""Samples per second that sound may have."""
+
+# The resampler's kernel grows with the terms of the ratio of rates; 44,101 to 16,000 Hz would be gigabytes.
 _LARGEST_TERM = 1000
 
 
-def resample(waveform: Float[Tensor, " sample"], *, have: int, want: int) -> Float[Tensor, " resampled"]:
+def whole_rate(rate: Any) -> int:
+    """A number of samples per second as a whole number: 44100.0 is 44100.
+
+    Raises:
+        AudioError: if it is no number, no whole one, or none that sound has.
+    """
+    try:
+        # Strings have no rate, even where they spell one; True is no number of samples.
+        number = math.nan if isinstance(rate, bool | str | bytes) else float(rate)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not number.is_integer() or not RATES[0] <= number <= RATES[1]:
+        # The digits of a whole number may be more than Python is willing to write.
+        shown = type(rate).__name__ if isinstance(rate, int) and math.isnan(number) else repr(rate)[:40]
+        raise AudioError(f"sample_rate is {shown}; expected a whole number of {RATES[0]} to {RATES[1]} Hz")
+    return int(number)
+
+
+def ratio_of(*, have: SupportsFloat, want: SupportsFloat) -> Fraction:
+    """Samples of what there is for each of what is wanted, in small terms.
+
+    Rates that are nearly the same, such as 15,995 and 16,000 Hz, come out as 1: the sound is taken as it is.
+
+    Raises:
+        AudioError: if a rate is none.
+    """
+    return Fraction(whole_rate(have), whole_rate(want)).limit_denominator(_LARGEST_TERM)
+
+
+def resample(waveform: Float[Tensor, " sample"], *, have: SupportsFloat, want: SupportsFloat) -> Float[Tensor, " out"]:
     """The same sound at another rate.
 
     Args:
@@ -22,11 +56,9 @@ def resample(waveform: Float[Tensor, " sample"], *, have: int, want: int) -> Flo
     Raises:
         AudioError: if a rate is none.
     """
-    if have == want:
+    ratio = ratio_of(have=have, want=want)
+    if ratio == 1:
         return waveform
-    if not _RATES[0] <= have <= _RATES[1]:
-        raise AudioError(f"sample_rate is {have}; expected {_RATES[0]} to {_RATES[1]}")
     from torchaudio.functional import resample as windowed_sinc  # a tenth of a second to import
 
-    ratio = Fraction(have, want).limit_denominator(_LARGEST_TERM)
     return windowed_sinc(waveform, ratio.numerator, ratio.denominator)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssl_audio.audio.files import decode, probe
-from ssl_audio.audio.resampling import resample
+from ssl_audio.audio.resampling import ratio_of, resample
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
@@ -101,7 +101,7 @@ class Pretrained:
         """The rate that everything is brought to."""
         return self.grid.rate
 
-    def embed(self, waveforms: Waveforms, *, sample_rate: int) -> Float[Tensor, "clip width"]:
+    def embed(self, waveforms: Waveforms, *, sample_rate: SupportsFloat) -> Float[Tensor, "clip width"]:
         """One vector a clip: the mean of its patch columns.
 
         Args:
@@ -114,7 +114,7 @@ class Pretrained:
         return torch.stack(list(self.vectors(self.sounds(waveforms, sample_rate))))
 
     def embed_frames(
-        self, waveforms: Waveforms, *, sample_rate: int
+        self, waveforms: Waveforms, *, sample_rate: SupportsFloat
     ) -> tuple[Float[Tensor, "clip frame width"], Float[Tensor, " frame"]]:
         """One vector for every patch column of every clip, and the columns' centres.
 
@@ -135,7 +135,7 @@ class Pretrained:
             row[: len(states)] = states
         return joined, self.grid.centre(torch.arange(longest))
 
-    def predict(self, waveforms: Waveforms, *, sample_rate: int) -> Float[Tensor, "clip label"]:
+    def predict(self, waveforms: Waveforms, *, sample_rate: SupportsFloat) -> Float[Tensor, "clip label"]:
         """Probabilities of the labels; of long recordings the mean over their windows.
 
         Raises:
@@ -143,7 +143,7 @@ class Pretrained:
         """
         return torch.stack(list(self.probabilities(self.sounds(waveforms, sample_rate))))
 
-    def sounds(self, waveforms: Waveforms, sample_rate: int) -> list[Sound]:
+    def sounds(self, waveforms: Waveforms, sample_rate: SupportsFloat) -> list[Sound]:
         """Recordings in memory, at the backbone's rate."""
         rows = _rows(waveforms)
         return [_in_memory(f"clip {number}", row, sample_rate, self.sample_rate) for number, row in enumerate(rows)]
@@ -156,7 +156,7 @@ class Pretrained:
         """
         information = probe(path)
         rate = self.sample_rate
-        samples = max(1, round(information.frames * rate / information.sample_rate))
+        samples = max(1, round(information.frames / ratio_of(have=information.sample_rate, want=rate)))
 
         def read(start: int, count: int) -> Tensor:
             return torch.from_numpy(decode(path, sample_rate=rate, start=start / rate, seconds=count / rate))
@@ -340,7 +340,7 @@ def _float(row: Tensor) -> Float[Tensor, " sample"]:
     return row.detach().float().cpu()
 
 
-def _in_memory(name: str, row: Tensor, have: int, want: int) -> Sound:
+def _in_memory(name: str, row: Tensor, have: SupportsFloat, want: int) -> Sound:
     row = resample(row, have=have, want=want)
     if not len(row):
         raise AudioError(f"{name}: is empty")
