@@ -74,7 +74,8 @@ def load_backbone(
 ) -> list[Fate]:
     """Give a backbone the weights of a checkpoint, positions brought to its own grid.
 
-    The backbone keeps its own statistics: whoever built it chose them.
+    The backbone keeps its own statistics, whoever built it chose them, and the fresh weights of adapters that the
+    checkpoint does not have.
 
     Returns:
         What became of every tensor of the checkpoint.
@@ -100,7 +101,9 @@ def load_backbone(
             weights[name] = value
         if not found.fates:
             fates.append(Fate(f"backbone.{name}", "used", "backbone"))
-    missing = [name for name in wanted if name not in weights and name not in _STATISTICS]
+    had = {_adapter_of(name) for name in weights} - {None}
+    fresh = {name for name in wanted if _adapter_of(name) not in {None, *had}}
+    missing = [name for name in wanted if name not in weights and name not in _STATISTICS and name not in fresh]
     unknown = [name for name in weights if name not in wanted]
     other = [name for name in weights if name in wanted and weights[name].shape != wanted[name].shape]
     if missing or unknown or other:
@@ -113,6 +116,12 @@ def load_backbone(
             Fate(name, "ignored", "not of the backbone") for name in found.weights if not name.startswith("backbone.")
         ]
     return fates
+
+
+def _adapter_of(name: str) -> str | None:
+    """Number of the adapter that a tensor belongs to; None if it is the base's."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "adapters" else None
 
 
 def _positions(backbone: Backbone, found: Checkpoint, table: Tensor, rule: str) -> Tensor:

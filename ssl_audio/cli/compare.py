@@ -42,7 +42,7 @@ def run(words: list[str]) -> None:
         "--options",
         type=list[str] | str,
         default=[],
-        help="More options of `finetune`, the same for all, as one would write them there: '--model.method=linear "
+        help="More options of `finetune`, the same for all, as one would write them there: '--model.tuning.train=[] "
         "--data.target=speaker', or as a list.",
     )
     chosen = vars(parser.parse_args(_options_joined(words)))

@@ -35,7 +35,7 @@ class Plan:
         clips: The same in clips seen, over all epochs.
         baselines: Linear classifiers without an encoder beside them, on `cepstra` or `mel` statistics, levelled or not.
         intervals: Draw `clips` for them, or whole `speakers`: what would it be on others of these.
-        options: More options of `finetune`, such as `--model.method=linear`; the same for all.
+        options: More options of `finetune`, such as `--model.tuning.train=[]`; the same for all.
         runs: Folder of all runs.
         name: Name of the comparison; by default the task's.
     """
@@ -115,7 +115,7 @@ def finetune_words(given: list[str] | str) -> list[str]:
     if words and not words[0].startswith("--"):
         raise RecipeError(
             f"--options {given}: begins with {words[0]}; expected options of finetune, such as "
-            "'--model.method=linear --data.target=speaker'"
+            "'--model.tuning.train=[] --data.target=speaker'"
         )
     return words
 

@@ -16,8 +16,11 @@ def with_demo(words: list[str]) -> list[str]:
     words = with_recipe_paths(words, "finetune")
     places = [place + 1 for place, word in enumerate(words) if word in ("--config", "-c") and place + 1 < len(words)]
     told: dict[str, Any] = {}
+    tasks = []  # the others, such as adapters, are laid over whatever task there is
     for place in places:
-        told |= _read(Path(words[place]))
+        recipe = _read(Path(words[place]))
+        told |= recipe
+        tasks += [place] if "demo" in recipe or "data" in recipe else []
     shards = [Path(folder) for folder in told.get("data", {}).get("shards", [])]
     given = any(word.startswith("--data.shards") for word in words)
     missing = [folder for folder in shards if not folder.exists()]
@@ -37,8 +40,8 @@ def with_demo(words: list[str]) -> list[str]:
         f"How to get the corpus: {told.get('how_to_get') or 'see shards/README.md'}\n{frame}",
         file=sys.stderr,
     )
-    demo = str(Path(words[places[0]]).parent / f"{told['demo']}.yaml")
-    dropped = {number for place in places for number in (place - 1, place)}
+    demo = str(Path(words[tasks[0]]).parent / f"{told['demo']}.yaml")
+    dropped = {number for place in tasks for number in (place - 1, place)}
     rest = [word for number, word in enumerate(words) if number not in dropped]
     named = any(word == "--name" or word.startswith("--name=") for word in rest)
     return with_demo(["--config", demo, *([] if named else ["--name", f"{task}-on-demo"]), *rest])

@@ -66,7 +66,7 @@ def finetune(cli: FinetuneCLI) -> Path:
             "verb": "finetune",
             "name": cli.recipe["name"],
             "checkpoint": cli.config.checkpoint,
-            "method": cli.config.model.method,
+            "trained": cli.model.words,
             "demo": cli.config.demo is None and data.shards == [Path("shards/demo")],
             **circumstances(data.shards, cli.trainer.strategy.root_device),
         }
@@ -98,7 +98,7 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
     _check(module, data, trainer)
     if trainer.is_global_zero:
         _announce(cli, module, data, start=start, fold=fold, fates=fates, heard=heard or 0)
-    if module.method == "knn":
+    if module.options.kind == "knn":
         module.to(trainer.strategy.root_device)
         predictions, valid, chosen = neighbours(module, data)
         outcome = Outcome(
@@ -153,7 +153,7 @@ def _announce(
     weights = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     where = f"fold {fold + 1} of {parts.folds}, " if parts.folds else ""
     print(
-        f"{cli.open.folder}: {where}{start}, {module.method}: {len(parts.labels)} labels, {len(parts.train)} clips "
+        f"{cli.open.folder}: {where}{start}, {module.words}: {len(parts.labels)} labels, {len(parts.train)} clips "
         f"train, {len(parts.valid)} choose, {len(parts.test)} test; {weights / 1e6:.2f} M of "
         f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters train",
         file=sys.stderr,
@@ -191,7 +191,7 @@ def _check(module: Finetuning, data: LabelledShards, trainer: L.Trainer) -> None
             f"the backbone's frontend takes {backbone.frontend.sample_rate} Hz, but shards are read at {SAMPLE_RATE} Hz"
         )
     limited = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    if (trainer.max_epochs or -1) < 0 and trainer.max_steps <= 0 and not limited and module.method != "knn":
+    if (trainer.max_epochs or -1) < 0 and trainer.max_steps <= 0 and not limited and module.options.kind != "knn":
         raise RecipeError(
             "trainer.max_epochs is not set; say where training stops, such as --trainer.max_epochs 10 or "
             "--trainer.max_steps 1000"

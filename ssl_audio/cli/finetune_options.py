@@ -5,21 +5,21 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from ssl_audio import randomness
 from ssl_audio.checkpoints.adaptation import Adaptation
-from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from ssl_audio.checkpoints.newest import FOLD, chosen_checkpoint, newest_checkpoint
+from ssl_audio.checkpoints.checkpoint import Checkpoint
+from ssl_audio.checkpoints.newest import FOLD, chosen_checkpoint
 from ssl_audio.checkpoints.opening import open_checkpoint
-from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
+from ssl_audio.checkpoints.sizes import Hints
+from ssl_audio.cli.backbone_choice import add_start_arguments, changed, changes, check_changes, parsed, with_backbone
 from ssl_audio.cli.trainer import TrainingCLI
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.predictions import Over
-from ssl_audio.model.backbone import Backbone
+from ssl_audio.model.adapters import Adapter
 from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.run import Run
@@ -34,16 +34,14 @@ class FinetuneCLI(TrainingCLI):
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         super().add_arguments_to_parser(parser)
+        add_start_arguments(parser)
         parser.add_argument(
-            "--checkpoint",
-            type=str,
-            default="newest",
-            help="Where the backbone comes from: a checkpoint of ours or a published one, newest (of the "
-            "pretraining runs), or none (from scratch). {fold} in its path is the number of the fold, from 0: a "
-            "pretraining of its own, without the clips that the fold tests.",
+            "--adapters",
+            type=list[Adapter] | None,
+            default=None,
+            help="Small parts put on the backbone, each with class_path and init_args; they come behind those that the "
+            "checkpoint has. `--config adapters/NAME` takes a recipe of them.",
         )
-        parser.add_argument("--hints", type=Hints, default=NO_HINTS, help="What a published checkpoint does not say.")
-        parser.add_argument("--adaptation", type=Adaptation, default=Adaptation(), help="What the task changes in it.")
         parser.add_argument(
             "--statistics",
             type=Literal["checkpoint", "training"],
@@ -65,7 +63,6 @@ class FinetuneCLI(TrainingCLI):
             default="clips",
             help="Draw clips for them (what would it be on other clips), or whole speakers (on other speakers).",
         )
-        parser.add_argument("--folds", type=list[NonNegativeInt] | None, default=None, help="Only these folds.")
         parser.add_argument(
             "--average_from_epoch",
             type=NonNegativeInt | None,
@@ -81,30 +78,34 @@ class FinetuneCLI(TrainingCLI):
 
     def before_instantiate_classes(self) -> None:
         self.reported: set[Path] = set()  # checkpoints whose weights have been accounted for
+        self.asked: dict[str, tuple[Any, Any]] | None = None  # of the backbone, beside a checkpoint
+        self.added: list[Any] | None = None  # adapters beside it
         self.source = self._choose_backbone((self.config.folds or [0])[0])
         super().before_instantiate_classes()
+
+    def completed(self, words: list[str]) -> list[str]:
+        return with_backbone(words)
 
     def _choose_backbone(self, fold: int) -> Checkpoint | None:
         """Put the architecture into the recipe, so that it stands there whatever the weights come from."""
         config = self.config
         path = chosen_checkpoint(config.checkpoint, config.runs, fold=fold)
-        adaptation = Adaptation(**vars(config.adaptation))
-        found = open_checkpoint(path, hints=Hints(**vars(config.hints))) if path is not None else None
-        if found is not None:
+        if path is not None:
+            found = open_checkpoint(path, hints=Hints(**vars(config.hints)))
+            spec = Adaptation(**vars(config.adaptation)).spec(found)
+            if self.asked is None:
+                self.asked = changes(parsed(spec), config.model.backbone)
+                check_changes(self.asked, found)
+            config.model.backbone = changed(spec, self.asked)
             if FOLD not in config.checkpoint:
                 config.checkpoint = str(path)
-            if config.model.backbone is not None:
-                _check_encoder(config.model.backbone, found)
-            config.model.backbone = _parsed(adaptation.spec(found))
-        elif config.model.backbone is None:
-            config.model.backbone = _parsed(self._untold())
-        return found
-
-    def _untold(self) -> dict[str, Any]:
-        newest = newest_checkpoint(self.config.runs)
-        adaptation = Adaptation(**vars(self.config.adaptation))
-        spec = load_checkpoint(newest).spec if newest is not None else _small(adaptation.stride)
-        return adaptation.spec(Checkpoint(Path("scratch"), {"model": {"backbone": spec}}, {}, 0, ""))
+        if self.added is None:
+            self.added = config.adapters or []
+            config.adapters = None  # they stand in the backbone's recipe from now on
+        options = config.model.backbone.init_args
+        if self.added and options.adapters != self.added:
+            options.adapters = [*(options.adapters or []), *self.added]
+        return None if path is None else found
 
     def callbacks(self) -> list[Callback]:
         chosen = ModelCheckpoint(
@@ -171,36 +172,3 @@ class FinetuneCLI(TrainingCLI):
         torch.manual_seed(randomness.derive(int(self.config.seed_everything or 0), "finetune", fold) % 2**63)
         self.instantiate_classes()
         return self.model, self.datamodule, self.trainer
-
-
-def _check_encoder(backbone: Any, found: Checkpoint) -> None:
-    """Whoever names an encoder and a checkpoint of another one wants one of them, and nobody knows which."""
-    wanted, theirs = backbone.init_args.encoder, found.spec["init_args"]["encoder"]
-    kind, other = (str(path).rsplit(".")[-1] for path in (wanted.class_path, theirs["class_path"]))
-    given, had = vars(wanted.init_args), theirs.get("init_args") or {}
-    differs = [f"{name} {had[name]}, not {given[name]}" for name in had if name in given and given[name] != had[name]]
-    if kind != other or differs:
-        raise RecipeError(
-            f"{found.path} holds a {other}{f' with {differs[0]}' if kind == other else f', not a {kind}'}; expected "
-            "--model.backbone of the checkpoint's architecture, none, or --checkpoint none"
-        )
-
-
-def _small(stride: tuple[int, int] | None) -> dict[str, Any]:
-    """From scratch and with nothing said of the architecture, when there is no run to take it from.
-
-    Where the task's stride is for frames of all bins, patches are that, and overlap by half.
-    """
-    options: dict[str, Any] = {
-        "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}},
-        "encoder": {"class_path": "ssl_audio.model.encoders.Transformer", "init_args": {}},
-    }
-    if stride is not None and stride[0] > 16:
-        options["patch"] = [int(stride[0]), 2 * int(stride[1])]
-    return {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}
-
-
-def _parsed(spec: dict[str, Any]) -> Any:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Backbone, "backbone")
-    return parser.parse_object({"backbone": spec}).backbone

@@ -57,6 +57,11 @@ class RecipeParser(_OneLine, LightningArgumentParser):
     """A parser for the verbs that train from a recipe."""
 
 
+def add_runs_argument(parser: Any) -> None:
+    """The option of every verb that reads or writes runs."""
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="Folder of all runs.")
+
+
 def call(function: Callable[..., Any], words: list[str], *, prog: str, positional: bool = True) -> Any:
     """Call a typed function with options from the command line; its signature and docstring are the help."""
     parser = VerbParser(prog=prog, description=(function.__doc__ or "").split("\n\n")[0])

@@ -1,4 +1,4 @@
-"""Recipes by name: `--config demo` is `recipes/<verb>/demo.yaml`."""
+"""Recipes by name: `--config demo` is `recipes/<verb>/demo.yaml`, `adapters/lora` is `recipes/adapters/lora.yaml`."""
 
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,11 @@ def with_recipe_paths(words: list[str], verb: str) -> list[str]:
 def _recipe_path(word: str, verb: str) -> str:
     if Path(word).is_file():
         return word
-    here = RECIPES / verb / f"{word}.yaml"
-    if here.is_file():
-        return str(here)
+    for here in (RECIPES / verb / f"{word}.yaml", RECIPES / f"{word}.yaml"):
+        if here.is_file():
+            return str(here)
+    if (RECIPES / word).parent != RECIPES and (RECIPES / word).parent.is_dir():
+        verb, word = Path(word).parts[0], Path(word).name
     known = [path.stem for path in sorted((RECIPES / verb).glob("*.yaml"))]
     if not known:
         raise RecipeError(

@@ -133,9 +133,9 @@ def write_report(
     command = (
         f"ssl-audio predict --checkpoint {best} --out labels.csv FILES..."
         if best is not None
-        else "ssl-audio finetune ... --model.method linear  (nearest neighbours leave no checkpoint that labels)"
+        else "ssl-audio finetune ... --model.head.kind linear  (nearest neighbours leave no checkpoint that labels)"
     )
-    lead = f"{summary['method']}, from {facts['checkpoint']}, on {facts['device']}"
+    lead = f"{summary['trained']}, from {facts['checkpoint']}, on {facts['device']}"
     notice = "on the embedded demo corpus: " if facts.get("demo") else ""
     report = page(
         f"Fine-tuning: {facts['name']}",

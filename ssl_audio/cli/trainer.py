@@ -5,7 +5,6 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
@@ -17,7 +16,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
-from ssl_audio.cli.parser import RecipeParser, one_line, quiet_warnings
+from ssl_audio.cli.parser import RecipeParser, add_runs_argument, one_line, quiet_warnings
 from ssl_audio.cli.progress import TrainingProgress
 from ssl_audio.cli.recipes import recipe_name, with_recipe_paths
 from ssl_audio.cli.wandb import wandb_logger, wandb_wanted
@@ -50,7 +49,7 @@ class TrainingCLI(LightningCLI):
             model,
             data,
             run=False,
-            args=with_recipe_paths(words, self.verb),
+            args=self.completed(with_recipe_paths(words, self.verb)),
             parser_class=RecipeParser,
             parser_kwargs={"prog": f"ssl-audio {self.verb}", "description": description},
             save_config_callback=None,
@@ -66,9 +65,13 @@ class TrainingCLI(LightningCLI):
             },
         )
 
+    def completed(self, words: list[str]) -> list[str]:
+        """The options with what the verb adds to them; recipes come first, with their paths."""
+        return words
+
     def add_arguments_to_parser(self, parser: Any) -> None:
         parser.add_argument("--name", type=str | None, default=None, help="Name of the run; by default the recipe's.")
-        parser.add_argument("--runs", type=Path, default=Path("runs"), help="Folder of all runs.")
+        add_runs_argument(parser)
         parser.add_argument(
             "--resume",
             type=str,

@@ -17,6 +17,7 @@ from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ssl_audio.evaluation.memory import PeakMemory
 from ssl_audio.evaluation.pretrained import head_of
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.model.tuning import Tuning, set_modes, trains
 from ssl_audio.objectives.tasks import Head, classify
 
 _ROUNDS = 3
@@ -72,8 +73,9 @@ def _training(
     found: Checkpoint, *, clips: int, seconds: float
 ) -> tuple[Backbone, Head, Float[Tensor, "clip sample"], Callable[..., None]]:
     """What a fine-tuning trains, clips of noise, and forward and backward of them, or of the first so many."""
-    frozen = found.recipe["model"].get("method", "full") != "full"
-    backbone = found.backbone().train(not frozen).requires_grad_(not frozen)
+    backbone = found.backbone()
+    Tuning(**found.recipe["model"].get("tuning", {})).apply(backbone)
+    set_modes(backbone, True)
     head = head_of(found, backbone)
     waveforms = torch.randn(clips, round(seconds * backbone.frontend.sample_rate)) * 0.1
     spectrogram = backbone.spectrogram(waveforms)
@@ -81,7 +83,7 @@ def _training(
 
     def train(first: int = clips) -> None:
         few = dataclasses.replace(spectrogram, values=spectrogram.values[:first], frames=spectrogram.frames[:first])
-        logits = classify(backbone, head, few, frozen=frozen)
+        logits = classify(backbone, head, few, frozen=not trains(backbone))
         torch.nn.functional.cross_entropy(logits, targets[:first]).backward()
 
     return backbone, head, waveforms, train

@@ -17,12 +17,11 @@ from ssl_audio.checkpoints.checkpoint import describe
 from ssl_audio.data.part_loading import LabelledBatch
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.model.tuning import Tuning, set_modes, trains
 from ssl_audio.objectives.augmentation import Augmentation
 from ssl_audio.objectives.pooling import Pooling
 from ssl_audio.objectives.tasks import Head, Norm, classify
 from ssl_audio.training.optimisation import DecayOn, Schedule, WarmupCosine, graded_groups, spend_time
-
-Method = Literal["full", "linear", "attentive", "layers", "knn"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +34,8 @@ class HeadOptions:
         layers: Sum the outputs of all blocks with learnt weights instead of taking the last.
         projection: Channels of a linear layer before pooling; null has none.
         norm: On the pooled vector: `layer` norm, `batch` norm without parameters, or `none`.
+        kind: `linear` learns a linear layer; `knn` learns nothing: it asks the nearest training clips, and the backbone
+            stays as it is.
         begin: `random` draws the linear layer's weights; `probe` fits them to the training clips as the backbone
             sees them before it is trained (a linear probe), so that the first gradients do not spoil the backbone.
 
@@ -45,10 +46,12 @@ class HeadOptions:
     layers: bool = False
     projection: PositiveInt | None = None
     norm: Norm = "layer"
+    kind: Literal["linear", "knn"] = "linear"
     begin: Literal["random", "probe"] = "random"
 
 
 HEAD = HeadOptions()
+TUNING = Tuning()
 AUGMENTATION = Augmentation()
 
 
@@ -57,10 +60,8 @@ class Finetuning(L.LightningModule):
 
     Args:
         backbone: Waveform to token states. Left out, it is the checkpoint's.
-        method: `full` trains everything. The others freeze the backbone: `linear` trains a linear head, `attentive`
-            one that learns where to look, `layers` one on a learnt sum of all blocks (SUPERB), and `knn` trains
-            nothing: it asks the nearest training clips.
-        head: What stands on the backbone; the frozen methods set its pooling or layers.
+        tuning: What of the backbone trains.
+        head: What stands on the backbone.
         augmentation: How training clips are varied.
         loss: `cross_entropy` for one label a clip, `binary` asks of each label by itself; `auto` takes the one that
             fits the task.
@@ -78,7 +79,7 @@ class Finetuning(L.LightningModule):
         self,
         *,
         backbone: Backbone | None = None,
-        method: Method = "full",
+        tuning: Tuning = TUNING,
         head: HeadOptions = HEAD,
         augmentation: Augmentation = AUGMENTATION,
         loss: Literal["auto", "cross_entropy", "binary"] = "auto",
@@ -93,8 +94,8 @@ class Finetuning(L.LightningModule):
         if backbone is None:
             raise RecipeError("there is no backbone; give --checkpoint, or --model.backbone to start from scratch")
         self.backbone = backbone
-        self.method = method
-        self.options = _options(method, head)
+        self.tuning = tuning
+        self.options = head
         self.augmentation = augmentation
         self.loss = loss
         self.label_smoothing = label_smoothing
@@ -109,9 +110,14 @@ class Finetuning(L.LightningModule):
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     @property
+    def words(self) -> str:
+        """What trains, for people."""
+        return "nearest neighbours" if self.options.kind == "knn" else self.tuning.words
+
+    @property
     def frozen(self) -> bool:
         """Whether the backbone stays as it is."""
-        return self.method != "full"
+        return not trains(self.backbone)
 
     def attach(self, labels: list[str], *, target: str, several: bool, measure: Callable[[Any, Any], float]) -> None:
         """Make the head for these labels; called once, before training.
@@ -136,12 +142,10 @@ class Finetuning(L.LightningModule):
             projection=self.options.projection,
             norm=self.options.norm,
         )
-        self.backbone.requires_grad_(not self.frozen)
-        if self.frozen:
-            self.backbone.eval()
-        if not len(self.backbone.class_tokens):
-            self.backbone.class_tokens.requires_grad_(False)
-            self.backbone.class_positions.requires_grad_(False)
+        self.tuning.apply(self.backbone)
+        if self.options.kind == "knn":
+            self.backbone.requires_grad_(False)
+        set_modes(self.backbone, self.training)
         self.several = several
         self.task = {
             "target": target,
@@ -152,8 +156,7 @@ class Finetuning(L.LightningModule):
 
     def train(self, mode: bool = True) -> "Finetuning":
         super().train(mode)
-        if self.frozen:
-            self.backbone.eval()
+        set_modes(self.backbone, mode)
         return self
 
     def forward(self, batch: LabelledBatch) -> Float[Tensor, "clip label"]:
@@ -204,7 +207,12 @@ class Finetuning(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups = graded_groups(
-            self.backbone, self.head, decay_on=self.decay_on, head_rate=self.head_rate, layer_decay=self.layer_decay
+            self.backbone,
+            self.head,
+            decay_on=self.decay_on,
+            head_rate=self.head_rate,
+            adapter_rate=float(self.tuning.adapter_rate),
+            layer_decay=self.layer_decay,
         )
         optimizer = self.optimizer([group for group in groups if group["params"]])
         for group in optimizer.param_groups:
@@ -214,11 +222,3 @@ class Finetuning(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["ssl_audio"] = describe(self.recipe, task=self.task)
-
-
-def _options(method: Method, head: HeadOptions) -> HeadOptions:
-    if method == "attentive":
-        return dataclasses.replace(head, pooling="attentive")
-    if method == "layers":
-        return dataclasses.replace(head, layers=True)
-    return head

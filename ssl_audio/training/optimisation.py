@@ -46,6 +46,7 @@ def graded_groups(
     *,
     decay_on: DecayOn = "weights",
     head_rate: float = 1.0,
+    adapter_rate: float = 1.0,
     layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Groups as `parameter_groups` makes them, each with a `scale` of the learning rate.
@@ -55,6 +56,7 @@ def graded_groups(
         head: What stands on it.
         decay_on: Which parameters decay.
         head_rate: The head's rate over the backbone's.
+        adapter_rate: The adapters' rate over the backbone's, in whatever block they stand.
         layer_decay: What each block's rate is multiplied with for every block above it; 1 treats all alike.
 
     Source: arXiv 2106.08254 appendix (layer-wise decay); YuanGongND/ssast@a1a3eec (`head_lr`).
@@ -66,6 +68,7 @@ def graded_groups(
     scale_of = {id(parameter): scale for module, scale in inner for parameter in module.parameters()}
     within = {id(parameter) for parameter in backbone.encoder.parameters()}
     scale_of |= {id(p): layer_decay ** (depth + 1) for p in backbone.parameters() if id(p) not in within}
+    scale_of |= {id(parameter): adapter_rate for parameter in backbone.adapters.parameters()}
     scale_of |= {id(parameter): head_rate for parameter in head.parameters()}
     groups: list[dict[str, Any]] = []
     for group in parameter_groups(nn.ModuleList([backbone, head]), decay_on=decay_on):

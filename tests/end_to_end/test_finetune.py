@@ -186,7 +186,7 @@ def test_a_damaged_clip_is_replaced_where_it_trains_and_told_where_it_tests(fine
     train, test = (next(row for row in events if index.split[row] == split) for split in ("train", "test"))
     for name, bad in (("train", train), ("test", test)):
         damaged(demo_shards, tmp_path / name, [bad])
-    for words in ([], ["--model.method=knn"], ["--model.head.begin=probe", "--statistics=training"]):
+    for words in ([], ["--model.head.kind=knn"], ["--model.head.begin=probe", "--statistics=training"]):
         more = ["--data.max_replaced=0.2", "--trainer.max_epochs=1", "--average_from_epoch=null", *words]
         folder = finetune(f"--data.shards=[{tmp_path / 'train'}]", *more)
         scores = json.loads((folder / "summary.json").read_text())["scores"]["scratch"]
@@ -237,10 +237,12 @@ def test_clips_with_several_labels_as_audioset_has_them(finetune, tmp_path, caps
 def test_frozen_methods_leave_the_backbone_as_it_was(finetune):
     """Whatever is trained on it, it is the same backbone at the end."""
     backbones = []
-    for method in ("linear", "attentive", "layers", "knn"):
-        folder = finetune(f"--model.method={method}", "--trainer.max_epochs=1", "--average_from_epoch=null")
-        assert json.loads((folder / "summary.json").read_text())["method"] == method
-        if method != "knn":
+    for head in ("norm=batch", "pooling=attentive", "layers=true", "kind=knn"):
+        words = [f"--model.head.{head}", "--trainer.max_epochs=1", "--average_from_epoch=null"]
+        folder = finetune("--model.tuning.train=[]", *words)
+        trained = json.loads((folder / "summary.json").read_text())["trained"]
+        assert trained == ("nearest neighbours" if head == "kind=knn" else "frozen backbone")
+        if head != "kind=knn":
             backbones.append(load_checkpoint(folder / "checkpoints/best.ckpt").part("backbone"))
     for name, value in backbones[0].items():
         assert all(torch.equal(value, other[name]) for other in backbones[1:]), name
@@ -259,7 +261,7 @@ def test_a_fold_begins_at_its_own_pretraining(finetune, pretraining_of, tmp_path
         pretraining_of([16, 16], name=str(fold), mean=mean)
     words = [f"--data.shards=[{tmp_path / 'folds'}]", "--data.target=label", "--data.protocol=fold"]
     words += ["--average_from_epoch=null"]
-    words += [f"--checkpoint={tmp_path / '{fold}.ckpt'}", "--model.method=linear", "--trainer.max_epochs=1"]
+    words += [f"--checkpoint={tmp_path / '{fold}.ckpt'}", "--model.tuning.train=[]", "--trainer.max_epochs=1"]
     words += ["--beside_scratch=false"]
     whole = finetune(*words)
     read = [int(key) for key in touched]
@@ -306,8 +308,9 @@ def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, mon
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
-        (["--model.methd=full"], 2, r"methd.*did you mean 'model.method'"),
-        (["--model.method=fulll"], 2, r"fulll"),
+        (["--model.tunning.train=[]"], 2, r"tunning.*did you mean 'model.tuning"),
+        (["--model.head.kind=knnn"], 2, r"knnn"),
+        (["--model.tuning.train=[encodr.*]"], 2, r"no parameter of the backbone is named 'encodr\.\*'.*encoder.blocks"),
         (["--checkpoint=newest"], 1, r"no pretrained checkpoint below runs/pretrain; run `make pretrain`"),
         (["--checkpoint=gone.pth"], 1, r"gone.pth: no such checkpoint"),
         (["--data.target=colour"], 1, r"no clip has a label of kind 'colour'; these shards have emotion, event"),
@@ -333,7 +336,7 @@ def test_a_missing_corpus_falls_back_on_the_demo_and_says_so(finetune, capsys, t
         [
             "finetune", "--config", str(ROOT / "recipes/finetune/esc50.yaml"), "--checkpoint=none",
             f"--model.backbone={json.dumps(BACKBONE)}", "--data.crop_seconds=1.295", "--adaptation.frames=128",
-            "--trainer.max_epochs=1", "--data.workers=0", "--model.method=linear",
+            "--trainer.max_epochs=1", "--data.workers=0", "--model.tuning.train=[]",
         ]
     )  # fmt: skip
     printed = capsys.readouterr()
@@ -382,8 +385,8 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     assert "nothing" in fails(capsys, [new[0], "--task", "nothing", *new[3:]], code=2)
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards/demo").symlink_to(demo_shards)
-    alone = [*new, "--options", "--model.methd=linear"]
-    assert "methd" in fails(capsys, alone, code=2), "an option of finetune, though it looks like one of compare"
+    alone = [*new, "--options", "--model.hed.kind=linear"]
+    assert "hed" in fails(capsys, alone, code=2), "an option of finetune, though it looks like one of compare"
     listed = [*new, "--options=[--data.shards=[x], --data.workers=0]"]
     assert "expected options of finetune, such as" in fails(capsys, listed, code=2)
     assert "one budget for all" in fails(capsys, [*new, "--steps=3"], code=2)
@@ -395,7 +398,13 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
         capsys, [*words[:3], "--encoders=[smal]", *words[4:]], code=2
     )
     begun = next(folder.glob("pretrained/**/last.ckpt"))
-    given = [*words[:4], "--seeds=1", "--baselines=[]", "--name=z", f"--options={' '.join(options)} --model.method=knn"]
+    given = [
+        *words[:4],
+        "--seeds=1",
+        "--baselines=[]",
+        "--name=z",
+        f"--options={' '.join(options)} --model.head.kind=knn",
+    ]
     assert "--checkpoints smll: is none of --encoders small; did you mean 'small'?" in fails(
         capsys, [*given, f"--checkpoints={{smll: {begun}}}"], code=2
     )

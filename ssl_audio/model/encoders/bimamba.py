@@ -165,6 +165,8 @@ class BiMamba(Encoder):
         each member of the next pair.
     """
 
+    free = frozenset({"drop_path"})
+
     def __init__(
         self,
         *,

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -24,12 +24,14 @@ class Encoder(nn.Module, ABC):
         blocks: The blocks in their order, each from tokens and context to tokens; those nearer the input learn slower
             under layer decay, and `layers` has one entry for each. A block's `merge`, where there is one, replaces its
             tokens by fewer.
+        free: Options of the constructor that may differ from those that the weights were trained with.
         before_block: What changes the tokens before each block, from the block's number and the tokens to tokens:
             deep prompts. Called once more behind the last block, with the number of blocks.
     """
 
     width: int
     blocks: nn.ModuleList
+    free: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,0 +1,155 @@
+"""Which backbone a fine-tuning trains: the checkpoint's recipe, and over it what was asked for beside it."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt
+
+from ssl_audio.checkpoints.adaptation import Adaptation
+from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ssl_audio.checkpoints.newest import chosen_checkpoint, newest_checkpoint
+from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
+from ssl_audio.cli.parser import VerbParser, add_runs_argument
+from ssl_audio.errors import RecipeError
+from ssl_audio.model import encoders
+from ssl_audio.model.backbone import Backbone
+
+_BACKBONE = "--model.backbone"
+
+
+def add_start_arguments(parser: Any) -> None:
+    """The options that say where the backbone comes from."""
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        default="newest",
+        help="Where the backbone comes from: a checkpoint of ours or a published one, newest (of the "
+        "pretraining runs), or none (from scratch). {fold} in its path is the number of the fold, from 0: a "
+        "pretraining of its own, without the clips that the fold tests.",
+    )
+    parser.add_argument("--hints", type=Hints, default=NO_HINTS, help="What a published checkpoint does not say.")
+    parser.add_argument("--adaptation", type=Adaptation, default=Adaptation(), help="What the task changes in it.")
+    parser.add_argument("--folds", type=list[NonNegativeInt] | None, default=None, help="Only these folds.")
+
+
+def with_backbone(words: list[str]) -> list[str]:
+    """The same call with the recipe of the checkpoint's backbone before all else, so that whatever is said of the
+    backbone beside a checkpoint changes it and nothing is dropped.
+
+    Args:
+        words: With the recipes first, and their paths in full.
+    """
+    parser = VerbParser(prog="ssl-audio finetune", add_help=False)
+    parser.add_argument("--config", action="config")
+    add_runs_argument(parser)
+    add_start_arguments(parser)
+    names = [action.dest.split(".")[0] for action in parser._actions]
+    told, backbones, early = [], [any(word.startswith(_BACKBONE) for word in words)], []
+    for before, word in zip(["", *words], words, strict=False):
+        if before == "--config":
+            recipe = _read(Path(word))
+            backbones.append((recipe.get("model") or {}).get("backbone") is not None)
+            told.append({name: value for name, value in recipe.items() if name in names and name != "config"})
+    for place, word in enumerate(words):
+        if word.startswith("--") and word[2:].split("=")[0].split(".")[0] in names and word != "--config":
+            early += [word] if "=" in word else words[place : place + 2]
+    if "--help" in words or (any(word.startswith("--print_config") for word in words) and not told):
+        return words
+    chosen = parser.parse_args([*(part for one in told for part in ("--config", json.dumps(one))), *early])
+    fold = (chosen.folds or [0])[0]
+    path = chosen_checkpoint(chosen.checkpoint, chosen.runs, fold=fold)
+    adaptation = Adaptation(**vars(chosen.adaptation))
+    if path is not None:
+        spec = adaptation.spec(open_checkpoint(path, hints=Hints(**vars(chosen.hints))))
+    elif any(backbones):
+        return words  # from scratch, and said in full
+    else:
+        spec = adaptation.spec(_untold(chosen.runs, adaptation))
+    return ["--config", json.dumps({"model": {"backbone": spec}}), *words]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        return {}  # the parser says what is wrong with it
+    return found if isinstance(found, dict) else {}
+
+
+def _untold(runs: Path, adaptation: Adaptation) -> Checkpoint:
+    """From scratch and with nothing said of the architecture: that of the newest run, or a small one."""
+    newest = newest_checkpoint(runs)
+    spec = load_checkpoint(newest).spec if newest is not None else _small(adaptation.stride)
+    return Checkpoint(Path("scratch"), {"model": {"backbone": spec}}, {}, 0, "")
+
+
+def _small(stride: tuple[int, int] | None) -> dict[str, Any]:
+    """Where the task's stride is for frames of all bins, patches are that, and overlap by half."""
+    options: dict[str, Any] = {
+        "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}},
+        "encoder": {"class_path": "ssl_audio.model.encoders.Transformer", "init_args": {}},
+    }
+    if stride is not None and stride[0] > 16:
+        options["patch"] = [int(stride[0]), 2 * int(stride[1])]
+    return {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}
+
+
+def parsed(spec: dict[str, Any]) -> Namespace:
+    """A backbone's recipe with everything that it does not state."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Backbone, "backbone")
+    backbone: Namespace = parser.parse_object({"backbone": spec}).backbone
+    return backbone
+
+
+def changes(had: Namespace, wanted: Namespace) -> dict[str, tuple[Any, Any]]:
+    """What one recipe says otherwise than another: both values, by name."""
+    before, now = _flat(had), _flat(wanted)
+    return {
+        name: (before.get(name), now.get(name))
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    }
+
+
+def changed(spec: dict[str, Any], asked: dict[str, tuple[Any, Any]]) -> Namespace:
+    """A recipe with the changes that another one got."""
+    whole = parsed(spec)
+    for name, (_, value) in asked.items():
+        whole[name] = copy.deepcopy(value)
+    return whole
+
+
+def check_changes(asked: dict[str, tuple[Any, Any]], found: Checkpoint) -> None:
+    """The weights of an encoder are of use in that encoder alone.
+
+    Raises:
+        RecipeError: if the changes make another one of it; the message has both values.
+    """
+    kind = str(found.spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]
+    free: frozenset[str] = getattr(getattr(encoders, kind, None), "free", frozenset())
+    for name, (had, wanted) in asked.items():
+        if not name.startswith("init_args.encoder.") or name.rsplit(".")[-1] in free:
+            continue
+        if name.endswith("class_path"):
+            what = f"holds a {kind}, not a {str(wanted).rsplit('.')[-1]}"
+        else:
+            what = f"holds a {kind} with {name.rsplit('.')[-1]} {had}, not {wanted}"
+        raise RecipeError(
+            f"{found.path} {what}; expected --model.backbone of the checkpoint's architecture, none, or "
+            "--checkpoint none"
+        )
+
+
+def _flat(spec: Namespace) -> dict[str, Any]:
+    """Values by their dotted names; lists are values."""
+    return {name: _plain(value) for name, value in spec.items() if not isinstance(value, Namespace)}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
