@@ -16,23 +16,37 @@ import soundfile
 import torch
 from jaxtyping import Float
 
+from ssl_audio.audio.formats import EXPECTED, FORMATS
 from ssl_audio.audio.ogg import renumber
+from ssl_audio.audio.opening import Opened, SoundFile, Source, blocks_of, open_sound
 from ssl_audio.audio.pcm import read_pcm
+from ssl_audio.audio.reading import (
+    Reading,
+    Remark,
+    Remarks,
+    cancelled,
+    check_no_spike,
+    check_peak,
+    peak_of,
+    scale_of,
+)
 from ssl_audio.audio.resampling import RATES, ratio_of
-from ssl_audio.errors import AudioError
-
-Source = Path | bytes | io.RawIOBase | io.BufferedIOBase
+from ssl_audio.audio.view import fetch_of
+from ssl_audio.errors import AudioError, printable
+from ssl_audio.kinds import HEAD_BYTES, kind_of
 
 # More frames than these a byte of the format cannot hold, digital silence included (FLAC packs 65,535 equal
 # samples in about 10 bytes, Vorbis and Opus thousands in 2); formats not named here are PCM or close to it.
 _MOST_FRAMES_PER_BYTE = {"FLAC": 8192, "OGG": 8192, "CAF": 1024, "MP3": 64}
 _FRAMES_PER_BYTE_OTHERWISE = 8
-_FORMATS = {"WAV", "WAVEX", "RF64", "W64", "NIST", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3"}
-_BLOCK_VALUES = 1 << 20
 _MP3_LEAD = 10 * 1152
+_LOSSY_TOLERANCE = 0.05
+_UNSAID_FRAMES = 1152
+_AS_USUAL = Reading()
 
-# Writers that cannot seek back, such as ffmpeg into a pipe, leave this in place of a length.
-_UNKNOWN_LENGTH = 0xFFFFFFFF
+# Of these encodings no sample is beyond full scale, nor NaN.
+_BOUNDED = frozenset(["PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "ULAW", "ALAW"])
+
 
 T = TypeVar("T")
 
@@ -46,12 +60,14 @@ class AudioInfo:
         sample_rate: Samples per second.
         channels: Number of channels.
         format: libsndfile's name, such as "WAV", "FLAC", "OGG" or "MP3".
+        promised: Samples per channel that ought to be there; more than `frames` if some are missing.
     """
 
     frames: int
     sample_rate: int
     channels: int
     format: str
+    promised: int
 
     @property
     def seconds(self) -> float:
@@ -59,13 +75,13 @@ class AudioInfo:
         return self.frames / self.sample_rate
 
 
-def probe(source: Source, *, name: str | None = None) -> AudioInfo:
-    """What the header says; nothing is decoded.
+def probe(source: Source, *, name: str | None = None, reading: Reading = _AS_USUAL) -> AudioInfo:
+    """What the header says; nothing is decoded but what has no header that could say it.
 
     Raises:
         AudioError: if it is no audio file, is empty, or claims more than it can hold.
     """
-    return _with_file(source, name, lambda file, size: _info(file, size))
+    return _with_file(source, name, lambda opened: _info(opened, reading))
 
 
 def duration(source: Source, *, name: str | None = None) -> float:
@@ -81,6 +97,8 @@ def decode(
     seconds: float | None = None,
     name: str | None = None,
     out: Float[np.ndarray, " _"] | None = None,
+    reading: Reading = _AS_USUAL,
+    remarks: Remarks | None = None,
 ) -> Float[np.ndarray, " sample"]:
     """Mono waveform, or a part of it, at the rate asked for: wav, flac, ogg, opus, mp3 and more.
 
@@ -93,36 +111,53 @@ def decode(
         seconds: At most so many seconds; None reads to the end.
         name: What to call it in an error; a path has one.
         out: Where to put the samples, and at most so many: fresh memory for each clip costs as much as decoding it.
+        reading: Which channel, and what to do with what is too loud or cut off.
+        remarks: What is to be said of the recording is added to these.
 
     Returns:
         float32, usually in [-1, 1]; the mean over the channels. The beginning of `out`, where that is given.
 
     Raises:
-        AudioError: if it is no audio file, is damaged, holds NaN or infinity, or has nothing in that part.
+        AudioError: if it is no audio file, is damaged, holds NaN, infinity or samples far beyond full scale, or has
+            nothing in that part.
     """
     first = round(start * sample_rate)
     count = None if seconds is None else round(seconds * sample_rate)
     if out is not None:
         count = len(out) if count is None else min(count, len(out))
 
-    if not isinstance(source, Path) and count != 0:
-        size, fetch = _reader(source)
+    if not isinstance(source, Path) and count != 0 and (reading is _AS_USUAL or reading.number in (None, 0)):
+        size, fetch = fetch_of(source)
         plain = read_pcm(fetch, size, sample_rate=sample_rate, first=first, count=count, out=out)
         if plain is not None:
             return plain
 
-    def read(file: soundfile.SoundFile, size: int) -> Float[np.ndarray, " sample"]:
-        info = _info(file, size)
+    def read(opened: Opened) -> Float[np.ndarray, " sample"] | None:
+        info = _info(opened, reading)
         if first < 0 or (count is not None and count < 1):
             raise AudioError(f"cannot cut {seconds} s from {start} s on: neither may be below 0, nor empty")
         if start >= info.seconds:
+            if opened.more_behind(ended=False):
+                return None
             raise AudioError(f"holds {info.seconds:g} s, so nothing starts at {start:g} s")
-        part = _read_resampled(file, info, sample_rate, first, count, out)
+        sound = _Sound(opened.file, info, reading, _scale(source, opened, reading), remarks)
+        try:
+            part = _read_resampled(sound, sample_rate, first, count, out)
+        except soundfile.SoundFileError:
+            # A decoder that looks for a place in the file gets lost in what is joined to it.
+            if opened.more_behind(ended=False):
+                return None
+            raise
         if not len(part):
             raise AudioError(f"holds {info.seconds:g} s, so there is nothing at {start:g} s")
-        return part
+        ended = count is None or first + count >= info.seconds * sample_rate
+        return None if ended and opened.more_behind(ended=True) else part
 
-    return _with_file(source, name, read)
+    part = _with_file(source, name, read, joined=False)
+    if part is None:
+        part = _with_file(source, name, read)
+        assert part is not None
+    return part
 
 
 def encode(
@@ -150,48 +185,22 @@ def encode(
     return buffer.getvalue()
 
 
-class _SoundFile(soundfile.SoundFile):
-    """A file that is just read on.
-
-    soundfile seeks to where it is after every block; an MP3 decoder falls silent for a while each time, and a
-    FLAC of unknown length fails at its end.
-    """
-
-    def seekable(self) -> bool:
-        """No, so that only we seek."""
-        return False
-
-
-def _reader(source: bytes | io.RawIOBase | io.BufferedIOBase) -> tuple[int, Callable[[int, int], bytes | memoryview]]:
-    """Size of a source that is no path, and a way to any of its bytes."""
-    if isinstance(source, bytes):
-        view = memoryview(source)
-        return len(view), lambda offset, size: view[offset : offset + size]
-
-    def fetch(offset: int, size: int) -> bytes:
-        source.seek(offset)
-        return source.read(size) or b""
-
-    return source.seek(0, io.SEEK_END), fetch
-
-
-def _with_file(source: Source, name: str | None, use: Callable[[_SoundFile, int], T]) -> T:
+def _with_file(source: Source, name: str | None, use: Callable[[Opened], T], *, joined: bool = True) -> T:
     """Open, use and close, with every failure told in one line that names the source."""
-    called = name or (str(source) if isinstance(source, Path) else "audio")
+    called = printable(name or (str(source) if isinstance(source, Path) else "audio"))
     try:
         if isinstance(source, Path):
             size = source.stat().st_size
         else:
-            size, fetch = _reader(source)
-            called = name or f"audio of {size} bytes"
-            # A file was left at its end, and the decoder begins where it stands.
-            fetch(0, 0)
+            size, _ = fetch_of(source)
+            called = printable(name or f"audio of {size} bytes")
         if isinstance(source, Path) and not source.is_file():
             raise AudioError("is no file; expected audio")
         if not size:
             raise AudioError("is empty; expected audio")
-        with _SoundFile(_opened(source)) as file:
-            return use(file, size)
+        opened = open_sound(source, size, joined=joined)
+        with opened.file:
+            return use(opened)
     except AudioError as error:
         raise AudioError(f"{called}: {error}") from None
     except OSError as error:
@@ -199,28 +208,22 @@ def _with_file(source: Source, name: str | None, use: Callable[[_SoundFile, int]
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(getattr(error, "error_string", error)).split()).rstrip(".")
         raise AudioError(
-            f"{called}: cannot be decoded ({reason}; it starts with {_head(source)!r}); "
-            "expected wav, flac, ogg, opus or mp3"
+            f"{called}: cannot be decoded ({reason}); it is {kind_of(_head(source))}; {EXPECTED}"
         ) from None
-
-
-def _opened(source: Source) -> str | io.RawIOBase | io.BufferedIOBase:
-    if isinstance(source, Path):
-        return str(source)
-    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _head(source: Source) -> bytes:
     if isinstance(source, Path):
         with source.open("rb") as file:
-            return file.read(12)
-    return bytes(_reader(source)[1](0, 12))
+            return file.read(HEAD_BYTES)
+    return bytes(fetch_of(source)[1](0, HEAD_BYTES))
 
 
-def _info(file: _SoundFile, size: int) -> AudioInfo:
-    """The header, if a file of `size` bytes can be what it says."""
-    if file.format not in _FORMATS:
-        raise AudioError(f"is {file.format}; expected wav, flac, ogg, opus or mp3")
+def _info(opened: Opened, reading: Reading) -> AudioInfo:
+    """The header, if a file of its size can be what it says, and enough of it is there."""
+    file, size = opened.file, opened.size
+    if file.format not in FORMATS and opened.format not in FORMATS:
+        raise AudioError(f"is {file.format}; {EXPECTED}")
     if not RATES[0] <= file.samplerate <= RATES[1]:
         raise AudioError(f"claims {file.samplerate} samples per second; expected {RATES[0]} to {RATES[1]}")
     if file.frames < 1:
@@ -230,32 +233,86 @@ def _info(file: _SoundFile, size: int) -> AudioInfo:
         raise AudioError(f"claims {file.frames} frames, but its {size} bytes cannot hold more than {most}")
     # libsndfile goes on with what is there when the data chunk of a WAV ends early, and only logs it.
     shorter = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-    if shorter and int(shorter[1]) > int(shorter[2]) and int(shorter[1]) != _UNKNOWN_LENGTH:
-        raise AudioError(f"is truncated: the header claims {shorter[1]} bytes of sound, it has {shorter[2]}")
-    return AudioInfo(file.frames, file.samplerate, file.channels, file.format)
+    claimed, there = (int(shorter[1]), int(shorter[2])) if shorter else (0, 0)
+    if there < claimed * (1 - _tolerance(opened.format, reading)):
+        raise AudioError(f"is truncated: the header claims {claimed} bytes of sound, it has {there}")
+    promised = max(file.frames, opened.promised, file.frames * claimed // max(1, there) if claimed > there else 0)
+    if file.frames < promised * (1 - _tolerance(opened.format, reading)):
+        raise AudioError(f"is truncated: {promised} frames ought to be there, {file.frames} can be read")
+    return AudioInfo(file.frames, file.samplerate, file.channels, opened.format, promised)
+
+
+def _tolerance(format: str, reading: Reading) -> float:
+    """Share of its sound that a recording of this format may lack."""
+    if reading.tolerance is not None:
+        return reading.tolerance
+    # An MP3 header counts roughly, and so do those that FFmpeg reads; all others keep their word.
+    return _LOSSY_TOLERANCE if format == "MP3" or format not in FORMATS else 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Sound:
+    """An open recording and how it is read.
+
+    Args:
+        file: Its samples.
+        info: Its header.
+        reading: How it is read.
+        scale: What its samples are divided by.
+        remarks: Where is said what was found, if anybody wants to know.
+    """
+
+    file: SoundFile
+    info: AudioInfo
+    reading: Reading
+    scale: float
+    remarks: Remarks | None
+
+    def say(self, remark: Remark) -> None:
+        """Hand on what was found."""
+        if self.remarks is not None:
+            self.remarks.add(remark)
+
+
+def _scale(source: Source, opened: Opened, reading: Reading) -> float:
+    """What all samples of a recording are divided by, so that its parts fit one another."""
+    if reading.overs != "rescale" or opened.file.subtype in _BOUNDED:
+        return 1.0
+    if isinstance(source, Path):
+        stated = source.stat()
+        return scale_of(_peak_of_path(source, stated.st_size, stated.st_mtime_ns))
+    size, fetch = fetch_of(source)
+    with open_sound(bytes(fetch(0, size)), size).file as file:
+        return scale_of(_peak(file))
+
+
+@functools.lru_cache(maxsize=64)
+def _peak_of_path(path: Path, size: int, changed: int) -> float:
+    with open_sound(path, size).file as file:
+        return _peak(file)
+
+
+def _peak(file: SoundFile) -> float:
+    return float(np.max([peak_of(block) for block in blocks_of(file)], initial=0.0))
 
 
 def _read_resampled(
-    file: _SoundFile,
-    info: AudioInfo,
-    sample_rate: int,
-    first: int,
-    count: int | None,
-    out: Float[np.ndarray, " _"] | None,
+    sound: _Sound, sample_rate: int, first: int, count: int | None, out: Float[np.ndarray, " _"] | None
 ) -> Float[np.ndarray, " sample"]:
     """`count` samples from `first` on, both at `sample_rate`."""
+    info = sound.info
     if info.sample_rate == sample_rate:
-        return _read(file, info, first, count, out)
+        return _read(sound, first, count, out)
     ratio = ratio_of(have=info.sample_rate, want=sample_rate)
     if ratio == 1:
-        return _read(file, info, first, count, out)
+        return _read(sound, first, count, out)
     resample, reach = _resampler(ratio.numerator, ratio.denominator)
     # The kernel repeats every `numerator` frames: who starts on such a frame gets the samples of the whole.
     periods = max(first // ratio.denominator - -(-reach // ratio.numerator), 0)
     begin = periods * ratio.numerator
     skip = first - periods * ratio.denominator
     frames = None if count is None else -(-(skip + count) * ratio.numerator // ratio.denominator) + reach
-    source = _read(file, info, begin, frames)
+    source = _read(sound, begin, frames)
     resampled = resample(torch.from_numpy(source)).numpy()
     part = resampled[skip:] if count is None else resampled[skip : skip + count]
     if out is None:
@@ -274,11 +331,12 @@ def _resampler(numerator: int, denominator: int) -> tuple[Callable[[torch.Tensor
 
 
 def _read(
-    file: _SoundFile, info: AudioInfo, first: int, count: int | None, out: Float[np.ndarray, " _"] | None = None
+    sound: _Sound, first: int, count: int | None, out: Float[np.ndarray, " _"] | None = None
 ) -> Float[np.ndarray, " sample"]:
     """Mono frames at the file's own rate, block by block, so that only what is there is ever held."""
-    promised = info.frames - first if count is None else min(count, info.frames - first)
-    if promised < 1:
+    file, info = sound.file, sound.info
+    wanted = info.frames - first if count is None else min(count, info.frames - first)
+    if wanted < 1:
         raise AudioError(f"holds {info.frames} frames, so there is none from {first} on")
     # The frames of an MP3 borrow bits from those before; a decoder set down among them is silent for some.
     lead = min(first, _MP3_LEAD) if info.format == "MP3" else 0
@@ -286,32 +344,68 @@ def _read(
         file.seek(first - lead)
         file.read(lead)
     if out is not None and info.channels == 1:
-        waveform = file.read(promised, dtype="float32", out=out[:promised])
+        _check_channel(sound)
+        waveform = file.read(wanted, dtype="float32", out=out[:wanted])
         found = len(waveform)
     else:
-        blocks = list(_blocks(file, info.channels, promised))
+        blocks = list(_mono(sound, wanted)) or [np.empty(0, dtype=np.float32)]
         found = sum(map(len, blocks))
         waveform = np.concatenate(blocks) if len(blocks) != 1 else np.ascontiguousarray(blocks[0])
         if out is not None:
             out[:found] = waveform
             waveform = out[:found]
-    # An MP3 header counts roughly; all others keep their word.
-    if found < promised * (0.95 if info.format == "MP3" else 1.0):
+    if found < wanted * (1 - _tolerance(info.format, sound.reading)):
         raise AudioError(f"is truncated: the header claims {info.frames} frames, data end at {first + found}")
-    if not np.isfinite(waveform.sum()):
-        raise AudioError("holds samples that are NaN or infinite; expected finite numbers")
+    lacks = max(wanted - found, info.promised - info.frames)
+    if lacks > _UNSAID_FRAMES:
+        rate = info.sample_rate
+        sound.say(
+            Remark("short", f"lacks {lacks / rate:.2f} of {info.promised / rate:.2f} s: it was cut off or is damaged")
+        )
+    if file.subtype not in _BOUNDED:
+        _check_level(sound, waveform)
     return waveform
 
 
-def _blocks(file: _SoundFile, channels: int, promised: int) -> Iterator[Float[np.ndarray, " _"]]:
-    """The mean over the channels of at most so many frames, until the file ends."""
-    most = max(1, _BLOCK_VALUES // channels)
-    found = 0
-    while found < promised:
-        block = file.read(min(most, promised - found), dtype="float32", always_2d=True)
-        if not len(block):
-            break
-        yield block[:, 0] if channels == 1 else block.mean(axis=1, dtype=np.float32)
-        found += len(block)
-    if not found:
-        yield np.empty(0, dtype=np.float32)
+def _check_level(sound: _Sound, waveform: Float[np.ndarray, " _"]) -> None:
+    """Refuse samples that no recording has; scale down, if asked, what is far beyond full scale."""
+    peak = peak_of(waveform)
+    if sound.scale > 1.0:
+        check_no_spike(waveform, peak)
+        waveform /= np.float32(sound.scale)
+        sound.say(Remark("rescaled", f"peaks at {peak:g} and was divided by {sound.scale:g}"))
+        peak /= sound.scale
+    check_peak(peak)
+
+
+def _check_channel(sound: _Sound) -> None:
+    number, channels = sound.reading.number, sound.info.channels
+    if number is not None and number >= channels:
+        raise AudioError(f"has {channels} channel{'s' * (channels > 1)}; there is no --channel {sound.reading.channel}")
+
+
+def _mono(sound: _Sound, wanted: int) -> Iterator[Float[np.ndarray, " _"]]:
+    """The chosen channel, or the mean over all, of at most so many frames, until the file ends."""
+    _check_channel(sound)
+    number, channels = sound.reading.number, sound.info.channels
+    together = apart = 0.0
+    for block in _tolerant(blocks_of(sound.file, wanted), sound.reading):
+        if channels == 1 or number is not None:
+            yield block[:, number or 0]
+            continue
+        mean = block.mean(axis=1, dtype=np.float32)
+        if sound.remarks is not None:
+            together += float(np.dot(mean, mean))
+            apart += float(np.vdot(block, block)) / channels
+        yield mean
+    if apart and (remark := cancelled(together, apart)):
+        sound.say(remark)
+
+
+def _tolerant(blocks: Iterator[T], reading: Reading) -> Iterator[T]:
+    """Blocks until the decoder fails, where the user said how much may be missing."""
+    try:
+        yield from blocks
+    except soundfile.SoundFileError:
+        if not reading.tolerance:
+            raise

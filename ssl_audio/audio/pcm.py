@@ -36,7 +36,7 @@ def read_pcm(
     )
     if (riff, wave, fmt, data, fmt_bytes) != (b"RIFF", b"WAVE", b"fmt ", b"data", 16):
         return None
-    if (kind, channels, rate, bits) != (1, 1, sample_rate, 16) or data_bytes > size - HEADER_BYTES:
+    if (kind, channels, rate, bits) != (1, 1, sample_rate, 16) or data_bytes != size - HEADER_BYTES:
         return None
     samples = data_bytes // 2
     wanted = samples - first if count is None else min(count, samples - first)
