@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -78,14 +79,16 @@ def link(source: Path, target: Path) -> None:
             shutil.copyfile(source, hidden)
 
 
-def sweep(folder: Path, name: str = "*") -> None:
+def sweep(folder: Path, name: str | None = None, *, deep: bool = False) -> None:
     """Remove what killed processes left half written. Only for those who know that nobody writes there now.
 
     Args:
         folder: Where to look.
-        name: Pattern of the names that the files were to get.
+        name: The name that the files were to get; any if left out.
+        deep: In the folders below, too.
     """
-    for left in folder.glob(f".{name}.*.part"):
+    pattern = f".{'*' if name is None else glob.escape(name[:_SHOWN])}.*.part"
+    for left in folder.rglob(pattern) if deep else folder.glob(pattern):
         left.unlink(missing_ok=True)
 
 

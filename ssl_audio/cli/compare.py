@@ -19,7 +19,7 @@ from ssl_audio.cli.fallback import with_demo
 from ssl_audio.cli.finetune import PREDICTIONS, finetune
 from ssl_audio.cli.finetune_options import FinetuneCLI
 from ssl_audio.cli.main import suggest
-from ssl_audio.cli.parser import VerbParser, write_bytes, write_text
+from ssl_audio.cli.parser import VerbParser, claimed, write_bytes, write_text
 from ssl_audio.cli.pretrain import run as pretrain
 from ssl_audio.cli.recipes import RECIPES
 from ssl_audio.cli.trainer import quiet_training
@@ -49,7 +49,10 @@ def run(words: list[str]) -> None:
     chosen.pop("config", None)
     plan = Plan(**{**chosen, "options": finetune_words(chosen["options"])})
     size = "demo" if plan.pretraining == "demo" else "tiny"
-    compare(plan if plan.encoders else dataclasses.replace(plan, encoders=[f"transformer_{size}", f"bimamba_{size}"]))
+    with claimed(plan.folder):
+        compare(
+            plan if plan.encoders else dataclasses.replace(plan, encoders=[f"transformer_{size}", f"bimamba_{size}"])
+        )
 
 
 def _options_joined(words: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """`ssl-audio finetune`: a task from a recipe, on every fold, then test metrics and a report."""
 
+import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -34,12 +35,13 @@ PREDICTIONS = "predictions.parquet"
 
 def run(words: list[str]) -> None:
     """Fine-tune from a recipe and leave a run folder behind."""
-    with quiet_training():
+    with quiet_training(), contextlib.ExitStack() as held:
         cli = FinetuneCLI(
             Finetuning,
             LabelledShards,
             description="Fine-tune a checkpoint on labelled shards, and test it once.",
             words=with_demo(words),
+            held=held,
         )
         finetune(cli)
 

@@ -11,7 +11,8 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ssl_audio.errors import RecipeError, SslAudioError
-from ssl_audio.storing import store
+from ssl_audio.locking import Lock
+from ssl_audio.storing import store, sweep
 
 
 def one_line(message: str, known: Sequence[str] = ()) -> str:
@@ -87,6 +88,24 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise SslAudioError(
             f"cannot write {path} ({error.strerror or error}); choose another place, or make room"
         ) from error
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """While no other process may write what the user asked for.
+
+    Raises:
+        BusyError: if one does.
+        SslAudioError: if it cannot be written.
+    """
+    with contextlib.ExitStack() as held:
+        if path.is_file() or path.is_dir() or not path.exists():  # and not a pipe or a device
+            try:
+                held.enter_context(Lock(path))
+            except OSError as error:
+                raise SslAudioError(f"cannot write {path} ({error.strerror}); choose another place") from error
+            sweep(path.parent, path.name)
+        yield
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """`ssl-audio pretrain`: train from a recipe, then show what was learnt."""
 
+import contextlib
 import copy
 import functools
 import sys
@@ -62,12 +63,13 @@ class PretrainCLI(TrainingCLI):
 
 def run(words: list[str]) -> None:
     """Train from a recipe and leave a run folder behind."""
-    with quiet_training():
+    with quiet_training(), contextlib.ExitStack() as held:
         cli = PretrainCLI(
             Pretraining,
             AudioShards,
             description="Pretrain an encoder on unlabelled shards.",
             words=words,
+            held=held,
         )
         train(cli)
 

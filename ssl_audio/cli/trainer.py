@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
@@ -21,11 +22,13 @@ from ssl_audio.cli.progress import TrainingProgress
 from ssl_audio.cli.recipes import recipe_name, with_recipe_paths
 from ssl_audio.cli.wandb import wandb_logger, wandb_wanted
 from ssl_audio.errors import RecipeError, SslAudioError
-from ssl_audio.training.engines import default_strategy
+from ssl_audio.locking import BusyError, Lock
+from ssl_audio.storing import sweep
+from ssl_audio.training.engines import default_strategy, is_first_process
 from ssl_audio.training.metrics_log import MetricsLog
 from ssl_audio.training.precision import default_precision
 from ssl_audio.training.random_state import RandomState
-from ssl_audio.training.run import METRICS, Run, open_run
+from ssl_audio.training.run import METRICS, Run, open_run, run_folder
 from ssl_audio.training.storing import AtomicCheckpointIO
 
 
@@ -37,14 +40,22 @@ class TrainingCLI(LightningCLI):
         data: Its data.
         description: What the verb does.
         words: Options of the command line.
+        held: What the lock of the run is held by; None takes none, for who only wants to know what would be run.
     """
 
     verb: ClassVar[str]
     open: Run
 
     def __init__(
-        self, model: type[L.LightningModule], data: type[L.LightningDataModule], *, description: str, words: list[str]
+        self,
+        model: type[L.LightningModule],
+        data: type[L.LightningDataModule],
+        *,
+        description: str,
+        words: list[str],
+        held: contextlib.ExitStack | None = None,
     ) -> None:
+        self._held = held
         super().__init__(
             model,
             data,
@@ -64,6 +75,8 @@ class TrainingCLI(LightningCLI):
                 "num_sanity_val_steps": 0,
             },
         )
+        # Modules lead here, through what makes their optimizers, and are copied; a lock cannot be.
+        self._held = None
 
     def completed(self, words: list[str]) -> list[str]:
         """The options with what the verb adds to them; recipes come first, with their paths."""
@@ -87,9 +100,34 @@ class TrainingCLI(LightningCLI):
         for outside in ("config", "resume"):
             self.recipe.pop(outside, None)
         self.recipe["name"] = name
-        self.open = open_run(config.runs, self.verb, name, resume=config.resume)
+        self.open = open_run(self._folder(name), resume=config.resume)
         for damage in self.open.damaged:
             print(f"{damage}; going on with {self.open.resume}", file=sys.stderr)
+
+    def _folder(self, name: str) -> Path:
+        """The folder of the run, locked if `held`."""
+        runs, resume = self.config.runs, self.config.resume
+        folder = run_folder(runs, self.verb, name, resume=resume)
+        if self._held is None or not is_first_process():
+            return folder
+        while True:
+            try:
+                self._held.enter_context(Lock(folder))
+            except BusyError:
+                if resume == "auto":
+                    raise
+            except OSError as error:
+                raise SslAudioError(
+                    f"cannot write {folder} ({error.strerror}); choose another place with --runs"
+                ) from error
+            else:
+                if resume == "auto" and run_folder(runs, self.verb, name, resume=resume) != folder:
+                    raise BusyError(f"another process has just ended {folder}; give the same command again")
+                if resume == "auto" or not folder.exists():
+                    sweep(folder, deep=True)
+                    return folder
+            # Several may begin new runs of one name at once.
+            folder = folder.with_name(str(int(folder.name) + 1))
 
     def plain_config(self) -> dict[str, Any]:
         """What was chosen, as YAML can say it."""

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import glob
 import hashlib
 import io
 import multiprocessing
@@ -26,6 +27,7 @@ from ssl_audio.data.manifest import FILE_NAME, Manifest, Shard
 from ssl_audio.data.preparing import ENDINGS, Form, Rejected, Written, prepare
 from ssl_audio.data.tars import clips_of
 from ssl_audio.errors import ShardError
+from ssl_audio.locking import Lock
 from ssl_audio.storing import aside, store
 
 Progress = Callable[[int, int], None]
@@ -100,39 +102,65 @@ def write_part(
 
     Args and errors are those of `write_shards`; `part` counts from 1.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ShardError(f"{out} is there already and not empty; choose another folder, or remove it first")
-    job = Job(out)
-    if (job.folder / FILE_NAME).exists():
-        return
-    recordings = corpus.recordings()
-    if not recordings:
-        raise ShardError(f"the corpus {name} has no recordings")
-    form = form or Form()
-    plan = Plan(
-        corpus=name,
-        licence=corpus.licence,
-        recordings=len(recordings),
-        listing=digest(recordings),
-        shard_clips=shard_clips,
-        form=dataclasses.asdict(form),
-        measured=measured,
-    )
-    try:
-        job.begin(plan)
-    except OSError as error:
-        raise ShardError(
-            f"cannot write to {out.parent} ({error.strerror}); choose another folder with --out"
-        ) from error
-    mine = range(part - 1, plan.shards, parts)
-    try:
-        _write(job, plan, mine, corpus, recordings, form, processes, max_rejected, progress)
-    except OSError as error:
-        raise ShardError(
-            f"writing {out} failed: {error.strerror or error}; the same command goes on with it"
-        ) from error
-    finally:
-        job.abandon()
+    with _alone(out, part=part, parts=parts):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ShardError(f"{out} is there already and not empty; choose another folder, or remove it first")
+        job = Job(out)
+        if (job.folder / FILE_NAME).exists():
+            return
+        recordings = corpus.recordings()
+        if not recordings:
+            raise ShardError(f"the corpus {name} has no recordings")
+        form = form or Form()
+        plan = Plan(
+            corpus=name,
+            licence=corpus.licence,
+            recordings=len(recordings),
+            listing=digest(recordings),
+            shard_clips=shard_clips,
+            form=dataclasses.asdict(form),
+            measured=measured,
+        )
+        try:
+            job.begin(plan)
+        except OSError as error:
+            raise ShardError(
+                f"cannot write to {out.parent} ({error.strerror}); choose another folder with --out"
+            ) from error
+        mine = range(part - 1, plan.shards, parts)
+        try:
+            _write(job, plan, mine, corpus, recordings, form, processes, max_rejected, progress)
+        except OSError as error:
+            raise ShardError(
+                f"writing {out} failed: {error.strerror or error}; the same command goes on with it"
+            ) from error
+        finally:
+            if len(_part_locks(out)) < 2:  # else other parts may be at their first shard
+                job.abandon()
+
+
+@contextlib.contextmanager
+def _alone(out: Path, *, part: int = 1, parts: int = 1) -> Iterator[None]:
+    """Nobody else writes the same: a part excludes itself and a whole, a whole or a merge excludes everything."""
+    with contextlib.ExitStack() as held:
+        try:
+            if parts > 1:
+                held.enter_context(Lock(out.with_name(f"{out.name}.part-{part}-of-{parts}")))
+                Lock(out).check()
+            else:
+                held.enter_context(Lock(out))
+                for path in _part_locks(out):
+                    with Lock(path.with_name(path.name[1:].removesuffix(".lock"))):
+                        pass  # and what a killed one left is gone
+        except OSError as error:
+            raise ShardError(
+                f"cannot write to {out.parent} ({error.strerror}); choose another folder with --out"
+            ) from error
+        yield
+
+
+def _part_locks(out: Path) -> list[Path]:
+    return list(out.parent.glob(f".{glob.escape(out.name)}.part-*.lock"))
 
 
 def _write(
@@ -218,8 +246,10 @@ def _writing_tar(path: Path, ending: str) -> Iterator[_Tar]:
     with aside(path) as hidden:
         with hidden.open("wb") as file:
             tar = _Tar(file, ending)
-            yield tar
-            tar.writer.close()
+            try:
+                yield tar
+            finally:
+                tar.writer.close()
         if not tar.clips:
             hidden.unlink()
 
@@ -270,8 +300,12 @@ def merge_shards(out: Path) -> Manifest:
     Raises:
         ShardError: if parts are missing, or no recording could be used.
     """
-    job = Job(out)
-    plan = job.plan
+    with _alone(out):
+        return _merge_parts(Job(out))
+
+
+def _merge_parts(job: Job) -> Manifest:
+    out, plan = job.out, job.plan
     if not (job.folder / FILE_NAME).exists():
         if plan is None:
             raise ShardError(f"{out}: nothing to merge; write its parts first with `ssl-audio shards write --part i/n`")

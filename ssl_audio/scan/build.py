@@ -1,8 +1,9 @@
 """Compiling the CPU kernels, once per type of CPU, into a cache."""
 
 import contextlib
-import fcntl
 import hashlib
+import json
+import logging
 import os
 import platform
 import shutil
@@ -12,13 +13,16 @@ from pathlib import Path
 import torch
 
 from ssl_audio.errors import ScanError
-from ssl_audio.storing import aside
+from ssl_audio.locking import Lock
+from ssl_audio.storing import aside, store, sweep
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = [
     *("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp", "-ffp-contract=fast", "-Wno-psabi"),
     *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros"),
 ]
+
+_log = logging.getLogger(__name__)
 
 VARIANTS = {"avx512": ("-march=native", 16), "avx2": ("-march=x86-64-v3", 8), "portable": ("", 4)}
 """Instruction set, by name: what the compiler is told, and the floats of a vector."""
@@ -56,7 +60,8 @@ def compiler() -> str | None:
 
 
 def library(name: str | None = None, *, cache: Path | None = None) -> Path:
-    """The compiled kernels, built at first use: under a lock, and renamed into place when whole.
+    """The compiled kernels, built at first use, and again where they are damaged: one that is cut short would kill
+    whoever loads it.
 
     Args:
         name: One of `VARIANTS`; None is the widest this CPU runs.
@@ -73,13 +78,14 @@ def library(name: str | None = None, *, cache: Path | None = None) -> Path:
     command = [found, *_FLAGS, *instructions.split(), f"-DLANES={lanes}"]
     folder = (cache or cache_folder()) / "scan"
     target = folder / f"{name}-{_key(command)}.so"
-    if target.exists():
+    if _is_whole(target):
         return target
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not target.exists():
+        with Lock(target, waiting=True):
+            sweep(folder, target.name)
+            if not _is_whole(target):
+                if target.exists():
+                    _log.warning("%s is damaged; compiling it again", target)
                 _compile(command, target)
     except OSError as error:
         raise ScanError(
@@ -87,6 +93,23 @@ def library(name: str | None = None, *, cache: Path | None = None) -> Path:
             "point SSL_AUDIO_CACHE to a folder that can be written to"
         ) from error
     return target
+
+
+def _record(target: Path) -> Path:
+    """What is beside a compiled library: its size and its SHA-256."""
+    return target.with_suffix(".json")
+
+
+def _described(file: Path) -> dict[str, int | str]:
+    content = file.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _is_whole(target: Path) -> bool:
+    try:
+        return bool(json.loads(_record(target).read_text(encoding="utf-8")) == _described(target))
+    except (OSError, ValueError):
+        return False
 
 
 def _key(command: list[str]) -> str:
@@ -114,3 +137,4 @@ def _compile(command: list[str], target: Path) -> None:
         if done.returncode:
             reason = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-200:])
             raise ScanError(f"{Path(command[0]).name} could not compile {SOURCE.name}: {reason}")
+        store(_record(target), json.dumps(_described(hidden)))

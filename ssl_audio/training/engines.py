@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import os
 from typing import Any
 
 import torch
@@ -20,6 +21,15 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
 from ssl_audio.model.encoders.encoder import Encoder
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of the first rank, before a trainer knows: as torchrun, SLURM or Lightning say."""
+    environment = os.environ
+    for whole in ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        if whole in environment:
+            return environment[whole] == "0"
+    return all(environment.get(part, "0") == "0" for part in ("NODE_RANK", "GROUP_RANK", "LOCAL_RANK"))
 
 
 def end_process_group() -> None:

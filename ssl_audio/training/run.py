@@ -88,32 +88,42 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def open_run(root: Path, verb: str, name: str, *, resume: str = "auto") -> Run:
-    """The run to go on with, or the next number.
+def run_folder(root: Path, verb: str, name: str, *, resume: str = "auto") -> Path:
+    """The folder of the run to go on with, or of the next number.
 
     Args:
         root: Folder of all runs.
         verb: `pretrain`, `finetune`.
         name: Name of the run.
-        resume: `auto` goes on with the newest run of the name if it is unfinished, `never` begins a new one, a path
-            goes on from that checkpoint in a new run.
+        resume: `auto` goes on with the newest run of the name if it is unfinished; anything else begins a new one.
+    """
+    runs = numbered(root / verb / name)
+    if resume == "auto" and runs and runs[-1].summary() is None:
+        return runs[-1].folder
+    return root / verb / name / str(int(runs[-1].folder.name) + 1 if runs else 0)
+
+
+def open_run(folder: Path, *, resume: str = "auto") -> Run:
+    """A run, and what it goes on from.
+
+    Args:
+        folder: Its folder.
+        resume: `auto` goes on from the newest whole checkpoint in it, if there is one; `never` begins; a path goes on
+            from that checkpoint.
 
     Raises:
         SslAudioError: if the checkpoint to resume from is not there.
         CheckpointError: if the run has checkpoints and none is whole.
     """
-    runs = numbered(root / verb / name)
-    fresh = Run(root / verb / name / str(int(runs[-1].folder.name) + 1 if runs else 0))
+    run = Run(folder)
     if resume == "never":
-        return fresh
+        return run
     if resume != "auto":
         if not Path(resume).is_file():
             raise SslAudioError(f"--resume {resume}: no such checkpoint; expected auto, never or a checkpoint file")
-        return dataclasses.replace(fresh, resume=Path(resume))
-    if runs and runs[-1].summary() is None:
-        found, damaged = newest_whole(runs[-1].checkpoints)
-        return dataclasses.replace(runs[-1], resume=found, damaged=tuple(damaged))
-    return fresh
+        return dataclasses.replace(run, resume=Path(resume))
+    found, damaged = newest_whole(run.checkpoints)
+    return dataclasses.replace(run, resume=found, damaged=tuple(damaged))
 
 
 def numbered(folder: Path) -> list[Run]:
