@@ -58,3 +58,10 @@ class CheckpointError(SslAudioError):
 
 class ScanError(SslAudioError):
     """A way of computing the selective scan cannot be used here."""
+
+
+def own_cause(error: BaseException | None) -> SslAudioError | None:
+    """The error of ours that another one was raised from or beside, or that it is; None if there is none."""
+    while error is not None and not isinstance(error, SslAudioError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -11,7 +11,7 @@ from torch import Tensor
 from ssl_audio import __version__
 from ssl_audio.checkpoints.imported import Fate
 from ssl_audio.checkpoints.reading import read
-from ssl_audio.errors import CheckpointError
+from ssl_audio.errors import CheckpointError, own_cause
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.positions import PositionRule
 
@@ -138,7 +138,7 @@ class Checkpoint:
         except Exception as error:
             raise CheckpointError(
                 f"{self.path}: its recipe (version {self.version}) does not describe a backbone of this "
-                f"version: {error}"
+                f"version: {own_cause(error) or error}"
             ) from error
         backbone: Backbone = built.backbone
         return backbone.eval()

@@ -13,6 +13,7 @@ from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.checkpoints.newest import of_fold
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.sizes import Hints
+from ssl_audio.cli.adapter_recipes import adapter_file, refusal
 from ssl_audio.cli.comparison_plan import Plan, check_plan, finetune_words
 from ssl_audio.cli.comparison_report import write_comparison
 from ssl_audio.cli.fallback import with_demo
@@ -31,12 +32,10 @@ from ssl_audio.evaluation.predictions import Predictions, check_speakers, joined
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.run import SUMMARY, Run
 
-STARTS = ("scratch", "pretrained")
-
 
 def run(words: list[str]) -> None:
     """Parse and compare."""
-    parser = VerbParser(prog="ssl-audio compare", description="Encoders x {scratch, pretrained} x seeds, one budget.")
+    parser = VerbParser(prog="ssl-audio compare", description="Encoders x starts (or adapters) x seeds, one budget.")
     parser.add_class_arguments(Plan, None, as_positional=False, skip={"options"})
     parser.add_argument(
         "--options",
@@ -71,6 +70,14 @@ def compare(plan: Plan) -> None:
     budget = plan.budget
     for encoder in plan.encoders:
         _encoder_file(encoder)
+    refused = {
+        (encoder, adapter): reason
+        for encoder in plan.encoders
+        for adapter in plan.adapters
+        if (reason := refusal(_encoder_file(encoder), adapter_file(adapter))) is not None
+    }
+    for (encoder, adapter), reason in refused.items():
+        print(f"{adapter} is left out for {encoder}: {reason}", file=sys.stderr)
     with quiet_training():  # a mistake in task or options is to be found before minutes of pretraining
         parsed = _cli(plan, "parsed", 0, ["--checkpoint=none"])
         if plan.intervals == "speakers":
@@ -80,22 +87,19 @@ def compare(plan: Plan) -> None:
     check_plan(plan)
     print(f"{plan.seeds} seeds, {budget}", file=sys.stderr)
     checkpoints = {encoder: _pretrained(plan, encoder) for encoder in plan.encoders}
-    cells: dict[str, dict[str, list[Path]]] = {}
+    cells: dict[tuple[str, str], list[Path]] = {}
     for seed in range(plan.seeds):
         for encoder in plan.encoders:
-            for start in STARTS:
-                folder = _cell(plan, encoder, start, seed, checkpoints[encoder])
-                cells.setdefault(encoder, {}).setdefault(start, []).append(folder)
-    found = {
-        (encoder, start): [_predictions(folder) for folder in folders]
-        for encoder, starts in cells.items()
-        for start, folders in starts.items()
-    }
+            for variant in plan.variants:
+                if (encoder, variant) not in refused:
+                    folder = _cell(plan, encoder, variant, seed, checkpoints[encoder])
+                    cells.setdefault((encoder, variant), []).append(folder)
+    found = {cell: [_predictions(folder) for folder in folders] for cell, folders in cells.items()}
     for statistics in plan.baselines:
         found[statistics, "statistics"] = [_baseline(plan, statistics, seed) for seed in range(plan.seeds)]
-    costs = {encoder: _cost(plan, encoder, cells[encoder]["pretrained"][0]) for encoder in plan.encoders}
-    cost = {encoder: found for encoder, found in costs.items() if found is not None}
-    write_comparison(plan, found, cost, checkpoints)
+    costs = {cell: _cost(plan, cell, folders[0]) for cell, folders in cells.items() if cell[1] != "scratch"}
+    cost = {cell: spent for cell, spent in costs.items() if spent is not None}
+    write_comparison(plan, found, cost, checkpoints, refused)
 
 
 def _encoder_file(encoder: str) -> Path:
@@ -135,15 +139,16 @@ def _pretrained(plan: Plan, encoder: str) -> Path:
     return Run(done).last
 
 
-def _cell(plan: Plan, encoder: str, start: str, seed: int, checkpoint: Path) -> Path:
+def _cell(plan: Plan, encoder: str, variant: str, seed: int, checkpoint: Path) -> Path:
     """One fine-tuning; from scratch it has the architecture of the checkpoint and its own fresh weights."""
     runs = plan.folder / "cells"
-    name = f"{encoder}_{start}_{seed}"
+    name = f"{encoder}_{variant}_{seed}"
     folder = runs / "finetune" / name / "0"
     if (folder / SUMMARY).exists():
         return folder
-    words = [f"--checkpoint={checkpoint}", f"--start={start}"]
-    print(f"\n{encoder}, {start}, seed {seed} of {plan.seeds}", file=sys.stderr)
+    words = [f"--checkpoint={checkpoint}"]
+    words += [f"--config=adapters/{variant}"] if plan.adapters else [f"--start={variant}"]
+    print(f"\n{encoder}, {variant}, seed {seed} of {plan.seeds}", file=sys.stderr)
     with quiet_training():
         cli = _cli(plan, name, seed, words)
         _limit(cli, plan)
@@ -188,11 +193,11 @@ def _limit(cli: FinetuneCLI, plan: Plan) -> None:
         cli.recipe["trainer"][name] = value
 
 
-def _cost(plan: Plan, encoder: str, folder: Path) -> Cost | None:
+def _cost(plan: Plan, cell: tuple[str, str], folder: Path) -> Cost | None:
     """Measured once, by itself, and kept: the trainings above ran in whatever company they had. None of neighbours,
     which train nothing.
     """
-    kept = plan.folder / f"cost_{encoder}.json"
+    kept = plan.folder / f"cost_{'_'.join(cell)}.json"
     if kept.exists():
         return Cost(**json.loads(kept.read_text()))
     best = next(iter(sorted(folder.glob("**/best.ckpt"))), None)

@@ -13,8 +13,10 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.baselines import Statistics
 from ssl_audio.evaluation.predictions import Over
 
+STARTS = ("scratch", "pretrained")
+
 # What may change from call to call: it adds to a comparison or says where it lies.
-_FREE = ("seeds", "encoders", "baselines", "intervals", "runs", "name")
+_FREE = ("seeds", "encoders", "adapters", "baselines", "intervals", "runs", "name")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,8 @@ class Plan:
         task: Recipe of `finetune`, or the file of one.
         encoders: Names of `recipes/encoders/<name>.yaml`; by default a Transformer and a Mamba of the same size, the
             demo's where the demo pretrains them.
+        adapters: Names of `recipes/adapters/<name>.yaml`, all from the pretrained checkpoint, in place of pretrained
+            beside scratch; the first is what the others are measured against.
         seeds: How many, from 0 on.
         pretraining: Recipe of `pretrain`; every encoder is pretrained by it.
         pretrain_steps: Its optimizer steps, the same for all.
@@ -42,6 +46,7 @@ class Plan:
 
     task: str
     encoders: list[str] = dataclasses.field(default_factory=list)
+    adapters: list[str] = dataclasses.field(default_factory=list)
     seeds: PositiveInt = 3
     pretraining: str = "demo"
     pretrain_steps: PositiveInt | None = None
@@ -67,6 +72,11 @@ class Plan:
         if len(stated) > 1:
             raise RecipeError(f"--{' and --'.join(stated)}: one budget for all; expected one of them")
         return next((f"{number} {name} each" for name, number in stated.items()), "the task's epochs each")
+
+    @property
+    def variants(self) -> list[str]:
+        """What each encoder is trained as."""
+        return self.adapters or list(STARTS)
 
     @property
     def folder(self) -> Path:

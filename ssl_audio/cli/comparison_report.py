@@ -11,7 +11,7 @@ import yaml
 from ssl_audio.cli.comparison_plan import Plan, plain
 from ssl_audio.cli.results import signed
 from ssl_audio.evaluation.cost import Cost
-from ssl_audio.evaluation.pictures import beside_picture, scores_picture
+from ssl_audio.evaluation.pictures import beside_picture, scores_picture, trained_picture
 from ssl_audio.evaluation.predictions import Predictions, joined
 from ssl_audio.evaluation.report import Table, page
 from ssl_audio.training.metrics_log import read_rows
@@ -19,48 +19,56 @@ from ssl_audio.training.run import METRICS, Run, circumstances
 
 
 def write_comparison(
-    plan: Plan, found: dict[tuple[str, str], list[Predictions]], cost: dict[str, Cost], checkpoints: dict[str, Path]
+    plan: Plan,
+    found: dict[tuple[str, str], list[Predictions]],
+    cost: dict[tuple[str, str], Cost],
+    checkpoints: dict[str, Path],
+    refused: dict[tuple[str, str], str],
 ) -> None:
     """Write summary, tables, pictures and report of a comparison, and print the tables.
 
     Args:
         plan: What was compared.
-        found: Predictions of each seed, by encoder (or baseline) and start.
-        cost: Of each encoder.
-        checkpoints: What each began at.
+        found: Predictions of each seed, by encoder and variant, or baseline.
+        cost: By encoder and variant; training from scratch costs what training a pretrained encoder does.
+        checkpoints: What each encoder began at.
+        refused: Why an encoder has no place for an adapter.
     """
     some = next(iter(found.values()))[0]
     head = "mAP" if some.several else "accuracy"
     rows: list[list[str | float]] = []
+    intervals: dict[tuple[str, str], tuple[float, float]] = {}
     for (encoder, start), seeds in found.items():
         scores = [one.headline for one in seeds]
         # A clip comes once a seed; its answers are drawn together.
         low, high = joined(seeds).interval(over=plan.intervals)
+        intervals[encoder, start] = (low, high)
+        spent = cost.get((encoder, "pretrained" if start == "scratch" else start))
         row: list[str | float] = [
             f"{encoder} {start}",
             float(np.mean(scores)),
             f"{low:.3f} to {high:.3f}",
             f"{np.std(scores):.3f}",
         ]
-        rows.append([*row, *(_spent(cost[encoder]) if encoder in cost else ["-"] * 5)])
+        rows.append([*row, *(_spent(spent) if spent is not None else ["-"] * 6)])
     titles = [
-        "", head, "95 % interval", "over seeds", "parameters", "clips/s training", "clips/s inference", "memory",
-        "FLOPs a clip",
+        "", head, "95 % interval", "over seeds", "trained", "parameters", "clips/s training", "clips/s inference",
+        "memory", "FLOPs a clip",
     ]  # fmt: skip
     budget = f"{plan.seeds} seeds, {plan.budget}, same clips in the same order {' '.join(plan.options)}".rstrip()
     table = Table(f"{Path(plan.task).stem}: {budget}", titles, rows)
     differences = _differences(plan, found)
-    picture = scores_picture(
-        {
-            encoder: {
-                start: float(np.mean([one.headline for one in seeds]))
-                for (which, start), seeds in found.items()
-                if which == encoder
-            }
-            for encoder in plan.encoders
-        },
-        ylabel=head,
-    )
+    means = {cell: float(np.mean([one.headline for one in seeds])) for cell, seeds in found.items()}
+    if plan.adapters:
+        picture = trained_picture(
+            {cell: (spent.trained_parameters, means[cell], *intervals[cell]) for cell, spent in cost.items()},
+            ylabel=head,
+        )
+    else:
+        picture = scores_picture(
+            {encoder: {start: means[encoder, start] for start in plan.variants} for encoder in plan.encoders},
+            ylabel=head,
+        )
     this = Run(plan.folder)
     summary = {
         "verb": "compare",
@@ -70,7 +78,11 @@ def write_comparison(
         "checkpoints": {encoder: str(path) for encoder, path in checkpoints.items()},
         "scores": {f"{e} {s}": [one.headline for one in seeds] for (e, s), seeds in found.items()},
         "rows": [dict(zip(titles, row, strict=True)) for row in rows],
-        "cost": {encoder: dataclasses.asdict(spent) for encoder, spent in cost.items()},
+        "cost": {
+            encoder if variant == "pretrained" else f"{encoder} {variant}": dataclasses.asdict(spent)
+            for (encoder, variant), spent in cost.items()
+        },
+        "refused": {f"{encoder} {adapter}": reason for (encoder, adapter), reason in refused.items()},
         **circumstances([], torch.device("cpu")),
     }
     command = f"make compare TASK={plan.task}"
@@ -95,6 +107,7 @@ def write_comparison(
 
 def _spent(cost: Cost) -> list[str]:
     return [
+        f"{cost.trained_parameters / 1e6:.3f} M",
         f"{cost.parameters / 1e6:.2f} M",
         f"{cost.training_clips_per_second:.0f}",
         f"{cost.inference_clips_per_second:.0f}",
@@ -104,7 +117,15 @@ def _spent(cost: Cost) -> list[str]:
 
 
 def _differences(plan: Plan, found: dict[tuple[str, str], list[Predictions]]) -> Table:
-    """Pretrained against scratch and baselines for each encoder, and each pair of encoders pretrained."""
+    """Pretrained against scratch and baselines for each encoder, and each pair of encoders pretrained; of adapters
+    each against the first and the baselines.
+    """
+    if plan.adapters:
+        first = plan.adapters[0]
+        trained = [cell for cell in found if cell[1] in plan.adapters]
+        pairs = [(cell, (cell[0], first)) for cell in trained if cell[1] != first and (cell[0], first) in found]
+        pairs += [(cell, (statistics, "statistics")) for cell in trained for statistics in plan.baselines]
+        return _table_of(plan, found, pairs)
     pairs = [((encoder, "pretrained"), (encoder, "scratch")) for encoder in plan.encoders]
     pairs += [
         ((encoder, "pretrained"), (statistics, "statistics"))
@@ -116,6 +137,14 @@ def _differences(plan: Plan, found: dict[tuple[str, str], list[Predictions]]) ->
         for number, one in enumerate(plan.encoders)
         for other in plan.encoders[number + 1 :]
     ]
+    return _table_of(plan, found, pairs)
+
+
+def _table_of(
+    plan: Plan,
+    found: dict[tuple[str, str], list[Predictions]],
+    pairs: list[tuple[tuple[str, str], tuple[str, str]]],
+) -> Table:
     rows = []
     for first, second in pairs:
         gain = joined(found[first]).against(joined(found[second]), over=plan.intervals)

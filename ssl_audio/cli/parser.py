@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
-from ssl_audio.errors import RecipeError, SslAudioError
+from ssl_audio.errors import RecipeError, SslAudioError, own_cause
 from ssl_audio.locking import Lock
 from ssl_audio.storing import store, sweep
 
@@ -42,11 +42,8 @@ class _OneLine:
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         known = [action.dest for action in self._actions]  # type: ignore[attr-defined]
-        cause: BaseException | None = ex
-        while cause is not None:
-            if isinstance(cause, SslAudioError):
-                raise cause
-            cause = cause.__cause__ or cause.__context__
+        if (cause := own_cause(ex)) is not None:
+            raise cause
         raise RecipeError(f"{one_line(message, known)} (see `{self.prog} --help`)")  # type: ignore[attr-defined]
 
 

@@ -24,14 +24,19 @@ def with_recipe_paths(words: list[str], verb: str) -> list[str]:
     recipes, options = [], []
     for before, word in zip(["", *words], words, strict=False):
         if before in _FLAGS:
-            recipes += ["--config", _recipe_path(word, verb)]
+            recipes += ["--config", recipe_path(word, verb)]
         elif word not in _FLAGS:
             options.append(word)
     # The parser says what is wrong with a flag that nothing follows.
     return [*recipes, *options, *(words[-1:] if words and words[-1] in _FLAGS else [])]
 
 
-def _recipe_path(word: str, verb: str) -> str:
+def recipe_path(word: str, verb: str) -> str:
+    """The file that a recipe's name means for a verb.
+
+    Raises:
+        RecipeError: if there is none; the message lists those there are.
+    """
     if Path(word).is_file():
         return word
     for here in (RECIPES / verb / f"{word}.yaml", RECIPES / f"{word}.yaml"):

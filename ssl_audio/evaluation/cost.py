@@ -29,6 +29,7 @@ class Cost:
 
     Args:
         parameters: Of backbone and head.
+        trained_parameters: Of them, those that train.
         training_clips_per_second: Forward, and backward through what is trained.
         inference_clips_per_second: Forward alone.
         peak_bytes: What a training step adds to the process' memory at its highest.
@@ -36,6 +37,7 @@ class Cost:
     """
 
     parameters: int
+    trained_parameters: int
     training_clips_per_second: float
     inference_clips_per_second: float
     peak_bytes: int
@@ -60,8 +62,10 @@ def cost_of(found: Checkpoint, *, clips: int, seconds: float) -> Cost:
         train()
     command = [sys.executable, "-m", "ssl_audio.evaluation.cost", str(found.path), str(clips), str(seconds)]
     peak = subprocess.run(command, capture_output=True, text=True, check=True)
+    every = [*backbone.parameters(), *head.parameters()]
     return Cost(
-        parameters=sum(p.numel() for module in (backbone, head) for p in module.parameters()),
+        parameters=sum(parameter.numel() for parameter in every),
+        trained_parameters=sum(parameter.numel() for parameter in every if parameter.requires_grad),
         training_clips_per_second=clips / _median_seconds(train),
         inference_clips_per_second=clips / _median_seconds(infer),
         peak_bytes=int(peak.stdout),

@@ -181,6 +181,34 @@ def scores_picture(scores: dict[str, dict[str, float]], *, ylabel: str) -> bytes
     return _png(figure)
 
 
+def trained_picture(points: dict[tuple[str, str], tuple[int, float, float, float]], *, ylabel: str) -> bytes:
+    """Score against trained parameters on a logarithmic axis, with intervals: a colour an encoder, a label a point.
+
+    Args:
+        points: Trained parameters, score, and the ends of its interval, by encoder and adapter.
+        ylabel: What is scored.
+    """
+    figure, axis = plt.subplots(figsize=(8.5, 4.6), layout="constrained")
+    for number, encoder in enumerate(dict.fromkeys(encoder for encoder, _ in points)):
+        chosen = {adapter: point for (which, adapter), point in points.items() if which == encoder}
+        trained, score, low, high = (np.array(values) for values in zip(*chosen.values(), strict=True))
+        colour = f"C{number}"
+        axis.errorbar(
+            trained, score, yerr=[score - low, high - score], fmt="o", ms=4, lw=0.8, color=colour, label=encoder
+        )
+        for adapter, (x, y, _, _) in chosen.items():
+            axis.annotate(
+                adapter, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=colour, rotation=20
+            )
+    axis.set_xscale("log")
+    axis.set_xlabel("trained parameters")
+    axis.set_ylabel(ylabel)
+    axis.grid(alpha=0.2)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    return _png(figure)
+
+
 def costs_picture(modes: dict[str, dict[str, dict[int, tuple[float, float]]]]) -> bytes:
     """Time and memory over length, on logarithmic axes: one row of panels a mode, one line an encoder.
 

@@ -1,0 +1,41 @@
+"""Recipes of adapters, and whether an encoder has a place for them."""
+
+from pathlib import Path
+
+import yaml
+
+from ssl_audio.checkpoints.checkpoint import Checkpoint
+from ssl_audio.cli.recipes import recipe_path
+from ssl_audio.errors import CheckpointError, LayoutError, RecipeError, own_cause
+
+
+def adapter_file(name: str) -> Path:
+    """The recipe of that name.
+
+    Raises:
+        RecipeError: if there is none; the message lists those there are.
+    """
+    return Path(recipe_path(f"adapters/{name}", "finetune"))
+
+
+def refusal(encoder: Path, adapter: Path) -> str | None:
+    """Why an encoder has no place for an adapter; None if it has one.
+
+    Args:
+        encoder: Recipe of `recipes/encoders`.
+        adapter: Recipe of `recipes/adapters`.
+    """
+    options = {
+        "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}},
+        "encoder": yaml.safe_load(encoder.read_text(encoding="utf-8")),
+        "adapters": yaml.safe_load(adapter.read_text(encoding="utf-8")).get("adapters"),
+    }
+    spec = {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}
+    try:
+        Checkpoint(adapter, {"model": {"backbone": spec}}, {}, 0, "").untrained()
+    except CheckpointError as error:
+        cause = own_cause(error.__cause__)
+        if isinstance(cause, RecipeError | LayoutError):
+            return str(cause)
+        raise RecipeError(str(error)) from error
+    return None
