@@ -160,6 +160,9 @@ def _announce(
         f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters train",
         file=sys.stderr,
     )
+    for adapter in module.backbone.adapters:
+        if adapter.coverage:
+            print(f"{type(adapter).__name__} {adapter.coverage}", file=sys.stderr)
     absent = [name for name, row in zip(parts.labels, parts.test.targets.T, strict=True) if not row.any()]
     if absent:
         shown = f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"

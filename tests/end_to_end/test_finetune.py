@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from damage import damaged
 from sklearn.metrics import average_precision_score
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe, load_checkpoint
+from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.cli import main
 from ssl_audio.cli.finetune_options import FinetuneCLI
 from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.labelled import LabelledShards
+from ssl_audio.evaluation import cost
 from ssl_audio.evaluation.predictions import read_predictions
 from ssl_audio.training.finetuning import Finetuning
 
@@ -248,6 +251,28 @@ def test_frozen_methods_leave_the_backbone_as_it_was(finetune):
         assert all(torch.equal(value, other[name]) for other in backbones[1:]), name
 
 
+def test_what_is_said_beside_a_checkpoint_is_kept_or_refused_with_both_values(finetune, pretraining_of, capsys):
+    """The checkpoint's recipe says nothing of `position_rule`; adapters are put on it, and alone are trained."""
+    begun = pretraining_of([16, 16])
+    adapters = [{"class_path": "LowRank", "init_args": {"rank": 2, "targets": ["qkv[query]", "expand"]}}]
+    words = [f"--checkpoint={begun}", "--model.backbone.position_rule=centre", f"--adapters={json.dumps(adapters)}"]
+    words += ["--model.tuning.train=[adapters.*]", "--trainer.max_epochs=1", "--average_from_epoch=null"]
+    words += ["--beside_scratch=false"]
+    folder = finetune(*words)
+    assert "LowRank adapts 4 of 8 projections" in capsys.readouterr().err
+    kept = yaml.safe_load((folder / "recipe.yaml").read_text())
+    options = kept["model"]["backbone"]["init_args"]
+    assert options["position_rule"] == "centre"
+    assert [adapter["init_args"]["targets"] for adapter in options["adapters"]] == [["qkv[query]", "expand"]]
+    assert json.loads((folder / "summary.json").read_text())["trained"] == "adapters.* train"
+    tested = open_checkpoint(folder / "checkpoints/best.ckpt").part("backbone")
+    before = load_checkpoint(begun).part("backbone")
+    assert all(torch.equal(value, tested[name]) for name, value in before.items()), "the base is as it was"
+    assert any(name.endswith("up") and value.any() for name, value in tested.items()), "and the adapters learnt"
+    heads = [*words, "--model.backbone.encoder.init_args.heads=4"]
+    assert "holds a Transformer with heads 2, not 4" in fails(capsys, finetune.words(*heads), code=2)
+
+
 def test_a_fold_begins_at_its_own_pretraining(finetune, pretraining_of, tmp_path, capsys, touched):
     """`{fold}` in the path: weights and statistics are of the pretraining that did not see the fold, and neither does
     anything else before its test."""
@@ -345,7 +370,7 @@ def test_a_missing_corpus_falls_back_on_the_demo_and_says_so(finetune, capsys, t
     assert (tmp_path / "runs/finetune/esc50-on-demo/0/summary.json").exists()
 
 
-def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, capsys, demo_shards):
+def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, capsys, demo_shards, monkeypatch):
     (tmp_path / "recipes/encoders").mkdir(parents=True)
     (tmp_path / "recipes/encoders/small.yaml").write_text(json.dumps(BACKBONE["encoder"]))
     options = ["--data.crop_seconds=1.295", "--adaptation.frames=128", "--data.workers=0", "--model.head.begin=probe"]
@@ -417,6 +442,28 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     neighbours = json.loads((tmp_path / "runs/compare/z/summary.json").read_text())
     assert neighbours["cost"] == {}, "nothing was trained"
     assert set(neighbours["scores"]) == {"small scratch", "small pretrained"}
+    # Adapters on one checkpoint, beside one another; what an encoder has no place for is left out and said.
+    monkeypatch.setattr(cost.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="1"))
+    (tmp_path / "recipes/adapters").mkdir()
+    for name in ("linear", "lora", "mamba_lora"):
+        recipe = (ROOT / f"recipes/adapters/{name}.yaml").read_text().replace("reduction: 64", "reduction: 16")
+        (tmp_path / f"recipes/adapters/{name}.yaml").write_text(recipe)
+    given = [
+        *given[:-2],
+        "--name=a",
+        f"--options={' '.join(options)}",
+        f"--checkpoints={{small: {begun}}}",
+        "--steps=2",
+    ]
+    main([*given, "--adapters=[linear,lora,mamba_lora]"])
+    adapted = json.loads((tmp_path / "runs/compare/a/summary.json").read_text())
+    assert set(adapted["scores"]) == {"small linear", "small lora"}
+    assert "no projection of Transformer is named" in adapted["refused"]["small mamba_lora"]
+    trained = {name: spent["trained_parameters"] for name, spent in adapted["cost"].items()}
+    # Rank 2 on two thirds of the projections of two blocks, the final norm, and a head that is the same.
+    assert trained["small lora"] - trained["small linear"] == 2 * 2 * 2 * (32 + 32) + 64
+    assert "small lora - small linear" in (tmp_path / "runs/compare/a/report.md").read_text()
+    assert "no such recipe" in fails(capsys, [*given, "--adapters=[lorra]"], code=2)
     other = json.dumps({**BACKBONE, "encoder": {"class_path": "ssl_audio.model.encoders.BiMamba"}})
     assert f"{begun} holds a Transformer, not a BiMamba; expected" in fails(
         capsys, finetune.words(f"--checkpoint={begun}", f"--model.backbone={other}"), code=2

@@ -23,9 +23,11 @@ class Adapter(nn.Module, ABC):
 
     Attributes:
         identity: Whether the backbone with a fresh adapter is the backbone without it.
+        coverage: What of the encoder it adapts, for people; empty if that is every block.
     """
 
     identity: bool = True
+    coverage: str = ""
 
     @abstractmethod
     def attach(self, backbone: "Backbone") -> None:

@@ -63,7 +63,6 @@ class LowRank(Adapter):
         self.alpha = float(alpha)
         self.scaling: Scaling = scaling
         self.magnitude = magnitude
-        self.coverage = ""
 
     def attach(self, backbone: "Backbone") -> None:
         rank = hidden_channels(backbone.width, hidden=self.rank, reduction=self.reduction, who="LowRank")
