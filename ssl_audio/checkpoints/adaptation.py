@@ -7,13 +7,12 @@ from typing import Any, Literal
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from ssl_audio.checkpoints.base import STATISTICS
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.imported import Fate
 from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.positions import adapt, resample
-
-_STATISTICS = ("frontend.mean", "frontend.std")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +87,7 @@ def load_backbone(
     fates: list[Fate] = list(found.fates)
     weights: dict[str, Tensor] = {}
     for name, value in theirs.items():
-        if name in _STATISTICS:
+        if name in STATISTICS:
             continue
         if name == "positions.table" and value.shape[2:] == wanted[name].shape[2:]:
             weights[name] = _positions(backbone, found, value, rule)
@@ -103,7 +102,7 @@ def load_backbone(
             fates.append(Fate(f"backbone.{name}", "used", "backbone"))
     had = {_adapter_of(name) for name in weights} - {None}
     fresh = {name for name in wanted if _adapter_of(name) not in {None, *had}}
-    missing = [name for name in wanted if name not in weights and name not in _STATISTICS and name not in fresh]
+    missing = [name for name in wanted if name not in weights and name not in STATISTICS and name not in fresh]
     unknown = [name for name in weights if name not in wanted]
     other = [name for name in weights if name in wanted and weights[name].shape != wanted[name].shape]
     if missing or unknown or other:

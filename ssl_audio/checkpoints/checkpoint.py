@@ -1,5 +1,6 @@
 """Our checkpoints: weights with the recipe that made them."""
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from ssl_audio import __version__
+from ssl_audio.checkpoints.base import Base
 from ssl_audio.checkpoints.imported import Fate
 from ssl_audio.checkpoints.reading import read
 from ssl_audio.errors import CheckpointError, own_cause
@@ -60,6 +62,7 @@ class Checkpoint:
         fates: What became of each tensor of a published file.
         position_rule: How its ancestors bring positions to another grid.
         image: Its positions are places in a picture.
+        base: What it stands on, if its file holds only what trained.
     """
 
     path: Path
@@ -72,6 +75,7 @@ class Checkpoint:
     fates: tuple[Fate, ...] = ()
     position_rule: PositionRule = "published"
     image: bool = False
+    base: Base | None = None
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -128,7 +132,7 @@ class Checkpoint:
         Raises:
             CheckpointError: if the recipe names a class we do not trust, or describes no backbone.
         """
-        spec = self.spec
+        spec = copy.deepcopy(self.spec)  # the parser puts objects of its own into lists
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(Backbone, "backbone")
         try:
@@ -153,7 +157,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     found = read(path)
     if not is_ours(found):
         raise CheckpointError(f"{path}: not written by ssl-audio; expected a checkpoint of `ssl-audio pretrain`")
-    return ours(path, found)
+    checkpoint = ours(path, found)
+    if checkpoint.base is not None:
+        raise CheckpointError(
+            f"{path}: holds only what was trained on {checkpoint.base.words}; expected a whole checkpoint here"
+        )
+    return checkpoint
 
 
 def is_ours(found: dict[str, Any]) -> bool:
@@ -177,7 +186,13 @@ def ours(path: Path, found: dict[str, Any]) -> Checkpoint:
         step=int(found.get("global_step", 0)),
         version=str(described.get("version", "unknown")),
         task=described.get("task"),
+        base=None if described.get("base") is None else Base.read(path, described["base"], trained=_names(found)),
     )
+
+
+def _names(found: dict[str, Any]) -> tuple[str, ...]:
+    """Names within the backbone of its tensors in a file."""
+    return tuple(name.removeprefix("backbone.") for name in found["state_dict"] if name.startswith("backbone."))
 
 
 def _check_parts(spec: dict[str, Any], path: Path) -> None:

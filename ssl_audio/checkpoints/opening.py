@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+from ssl_audio.checkpoints.adapters_only import check_base, complete, is_base
+from ssl_audio.checkpoints.base import places_of
 from ssl_audio.checkpoints.checkpoint import Checkpoint, is_ours, ours
 from ssl_audio.checkpoints.layouts import convert
 from ssl_audio.checkpoints.reading import read
@@ -15,17 +17,76 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _AUDIOSET_LABELS = 527
 
 
-def open_checkpoint(path: Path, *, hints: Hints = NO_HINTS) -> Checkpoint:
+def open_checkpoint(
+    path: Path, *, hints: Hints = NO_HINTS, base: Path | None = None, runs: Path = Path("runs")
+) -> Checkpoint:
     """Read a checkpoint, whoever wrote it, without executing anything in it.
 
     Args:
-        path: Ours, or a published SSAST, AST, ViT or DeiT file.
+        path: Ours, whole or what trained on a base; or a published SSAST, AST, ViT or DeiT file.
         hints: What the tensors of a published file do not say.
+        base: What an adapter checkpoint was trained on; None looks for it, by its digest, below `runs` and beside
+            the file.
+        runs: The folder of all runs.
+
+    Raises:
+        CheckpointError: if it is missing, damaged or of no known kind, or its base is not found or another one.
+    """
+    found = open_alone(path, hints=hints)
+    if found.base is None:
+        if base is not None:
+            raise CheckpointError(f"{path}: is whole and needs no base; leave {base} out")
+        return found
+    return complete(found, _given(found, base, hints, runs) if base is not None else _found(found, runs))
+
+
+def base_behind(found: Checkpoint) -> Checkpoint:
+    """What an adapter checkpoint stands on, opened anew; any other checkpoint is its own base.
+
+    Raises:
+        CheckpointError: if it is not there any more.
+    """
+    if found.base is None or found.base.path is None:
+        return found
+    return open_checkpoint(found.base.path, hints=found.base.hints)
+
+
+def _given(alone: Checkpoint, base: Path, hints: Hints, runs: Path) -> Checkpoint:
+    """The base that was named, or that what was named stands on, if it is the one."""
+    assert alone.base is not None
+    whole = base_behind(open_checkpoint(base, hints=alone.base.hints if hints == NO_HINTS else hints, runs=runs))
+    check_base(alone.path, whole, alone.base)
+    return whole
+
+
+def _found(alone: Checkpoint, runs: Path) -> Checkpoint:
+    """The first checkpoint that is the base, among those where it may lie; what cannot be read is none."""
+    assert alone.base is not None
+    for place in places_of(alone.base, beside=alone.path, runs=runs):
+        try:
+            whole = open_alone(place, hints=alone.base.hints, mmap=True)
+        except CheckpointError:
+            continue
+        if whole.base is None and is_base(whole, alone.base):
+            return whole
+    raise CheckpointError(
+        f"{alone.path}: was trained on the base {alone.base.words}, and no checkpoint below {runs} or beside it is "
+        "that; give it with --base FILE (in Python base=FILE)"
+    )
+
+
+def open_alone(path: Path, *, hints: Hints = NO_HINTS, mmap: bool = False) -> Checkpoint:
+    """A checkpoint as its file has it: of an adapter checkpoint, only what trained.
+
+    Args:
+        path: Its file.
+        hints: What the tensors of a published file do not say.
+        mmap: Leave the tensors in the file until they are looked at.
 
     Raises:
         CheckpointError: if it is missing, damaged or of no known kind.
     """
-    found = read(path)
+    found = read(path, mmap=mmap)
     if is_ours(found):
         return ours(path, found)
     wrapped = next((found[name] for name in _WRAPPERS if isinstance(found.get(name), dict)), found)

@@ -1,6 +1,7 @@
 """Tensors from a file that nobody vouches for: nothing in it is executed."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,12 @@ import torch
 from ssl_audio.errors import CheckpointError
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """What a `.ckpt`, `.pth`, `.pt`, `.bin` or `.safetensors` file holds: tensors and plain values by name.
+
+    Args:
+        path: The file.
+        mmap: Leave the tensors in the file until they are looked at, where torch can.
 
     Raises:
         CheckpointError: if it is missing, damaged, or holds more than tensors and plain values.
@@ -18,7 +23,7 @@ def read(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return _safetensors(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint") from error
     except IsADirectoryError as error:

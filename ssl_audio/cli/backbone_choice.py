@@ -11,7 +11,7 @@ from jsonargparse.typing import NonNegativeInt
 
 from ssl_audio.checkpoints.adaptation import Adaptation
 from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from ssl_audio.checkpoints.newest import chosen_checkpoint, newest_checkpoint
+from ssl_audio.checkpoints.newest import chosen_checkpoint, newest_checkpoint, of_fold
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.parser import VerbParser, add_runs_argument
@@ -31,6 +31,13 @@ def add_start_arguments(parser: Any) -> None:
         help="Where the backbone comes from: a checkpoint of ours or a published one, newest (of the "
         "pretraining runs), or none (from scratch). {fold} in its path is the number of the fold, from 0: a "
         "pretraining of its own, without the clips that the fold tests.",
+    )
+    parser.add_argument(
+        "--base",
+        type=Path | None,
+        default=None,
+        help="What the checkpoint was trained on, if it holds adapters alone; by default it is looked for below --runs "
+        "and beside the file. {fold} is as in --checkpoint.",
     )
     parser.add_argument("--hints", type=Hints, default=NO_HINTS, help="What a published checkpoint does not say.")
     parser.add_argument("--adaptation", type=Adaptation, default=Adaptation(), help="What the task changes in it.")
@@ -65,12 +72,22 @@ def with_backbone(words: list[str]) -> list[str]:
     path = chosen_checkpoint(chosen.checkpoint, chosen.runs, fold=fold)
     adaptation = Adaptation(**vars(chosen.adaptation))
     if path is not None:
-        spec = adaptation.spec(open_checkpoint(path, hints=Hints(**vars(chosen.hints))))
+        spec = adaptation.spec(opened(path, chosen, fold=fold))
     elif any(backbones):
         return words  # from scratch, and said in full
     else:
         spec = adaptation.spec(_untold(chosen.runs, adaptation))
     return ["--config", json.dumps({"model": {"backbone": spec}}), *words]
+
+
+def opened(path: Path, chosen: Namespace, *, fold: int) -> Checkpoint:
+    """The checkpoint that these options name for a fold.
+
+    Raises:
+        CheckpointError: if it cannot be read, or its base is not found.
+    """
+    base = None if chosen.base is None else of_fold(chosen.base, fold)
+    return open_checkpoint(path, hints=Hints(**vars(chosen.hints)), base=base, runs=chosen.runs)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -103,7 +120,7 @@ def parsed(spec: dict[str, Any]) -> Namespace:
     """A backbone's recipe with everything that it does not state."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Backbone, "backbone")
-    backbone: Namespace = parser.parse_object({"backbone": spec}).backbone
+    backbone: Namespace = parser.parse_object({"backbone": copy.deepcopy(spec)}).backbone
     return backbone
 
 

@@ -256,19 +256,23 @@ def usable_device(device: torch.device | str) -> torch.device:
     return found
 
 
-def pretrained(path: str | Path, *, hints: Hints = NO_HINTS, **options: Any) -> Pretrained:
+def pretrained(
+    path: str | Path, *, hints: Hints = NO_HINTS, base: str | Path | None = None, **options: Any
+) -> Pretrained:
     """A checkpoint, ours or a published one, ready to embed sound; fine-tuned ones label it too.
 
     Args:
-        path: A checkpoint of ours, or a published SSAST, AST, ViT or DeiT file.
+        path: A checkpoint of ours, whole or adapters alone; a published SSAST, AST, ViT or DeiT file.
         hints: What the tensors of a published file do not say, as `ssl_audio.Hints`.
+        base: What an adapter checkpoint was trained on; None looks for it below `runs` and beside the file.
         options: `device`, `window_seconds`, `batch_windows`, `bands`; see `Pretrained`.
 
     Raises:
-        CheckpointError: if it is missing, damaged or of no known kind.
+        CheckpointError: if it is missing, damaged or of no known kind, or its base is not found.
         RecipeError: if the device is not here.
     """
-    return Pretrained(open_checkpoint(Path(path), hints=hints), **options)
+    found = open_checkpoint(Path(path), hints=hints, base=None if base is None else Path(base))
+    return Pretrained(found, **options)
 
 
 def head_of(checkpoint: Checkpoint, backbone: Backbone) -> Head:

@@ -1,0 +1,166 @@
+"""Adapter checkpoints: what trained, the base that it belongs to, and what becomes of the two together."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_audio.checkpoints.adaptation import Adaptation, load_backbone
+from ssl_audio.checkpoints.adapters_only import only_trained
+from ssl_audio.checkpoints.checkpoint import Checkpoint, describe
+from ssl_audio.checkpoints.opening import base_behind, open_checkpoint
+from ssl_audio.errors import CheckpointError
+from ssl_audio.objectives.tasks import Head
+
+LORA = {
+    "class_path": "ssl_audio.model.adapters.LowRank",
+    "init_args": {"rank": 2, "targets": ["qkv[query]", "qkv[value]"]},
+}
+NECK = {"class_path": "ssl_audio.model.adapters.Bottleneck", "init_args": {"hidden": 4}}
+
+
+def spec_of(width: int = 32, **options) -> dict:
+    return {
+        "class_path": "ssl_audio.model.backbone.Backbone",
+        "init_args": {
+            "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}},
+            "encoder": {
+                "class_path": "ssl_audio.model.encoders.Transformer",
+                "init_args": {"width": width, "depth": 2, "heads": 4},
+            },
+            "position_frames": 128,
+            **options,
+        },
+    }
+
+
+def base_at(path: Path, *, seed: int = 0, width: int = 32) -> Checkpoint:
+    """A whole checkpoint as pretraining leaves it."""
+    recipe = {"model": {"backbone": spec_of(width)}}
+    fresh = Checkpoint(path, recipe, {}, 0, "").untrained(seed=seed)
+    weights = {f"backbone.{name}": value for name, value in fresh.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": weights, "global_step": 3, "ssl_audio": describe(recipe)}, path)
+    return open_checkpoint(path)
+
+
+def trained_at(
+    path: Path,
+    source: Checkpoint,
+    adapters: list[dict],
+    *,
+    train: tuple[str, ...] = ("adapters.",),
+    frames: int | None = None,
+    labels: str = "abc",
+    seed: int = 1,
+) -> dict[str, torch.Tensor]:
+    """Write an adapter checkpoint whose trained tensors were drawn anew; returns all weights."""
+    spec = Adaptation(frames=frames, mean=-5.0).spec(source)
+    spec["init_args"]["adapters"] = [*(spec["init_args"].get("adapters") or []), *adapters]
+    recipe = {"model": {"backbone": spec}}
+    backbone = Checkpoint(path, recipe, {}, 0, "").untrained(seed=seed)
+    load_backbone(backbone, source)
+    torch.manual_seed(seed)
+    head = Head(backbone.width, labels=len(labels))
+    trained = [name for name in backbone.state_dict() if name.startswith(train)]
+    with torch.no_grad():
+        for name, value in backbone.state_dict().items():
+            if name in trained:
+                value.normal_(std=0.3)
+    state = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+    state |= {f"head.{name}": value for name, value in head.state_dict().items()}
+    task = {"target": "event", "labels": list(labels), "several": False, "head": {"pooling": "mean", "norm": "layer"}}
+    content = only_trained(state, recipe, base_behind(source), trained=trained, rule="place", task=task, step=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
+    return copy.deepcopy(state)
+
+
+def same(found: Checkpoint, state: dict[str, torch.Tensor]) -> None:
+    """The very weights, bit for bit, as the checkpoint has them and as its backbone does."""
+    assert found.weights.keys() == state.keys()
+    for name, value in state.items():
+        assert torch.equal(found.weights[name], value), name
+    for name, value in found.backbone().state_dict().items():
+        assert torch.equal(value, state[f"backbone.{name}"]), name
+
+
+@pytest.mark.parametrize(
+    ("adapters", "train", "frames"),
+    [
+        ([LORA], ("adapters.",), None),
+        ([LORA, NECK], ("adapters.", "encoder.norm."), 64),
+        ([], (), 96),
+    ],
+)
+def test_base_and_file_are_the_weights_that_were_saved(tmp_path, adapters, train, frames):
+    runs = tmp_path / "runs"
+    base = base_at(runs / "pretrain/a/0/checkpoints/last.ckpt")
+    # As many others as a folder of runs has: not the same weights, an adapter file, and one that is damaged.
+    base_at(runs / "pretrain/b/0/checkpoints/last.ckpt", seed=4)
+    base_at(runs / "pretrain/c/0/checkpoints/last.ckpt", width=48)
+    (runs / "pretrain/c/0/checkpoints/cut.ckpt").write_bytes(base.path.read_bytes()[:3000])
+    path = runs / "finetune/x/0/checkpoints/best.ckpt"
+    state = trained_at(path, base, adapters, train=train, frames=frames)
+    assert path.stat().st_size < base.path.stat().st_size / 2
+    found = open_checkpoint(path, runs=runs)
+    same(found, state)
+    assert found.base.path == base.path
+    assert (found.step, found.task["labels"]) == (7, ["a", "b", "c"])
+    same(open_checkpoint(path, base=base.path, runs=tmp_path / "none"), state)
+    # The base is known by its content: not by its name, nor by the statistics of its data.
+    alone = tmp_path / "elsewhere/adapter.ckpt"
+    alone.parent.mkdir()
+    shutil.copy(path, alone)
+    moved = torch.load(base.path, weights_only=True)
+    moved["state_dict"]["backbone.frontend.mean"] += 1
+    torch.save(moved, alone.with_name("given.pth"))
+    same(open_checkpoint(alone, runs=tmp_path / "none"), state)
+    # A stage that began there: both files stand on the one base.
+    second = trained_at(tmp_path / "elsewhere/second.ckpt", found, [NECK], frames=80, labels="de", seed=2)
+    later = open_checkpoint(tmp_path / "elsewhere/second.ckpt", runs=runs)
+    same(later, second)
+    assert later.base.digest == found.base.digest
+
+
+def test_a_wrong_or_missing_base_is_one_line(tmp_path):
+    base, other = base_at(tmp_path / "base/a.ckpt"), base_at(tmp_path / "other/b.ckpt", seed=1)
+    wide = base_at(tmp_path / "other/wide.ckpt", width=48)
+    path = tmp_path / "adapters/lora.ckpt"
+    trained_at(path, base, [LORA])
+    runs = tmp_path / "none"
+    for wrong in (other, wide):
+        message = r"lora.ckpt: was trained on the base a.ckpt \(ssl_audio Transformer, sha256 \w{12}\); "
+        with pytest.raises(CheckpointError, match=rf"{message}.*{wrong.path.name} is another one \(sha256 \w{{12}}\)"):
+            open_checkpoint(path, base=wrong.path)
+    with pytest.raises(CheckpointError, match=r"base a.ckpt \(ssl_audio Tr.*no checkpoint below .*give it with --base"):
+        open_checkpoint(path, runs=runs)
+    with pytest.raises(CheckpointError, match=r"a.ckpt: is whole and needs no base"):
+        open_checkpoint(base.path, base=other.path)
+    # Whatever the file says of it, a base is what its content is, and has a place for what the file holds.
+    content = torch.load(path, weights_only=True)
+    for damage, message in (
+        ({"digest": "0" * 64}, "is another one"),
+        ({"rule": "any"}, "by the rule 'any'"),
+        ({"name": 5}, "nothing readable of its base"),
+        ({"hints": {"heads": "many"}}, "hints of a published base are none"),
+    ):
+        changed = copy.deepcopy(content)
+        changed["ssl_audio"]["base"] |= damage
+        torch.save(changed, tmp_path / "changed.ckpt")
+        with pytest.raises(CheckpointError, match=message):
+            open_checkpoint(tmp_path / "changed.ckpt", base=base.path)
+    name = "backbone.adapters.0.parts.blocks/0/mixer/transform/qkv[query].down"
+    assert name in content["state_dict"]
+    for value, message in (
+        (torch.zeros(2, 48), r"is \(2, 48\), .* has one of \(2, 32\) there"),
+        (None, "lacks adapters"),
+    ):
+        changed = copy.deepcopy(content)
+        changed["state_dict"].pop(name)
+        changed["state_dict"] |= {} if value is None else {name: value}
+        torch.save(changed, tmp_path / "changed.ckpt")
+        with pytest.raises(CheckpointError, match=message):
+            open_checkpoint(tmp_path / "changed.ckpt", base=base.path)
