@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.checkpoints.newest import of_fold
-from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.opening import open_alone, open_checkpoint
 from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.cli.adapter_recipes import adapter_file, refusal
 from ssl_audio.cli.comparison_plan import Plan, check_plan, finetune_words
@@ -203,7 +202,10 @@ def _cost(plan: Plan, cell: tuple[str, str], folder: Path) -> Cost | None:
     best = next(iter(sorted(folder.glob("**/best.ckpt"))), None)
     if best is None:
         return None
-    found = load_checkpoint(best)
+    found = open_alone(best)
+    if found.base is not None:
+        began = of_fold(found.recipe["checkpoint"], int(found.recipe["data"]["fold"]))
+        found = open_checkpoint(best, base=began, runs=plan.runs)
     data = found.recipe["data"]
     cost = cost_of(found, clips=min(16, int(data["batch_clips"])), seconds=float(data["crop_seconds"]))
     write_text(kept, json.dumps(dataclasses.asdict(cost)))

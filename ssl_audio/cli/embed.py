@@ -23,6 +23,12 @@ from ssl_audio.evaluation.pretrained import Pretrained, pretrained
 def add_common(parser: Any, *, out: str) -> None:
     """The options of every verb that reads recordings with a checkpoint."""
     parser.add_argument("--checkpoint", type=Path, required=True, help="Ours, or a published one.")
+    parser.add_argument(
+        "--base",
+        type=Path | None,
+        default=None,
+        help="What an adapter checkpoint was trained on; by default looked for below runs/ and beside the file.",
+    )
     parser.add_argument("--out", type=Path, required=True, help=out)
     parser.add_argument("--hints", type=Hints, default=NO_HINTS, help="What a published checkpoint does not say.")
     parser.add_argument("--device", type=str, default="cpu", help="Where to compute: cpu, cuda.")
@@ -35,6 +41,7 @@ def face_of(chosen: Namespace, **options: Any) -> Pretrained:
     return pretrained(
         chosen.checkpoint,
         hints=Hints(**vars(chosen.hints)),
+        base=chosen.base,
         device=chosen.device,
         window_seconds=chosen.window_seconds,
         **options,

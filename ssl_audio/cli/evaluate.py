@@ -39,6 +39,7 @@ def evaluate(
     out: Path = Path("evaluation"),
     device: str = "cpu",
     hints: Hints = NO_HINTS,
+    base: Path | None = None,
 ) -> None:
     """Score a fine-tuned checkpoint on labelled shards: metrics.json and predictions.parquet.
 
@@ -53,8 +54,9 @@ def evaluate(
         out: Folder for the results.
         device: Where to compute: cpu, cuda.
         hints: What a published checkpoint does not say.
+        base: What an adapter checkpoint was trained on; by default looked for below runs/ and beside the file.
     """
-    face = pretrained(checkpoint, device=device, hints=hints)
+    face = pretrained(checkpoint, device=device, hints=hints, base=base)
     if face.head is None or face.checkpoint.task is None:
         raise CheckpointError(f"{checkpoint}: has no head; expected a checkpoint of `ssl-audio finetune`")
     if label_names is not None:

@@ -11,8 +11,11 @@ import numpy as np
 from lightning.pytorch.callbacks import Timer
 
 from ssl_audio.checkpoints.adaptation import load_backbone
+from ssl_audio.checkpoints.adapters_only import only_trained
 from ssl_audio.checkpoints.checkpoint import describe
 from ssl_audio.checkpoints.imported import report as fates_report
+from ssl_audio.checkpoints.opening import base_behind
+from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.cli.fallback import with_demo
 from ssl_audio.cli.finetune_options import FinetuneCLI, Start
 from ssl_audio.cli.overlap import heard_before
@@ -25,6 +28,7 @@ from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.metrics import headline
 from ssl_audio.evaluation.predictions import check_speakers, read_predictions
+from ssl_audio.model.tuning import trained_tensors
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.resuming import check_resume
 from ssl_audio.training.run import Run, circumstances
@@ -117,11 +121,7 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
         module.to(trainer.strategy.root_device)  # Lightning took it off when training ended
         valid, chosen, last = choose(trainer, module, data, probe=probe)
         if trainer.is_global_zero:
-            content = {
-                "state_dict": module.state_dict(),
-                "global_step": trainer.global_step,
-                "ssl_audio": describe(module.recipe, task=module.task),
-            }
+            content = _content(cli, module, start=start, step=trainer.global_step)
             AtomicCheckpointIO().save_checkpoint(content, this.checkpoints / "best.ckpt")
         with bar("testing") as progress:
             predictions = predict(module, data, parts.test, progress=progress)
@@ -146,6 +146,25 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
         this.write(PREDICTIONS, predictions.parquet())
         this.write("outcome.json", outcome.json())
     return outcome
+
+
+def _content(cli: FinetuneCLI, module: Finetuning, *, start: Start, step: int) -> dict[str, Any]:
+    """The tested weights: whole, or where a checkpoint's backbone is in part what it was, only what is not."""
+    state, source = module.state_dict(), cli.source
+    trained = trained_tensors(module.backbone)
+    every = {name for name, parameter in module.backbone.named_parameters() if parameter.numel()}
+    if start == "scratch" or source is None or every <= trained:
+        return {"state_dict": state, "global_step": step, "ssl_audio": describe(module.recipe, task=module.task)}
+    return only_trained(
+        state,
+        module.recipe,
+        base_behind(source),
+        trained=trained,
+        rule=cli.config.adaptation.rule,
+        hints=Hints(**vars(cli.config.hints)) if source.base is None else source.base.hints,
+        task=module.task,
+        step=step,
+    )
 
 
 def _announce(

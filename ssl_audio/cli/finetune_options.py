@@ -12,9 +12,15 @@ from ssl_audio import randomness
 from ssl_audio.checkpoints.adaptation import Adaptation
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.newest import FOLD, chosen_checkpoint
-from ssl_audio.checkpoints.opening import open_checkpoint
-from ssl_audio.checkpoints.sizes import Hints
-from ssl_audio.cli.backbone_choice import add_start_arguments, changed, changes, check_changes, parsed, with_backbone
+from ssl_audio.cli.backbone_choice import (
+    add_start_arguments,
+    changed,
+    changes,
+    check_changes,
+    opened,
+    parsed,
+    with_backbone,
+)
 from ssl_audio.cli.trainer import TrainingCLI
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
@@ -91,7 +97,7 @@ class FinetuneCLI(TrainingCLI):
         config = self.config
         path = chosen_checkpoint(config.checkpoint, config.runs, fold=fold)
         if path is not None:
-            found = open_checkpoint(path, hints=Hints(**vars(config.hints)))
+            found = opened(path, config, fold=fold)
             spec = Adaptation(**vars(config.adaptation)).spec(found)
             if self.asked is None:
                 self.asked = changes(parsed(spec), config.model.backbone)

@@ -1,17 +1,19 @@
 """`ssl-audio inspect`: say in a screenful what a thing is."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ssl_audio.checkpoints.base import STATISTICS
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.imported import report
-from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.opening import open_alone, open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.parser import call
 from ssl_audio.cli.shards import describe as describe_shards
 from ssl_audio.data.index import is_shard_folder, open_shards
 from ssl_audio.data.manifest import FILE_NAME, Manifest
-from ssl_audio.errors import SslAudioError
+from ssl_audio.errors import CheckpointError, SslAudioError
 from ssl_audio.training.run import RECIPE, Run
 
 
@@ -20,17 +22,18 @@ def run(words: list[str]) -> None:
     call(inspect, words, prog="ssl-audio inspect")
 
 
-def inspect(what: Path, *, hints: Hints = NO_HINTS) -> None:
+def inspect(what: Path, *, hints: Hints = NO_HINTS, base: Path | None = None) -> None:
     """Say what a run, a checkpoint or a folder of shards is.
 
     Args:
         what: A run folder such as runs/pretrain/demo/0, a checkpoint file, or a folder of shards.
         hints: What a published checkpoint does not say.
+        base: What an adapter checkpoint was trained on; by default looked for below runs/ and beside the file.
     """
     if not what.exists():
         raise SslAudioError(f"{what}: nothing there; expected a run, a checkpoint or a folder of shards")
     if what.is_file() and what.suffix != ".tar":
-        print(_checkpoint(open_checkpoint(what, hints=hints)))
+        print(_checkpoint(_opened(what, hints, base)))
     elif (what / RECIPE).exists():
         print(_run(Run(what)))
     elif is_shard_folder(what) or what.suffix == ".tar":
@@ -82,6 +85,30 @@ def _score(start: str, row: dict[str, Any]) -> str:
     return f"test        {start}: {row['headline']:.3f} (95 % {low:.3f} to {high:.3f}), {row['clips']} clips"
 
 
+def _opened(path: Path, hints: Hints, base: Path | None) -> Checkpoint:
+    """The checkpoint, whole where its base was given or can be found; what trained alone says something too."""
+    if base is None:
+        alone = open_alone(path, hints=hints)
+        if alone.base is not None:
+            try:
+                return open_checkpoint(path, hints=hints)
+            except CheckpointError:
+                return alone
+    return open_checkpoint(path, hints=hints, base=base)
+
+
+def _trained(found: Checkpoint) -> list[str]:
+    """What an adapter checkpoint holds, and what it stands on."""
+    if found.base is None:
+        return []
+    own = {name: value.numel() for name, value in found.part("backbone").items() if name in found.base.trained}
+    groups = Counter(".".join(name.split(".")[:2]) for name in own if name not in STATISTICS)
+    numbers = sum(count for name, count in own.items() if name not in STATISTICS)
+    named = ", ".join(f"{name} ({count} tensors)" for name, count in groups.items()) or "nothing of the backbone"
+    where = f"found as {found.base.path}" if found.base.path is not None else "not found here; give it with --base FILE"
+    return [f"trained     {numbers} parameters: {named}", f"base        {found.base.words}, {where}"]
+
+
 def _checkpoint(found: Checkpoint) -> str:
     model = found.recipe["model"]
     parts = found.spec["init_args"]
@@ -90,7 +117,9 @@ def _checkpoint(found: Checkpoint) -> str:
         f"{found.kind} {found.version}",
         f"encoder     {_named(parts['encoder'])}",
     ]
-    if not found.image:
+    lines += _trained(found)
+    whole = found.base is None or found.base.path is not None
+    if whole and not found.image:
         backbone = found.backbone()
         weights = sum(parameter.numel() for parameter in backbone.parameters())
         table = backbone.positions.table

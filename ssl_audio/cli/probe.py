@@ -6,7 +6,7 @@ from typing import Literal
 
 from jsonargparse.typing import PositiveFloat
 
-from ssl_audio.checkpoints.checkpoint import load_checkpoint
+from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.cli.assess import Probing, probe_all, score_tables
 from ssl_audio.cli.parser import call, write_text
 
@@ -23,6 +23,7 @@ def probe(
     protocol: Literal["split", "fold"] = "split",
     window_seconds: PositiveFloat | None = None,
     out: Path | None = None,
+    base: Path | None = None,
 ) -> None:
     """Frozen linear and nearest-neighbour scores of an encoder, beside an untrained one and mel and cepstral
     statistics.
@@ -34,8 +35,9 @@ def probe(
         protocol: `split` tests on the split test, `fold` on each fold in turn.
         window_seconds: Length of the windows that long clips are cut in; by default the crops of pretraining.
         out: Also write the scores to this JSON file.
+        base: What an adapter checkpoint was trained on; by default looked for below runs/ and beside the file.
     """
-    found = load_checkpoint(checkpoint)
+    found = open_checkpoint(checkpoint, base=base)
     window = window_seconds or found.recipe.get("data", {}).get("crop_seconds") or 10.0
     trained = found.backbone()
     untrained = found.untrained()

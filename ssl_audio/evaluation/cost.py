@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ssl_audio.checkpoints.checkpoint import Checkpoint
+from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.evaluation.memory import PeakMemory
 from ssl_audio.evaluation.pretrained import head_of
 from ssl_audio.model.backbone import Backbone
@@ -61,6 +62,7 @@ def cost_of(found: Checkpoint, *, clips: int, seconds: float) -> Cost:
     with FlopCounterMode(display=False) as counter:
         train()
     command = [sys.executable, "-m", "ssl_audio.evaluation.cost", str(found.path), str(clips), str(seconds)]
+    command += [] if found.base is None else [str(found.base.path)]
     peak = subprocess.run(command, capture_output=True, text=True, check=True)
     every = [*backbone.parameters(), *head.parameters()]
     return Cost(
@@ -103,9 +105,9 @@ def _median_seconds(step: Callable[[], None]) -> float:
     return statistics.median(seconds)
 
 
-def peak_of_step(path: Path, *, clips: int, seconds: float) -> int:
+def peak_of_step(path: Path, *, clips: int, seconds: float, base: Path | None = None) -> int:
     """Bytes that a training step adds to this process at its highest."""
-    train = _training(load_checkpoint(path), clips=clips, seconds=seconds)[-1]
+    train = _training(open_checkpoint(path, base=base), clips=clips, seconds=seconds)[-1]
     train(1)  # libraries load
     with PeakMemory(torch.device("cpu")) as peak:
         train()
@@ -113,4 +115,6 @@ def peak_of_step(path: Path, *, clips: int, seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(str(peak_of_step(Path(sys.argv[1]), clips=int(sys.argv[2]), seconds=float(sys.argv[3]))))
+    path, clips, seconds, *base = sys.argv[1:]
+    peak = peak_of_step(Path(path), clips=int(clips), seconds=float(seconds), base=Path(base[0]) if base else None)
+    sys.stdout.write(str(peak))

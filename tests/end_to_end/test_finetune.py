@@ -297,7 +297,8 @@ def test_a_fold_begins_at_its_own_pretraining(finetune, pretraining_of, tmp_path
     assert max(second[:-12]) < 12, "and the other's after everything else of its training"
     for fold, mean in enumerate((-3.0, -5.0)):
         source = load_checkpoint(tmp_path / f"{fold}.ckpt").part("backbone")
-        ended = load_checkpoint(whole / f"pretrained/fold{fold}/checkpoints/best.ckpt")
+        best = whole / f"pretrained/fold{fold}/checkpoints/best.ckpt"
+        ended = open_checkpoint(best, base=tmp_path / f"{fold}.ckpt")
         for name, value in ended.part("backbone").items():
             assert torch.equal(value, source[name]), name
         assert ended.spec["init_args"]["frontend"]["init_args"]["mean"] == mean == float(source["frontend.mean"])
