@@ -45,17 +45,21 @@ def is_base(found: Checkpoint, wanted: Base) -> bool:
     return sketch_of(tensors) == wanted.sketch and digest_of(tensors) == wanted.digest
 
 
-def check_base(path: Path, found: Checkpoint, wanted: Base) -> None:
-    """A checkpoint that was given as the base is the base.
+def check_base(path: Path, known: Base, wanted: Base) -> None:
+    """What was given as the base of an adapter checkpoint is its base.
+
+    Args:
+        path: The adapter checkpoint.
+        known: What was given.
+        wanted: What it was trained on.
 
     Raises:
         CheckpointError: if it is another one; the message has both digests.
     """
-    if not is_base(found, wanted):
-        other = shortened(digest_of(_backbone_of(found.weights)))
+    if known.digest != wanted.digest:
         raise CheckpointError(
-            f"{path}: was trained on the base {wanted.words}; {found.path} is another one (sha256 {other}); give the "
-            "checkpoint that it began at"
+            f"{path}: was trained on the base {wanted.words}; {known.path} is another one (sha256 "
+            f"{shortened(known.digest)}); give the checkpoint that it began at"
         )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from ssl_audio.checkpoints.adapters_only import check_base, complete, is_base
+from ssl_audio.checkpoints.adapters_only import base_of, check_base, complete, is_base
 from ssl_audio.checkpoints.base import places_of
 from ssl_audio.checkpoints.checkpoint import Checkpoint, is_ours, ours
 from ssl_audio.checkpoints.layouts import convert
@@ -55,7 +55,7 @@ def _given(alone: Checkpoint, base: Path, hints: Hints, runs: Path) -> Checkpoin
     """The base that was named, or that what was named stands on, if it is the one."""
     assert alone.base is not None
     whole = base_behind(open_checkpoint(base, hints=alone.base.hints if hints == NO_HINTS else hints, runs=runs))
-    check_base(alone.path, whole, alone.base)
+    check_base(alone.path, base_of(whole), alone.base)
     return whole
 
 

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.evaluation.face import head_of
 from ssl_audio.evaluation.memory import PeakMemory
-from ssl_audio.evaluation.pretrained import head_of
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.tuning import Tuning, set_modes, trains
 from ssl_audio.objectives.tasks import Head, classify

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from ssl_audio.audio.files import decode, probe
 from ssl_audio.audio.resampling import ratio_of, resample
+from ssl_audio.checkpoints.adapters_only import base_of, check_base
+from ssl_audio.checkpoints.base import Base
 from ssl_audio.checkpoints.checkpoint import Checkpoint
-from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.opening import base_behind, open_alone, open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import AudioError, CheckpointError, RecipeError
+from ssl_audio.evaluation.face import Face, adapted, face_of
 from ssl_audio.evaluation.windows import Grid, Sound, batches_of, crossfade, padded, windows_of
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.tasks import Head, classify
@@ -42,10 +45,8 @@ class Pretrained:
     Source:
         arXiv 2204.12260, section 3.2 (bands side by side).
 
-    Attributes:
-        backbone: Waveform to token states.
-        labels: Names of what the head tells apart; empty without a head.
-        several: Whether a clip may have several labels.
+    Several adapter checkpoints on one base are switched without loading it again:
+    `encoder.load("esc50", path)`, `encoder.use("esc50")`, `encoder.use(None)`.
     """
 
     def __init__(
@@ -57,19 +58,79 @@ class Pretrained:
         batch_windows: int = 16,
         bands: Literal["mean", "apart"] = "mean",
     ) -> None:
-        self.checkpoint = checkpoint
         self.device = usable_device(device)
-        self.backbone: Backbone = checkpoint.backbone().to(self.device).eval()
-        self.grid = Grid.of(self.backbone, seconds=window_seconds)
+        self.window_seconds = window_seconds
         self.batch_windows = batch_windows
         self.bands = bands
-        self.labels: list[str] = []
-        self.several = False
-        self.head: Head | None = None
-        if checkpoint.task is not None:
-            self.labels = [str(label) for label in checkpoint.task["labels"]]
-            self.several = bool(checkpoint.task["several"])
-            self.head = head_of(checkpoint, self.backbone).to(self.device).eval()
+        self._face = face_of(checkpoint, device=self.device, window_seconds=window_seconds)
+        self._faces: dict[str | None, Face] = {None: self._face}
+        self._base: tuple[Checkpoint, Base] | None = None
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where what is in use comes from."""
+        return self._face.checkpoint
+
+    @property
+    def backbone(self) -> Backbone:
+        """Waveform to token states."""
+        return self._face.backbone
+
+    @property
+    def head(self) -> Head | None:
+        """Token states to logits; None if it was not fine-tuned."""
+        return self._face.head
+
+    @property
+    def grid(self) -> Grid:
+        """How recordings are cut into windows."""
+        return self._face.grid
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of what the head tells apart; empty without a head."""
+        return self._face.labels
+
+    @property
+    def several(self) -> bool:
+        """Whether a clip may have several labels."""
+        return self._face.several
+
+    def load(self, name: str, path: str | Path) -> None:
+        """Read an adapter checkpoint of this base, for `use`; the base is neither read nor kept a second time.
+
+        Args:
+            name: What to call it; one of that name is replaced.
+            path: Its file.
+
+        Raises:
+            CheckpointError: if it is no adapter checkpoint, or of another base.
+        """
+        first = self._faces[None]
+        if self._base is None:
+            whole = base_behind(first.checkpoint)
+            self._base = (whole, first.checkpoint.base or base_of(whole))
+        base, known = self._base
+        alone = open_alone(Path(path))
+        if alone.base is None:
+            raise CheckpointError(f"{path}: is whole; expected an adapter checkpoint of {known.words}")
+        check_base(alone.path, known, alone.base)
+        using = self._face is self._faces.get(name)
+        self._faces[name] = adapted(first, alone, base, window_seconds=self.window_seconds)
+        if using:
+            self.use(name)
+
+    def use(self, name: str | None) -> None:
+        """Compute with an adapter checkpoint that was loaded, its head, labels, positions and statistics; None goes
+        back to the encoder as it was opened.
+
+        Raises:
+            RecipeError: if none of that name was loaded.
+        """
+        if name not in self._faces:
+            known = ", ".join(sorted(one for one in self._faces if one is not None)) or "none as yet"
+            raise RecipeError(f"no adapter {name!r} was loaded; loaded: {known} (None is the encoder itself)")
+        self._face = self._faces[name]
 
     def name_labels(self, names: Sequence[str]) -> None:
         """Give the head's labels their names, which a published checkpoint does not hold.
@@ -82,7 +143,7 @@ class Pretrained:
                 f"{self.checkpoint.path}: tells {len(self.labels)} labels apart; expected as many different names, "
                 f"found {len(names)}, {len(set(names))} of them different"
             )
-        self.labels = list(names)
+        self._face.labels = list(names)
 
     @property
     def identity(self) -> list[str]:
@@ -273,34 +334,6 @@ def pretrained(
     """
     found = open_checkpoint(Path(path), hints=hints, base=None if base is None else Path(base))
     return Pretrained(found, **options)
-
-
-def head_of(checkpoint: Checkpoint, backbone: Backbone) -> Head:
-    """The head of a fine-tuned checkpoint.
-
-    Raises:
-        CheckpointError: if its weights do not fit what it says of itself.
-    """
-    task = checkpoint.task
-    assert task is not None
-    options = task["head"]
-    head = Head(
-        backbone.width,
-        labels=len(task["labels"]),
-        pooling=options["pooling"],
-        bands=backbone.bands,
-        layers=len(backbone.encoder.blocks) if options.get("layers") else None,
-        projection=options.get("projection"),
-        norm=options["norm"],
-    )
-    try:
-        head.load_state_dict(checkpoint.part("head"))
-    except RuntimeError as error:
-        line = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{checkpoint.path}: its head does not fit its {len(task['labels'])} labels: {line}"
-        ) from error
-    return head
 
 
 def _columns(tokens: Tokens, counts: list[int], *, bands: int) -> list[Float[Tensor, "_ channel"]]:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import ssl_audio
 from ssl_audio.checkpoints.adaptation import Adaptation, load_backbone
 from ssl_audio.checkpoints.adapters_only import only_trained
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe
 from ssl_audio.checkpoints.opening import base_behind, open_checkpoint
-from ssl_audio.errors import CheckpointError
+from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.objectives.tasks import Head
 
 LORA = {
@@ -90,7 +91,6 @@ def same(found: Checkpoint, state: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("adapters", "train", "frames"),
     [
-        ([LORA], ("adapters.",), None),
         ([LORA, NECK], ("adapters.", "encoder.norm."), 64),
         ([], (), 96),
     ],
@@ -164,3 +164,45 @@ def test_a_wrong_or_missing_base_is_one_line(tmp_path):
         torch.save(changed, tmp_path / "changed.ckpt")
         with pytest.raises(CheckpointError, match=message):
             open_checkpoint(tmp_path / "changed.ckpt", base=base.path)
+
+
+def test_adapters_on_one_base_are_switched_without_a_second_base(tmp_path):
+    base = base_at(tmp_path / "base/a.ckpt")
+    files = {name: tmp_path / f"{name}.ckpt" for name in ("sounds", "words")}
+    trained_at(files["sounds"], base, [LORA], frames=64)
+    trained_at(files["words"], base, [NECK], train=("adapters.", "encoder.norm."), labels="xy", seed=5)
+    waveform = torch.randn(9000, generator=torch.Generator().manual_seed(0)) * 0.1
+    encoder = ssl_audio.pretrained(base.path)
+    frozen, before = encoder.backbone, encoder.embed(waveform, sample_rate=16000)
+    found = {}
+    for name, path in files.items():
+        alone = ssl_audio.pretrained(path, base=base.path)
+        encoder.load(name, path)
+        encoder.use(name)
+        assert torch.equal(encoder.embed(waveform, sample_rate=16000), alone.embed(waveform, sample_rate=16000))
+        assert torch.equal(encoder.predict(waveform, sample_rate=16000), alone.predict(waveform, sample_rate=16000))
+        assert (encoder.labels, encoder.identity, encoder.grid) == (alone.labels, alone.identity, alone.grid)
+        assert float(encoder.backbone.frontend.mean) == -5.0
+        found[name] = encoder.embed(waveform, sample_rate=16000)
+        shared = dict(frozen.named_parameters())
+        for key, value in encoder.backbone.named_parameters():
+            own = key.startswith(("adapters.", "encoder.norm.")[: 1 if name == "sounds" else 2])
+            own = own or (name == "sounds" and key == "positions.table")
+            assert own or value.untyped_storage().data_ptr() == shared[key].untyped_storage().data_ptr(), key
+    for name in ("sounds", "words"):
+        encoder.use(name)
+        assert torch.equal(encoder.embed(waveform, sample_rate=16000), found[name])
+    encoder.use(None)
+    assert torch.equal(encoder.embed(waveform, sample_rate=16000), before)
+    assert (encoder.labels, encoder.head) == ([], None)
+    # Begun at one of them, the others are on the same base all the same.
+    other = ssl_audio.pretrained(files["words"], base=base.path)
+    other.load("sounds", files["sounds"])
+    other.use("sounds")
+    assert torch.equal(other.embed(waveform, sample_rate=16000), found["sounds"])
+    with pytest.raises(RecipeError, match="no adapter 'word' was loaded; loaded: sounds, words"):
+        encoder.use("word")
+    with pytest.raises(CheckpointError, match=r"is whole; expected an adapter checkpoint of .*a.ckpt"):
+        encoder.load("base", base.path)
+    with pytest.raises(CheckpointError, match="is another one"):
+        ssl_audio.pretrained(base_at(tmp_path / "base/b.ckpt", seed=3).path).load("sounds", files["sounds"])

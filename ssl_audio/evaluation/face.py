@@ -1,0 +1,119 @@
+"""A checkpoint as modules that compute: backbone, head, and what belongs to them."""
+
+import dataclasses
+
+import torch
+
+from ssl_audio.checkpoints.adapters_only import complete
+from ssl_audio.checkpoints.checkpoint import Checkpoint
+from ssl_audio.errors import CheckpointError
+from ssl_audio.evaluation.windows import Grid
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.objectives.tasks import Head
+
+_PREFIX = "backbone."
+_POSITIONS = "positions.table"
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Face:
+    """What a checkpoint computes with.
+
+    Args:
+        checkpoint: Where it comes from.
+        backbone: Waveform to token states.
+        head: Token states to logits; None if it was not fine-tuned.
+        grid: How recordings are cut into windows.
+        labels: Names of what the head tells apart; empty without a head.
+        several: Whether a clip may have several labels.
+    """
+
+    checkpoint: Checkpoint
+    backbone: Backbone
+    head: Head | None
+    grid: Grid
+    labels: list[str]
+    several: bool
+
+
+def face_of(
+    checkpoint: Checkpoint, *, device: torch.device, window_seconds: float | None, backbone: Backbone | None = None
+) -> Face:
+    """The modules of a checkpoint, for inference.
+
+    Args:
+        checkpoint: With its weights.
+        device: Where to compute.
+        window_seconds: Length of a window; None takes as much as the backbone has positions for.
+        backbone: The checkpoint's backbone, if it was made already.
+    """
+    backbone = (checkpoint.backbone() if backbone is None else backbone).to(device).eval()
+    task = checkpoint.task
+    return Face(
+        checkpoint=checkpoint,
+        backbone=backbone,
+        head=None if task is None else head_of(checkpoint, backbone).to(device).eval(),
+        grid=Grid.of(backbone, seconds=window_seconds),
+        labels=[] if task is None else [str(label) for label in task["labels"]],
+        several=task is not None and bool(task["several"]),
+    )
+
+
+def adapted(face: Face, alone: Checkpoint, base: Checkpoint, *, window_seconds: float | None) -> Face:
+    """An adapter checkpoint on the base of another face, whose frozen tensors both use.
+
+    Args:
+        face: Whose backbone is there already.
+        alone: The adapter checkpoint, as its file has it.
+        base: What both stand on.
+        window_seconds: Length of a window, as in `face_of`.
+
+    Raises:
+        CheckpointError: if it has no place on this base.
+    """
+    assert alone.base is not None
+    whole = complete(alone, base)
+    had = face.backbone.state_dict()
+    changed = {*alone.base.trained, *(face.checkpoint.base.trained if face.checkpoint.base is not None else ())}
+    weights = dict(whole.weights)
+    state = {name.removeprefix(_PREFIX): value for name, value in weights.items() if name.startswith(_PREFIX)}
+    for name, value in state.items():
+        if name in changed or name not in had or had[name].shape != value.shape:
+            continue
+        # Positions of another length may have the same shape by chance; everything else is the base's as it is.
+        if name != _POSITIONS or torch.equal(had[name].cpu(), value):
+            state[name] = had[name]
+            weights[_PREFIX + name] = face.checkpoint.weights[_PREFIX + name]
+    backbone = whole.untrained()
+    backbone.load_state_dict(state, assign=True)
+    kept = dataclasses.replace(whole, weights=weights)
+    device = next(iter(had.values())).device
+    return face_of(kept, device=device, window_seconds=window_seconds, backbone=backbone)
+
+
+def head_of(checkpoint: Checkpoint, backbone: Backbone) -> Head:
+    """The head of a fine-tuned checkpoint.
+
+    Raises:
+        CheckpointError: if its weights do not fit what it says of itself.
+    """
+    task = checkpoint.task
+    assert task is not None
+    options = task["head"]
+    head = Head(
+        backbone.width,
+        labels=len(task["labels"]),
+        pooling=options["pooling"],
+        bands=backbone.bands,
+        layers=len(backbone.encoder.blocks) if options.get("layers") else None,
+        projection=options.get("projection"),
+        norm=options["norm"],
+    )
+    try:
+        head.load_state_dict(checkpoint.part("head"))
+    except RuntimeError as error:
+        line = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{checkpoint.path}: its head does not fit its {len(task['labels'])} labels: {line}"
+        ) from error
+    return head
