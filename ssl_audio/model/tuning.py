@@ -22,11 +22,13 @@ class Tuning:
             `[]` nothing (linear probe), `["*.bias"]` all biases (BitFit), `["adapters.*", "encoder.norm.*"]` the
             adapters and the final norm.
         last_blocks: The last so many blocks of the encoder train as well, and the norm behind them.
-        adapter_rate: The adapters' learning rate over the backbone's.
+        backbone_rate: The base's learning rate over the optimizer's.
+        adapter_rate: The adapters' over the optimizer's.
     """
 
     train: list[str] = dataclasses.field(default_factory=lambda: ["*"])
     last_blocks: NonNegativeInt = 0
+    backbone_rate: PositiveFloat = 1.0
     adapter_rate: PositiveFloat = 1.0
 
     @property

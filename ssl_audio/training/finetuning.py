@@ -69,7 +69,7 @@ class Finetuning(L.LightningModule):
         optimizer: Made from groups of parameters.
         schedule: Moves the learning rate.
         decay_on: Which parameters weight decay is for.
-        head_rate: The head's learning rate over the backbone's.
+        head_rate: The head's learning rate over the optimizer's.
         layer_decay: What a block's rate is multiplied with for every block above it.
     """
 
@@ -211,6 +211,7 @@ class Finetuning(L.LightningModule):
             self.head,
             decay_on=self.decay_on,
             head_rate=self.head_rate,
+            backbone_rate=float(self.tuning.backbone_rate),
             adapter_rate=float(self.tuning.adapter_rate),
             layer_decay=self.layer_decay,
         )

@@ -46,6 +46,7 @@ def graded_groups(
     *,
     decay_on: DecayOn = "weights",
     head_rate: float = 1.0,
+    backbone_rate: float = 1.0,
     adapter_rate: float = 1.0,
     layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
@@ -55,26 +56,26 @@ def graded_groups(
         backbone: Its blocks learn slower the nearer they are to the input.
         head: What stands on it.
         decay_on: Which parameters decay.
-        head_rate: The head's rate over the backbone's.
-        adapter_rate: The adapters' rate over the backbone's, in whatever block they stand.
+        head_rate: The head's rate over the optimizer's.
+        backbone_rate: That of the final norm, likewise; blocks below it decay from there.
+        adapter_rate: The adapters', in whatever block they stand.
         layer_decay: What each block's rate is multiplied with for every block above it; 1 treats all alike.
 
     Source: arXiv 2106.08254 appendix (layer-wise decay); YuanGongND/ssast@a1a3eec (`head_lr`).
     """
     depth = len(backbone.encoder.blocks)
-    inner: list[tuple[nn.Module, float]] = [
-        (block, layer_decay ** (depth - number)) for number, block in enumerate(backbone.encoder.blocks)
-    ]
-    scale_of = {id(parameter): scale for module, scale in inner for parameter in module.parameters()}
-    within = {id(parameter) for parameter in backbone.encoder.parameters()}
-    scale_of |= {id(p): layer_decay ** (depth + 1) for p in backbone.parameters() if id(p) not in within}
+    scale_of = {id(parameter): backbone_rate * layer_decay ** (depth + 1) for parameter in backbone.parameters()}
+    scale_of |= {id(parameter): backbone_rate for parameter in backbone.encoder.parameters()}
+    for number, block in enumerate(backbone.encoder.blocks):
+        scale = backbone_rate * layer_decay ** (depth - number)
+        scale_of |= {id(parameter): scale for parameter in block.parameters()}
     scale_of |= {id(parameter): adapter_rate for parameter in backbone.adapters.parameters()}
     scale_of |= {id(parameter): head_rate for parameter in head.parameters()}
     groups: list[dict[str, Any]] = []
     for group in parameter_groups(nn.ModuleList([backbone, head]), decay_on=decay_on):
         by_scale: dict[float, list[nn.Parameter]] = {}
         for parameter in group["params"]:
-            by_scale.setdefault(scale_of.get(id(parameter), 1.0), []).append(parameter)
+            by_scale.setdefault(scale_of[id(parameter)], []).append(parameter)
         groups += [{**group, "params": chosen, "scale": scale} for scale, chosen in sorted(by_scale.items())]
     return groups
 
