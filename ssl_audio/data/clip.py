@@ -2,9 +2,16 @@
 
 import dataclasses
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from ssl_audio.data.json_values import finite, number, optional, read_json, shown, whole, word
 from ssl_audio.errors import ShardError
+
+T = TypeVar("T")
+
+MOST_BYTES = 1 << 24
+"""A `.json` member larger than this describes no clip."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,44 +65,64 @@ class Clip:
     def from_json(cls, key: str, text: bytes) -> "Clip":
         """Read what `to_json` wrote, or what somebody else did: unknown fields are ignored, `label` may be one name.
 
+        A duration is taken as it stands there, even if no sound can last so long.
+
         Raises:
             ShardError: if it is no JSON object or a known field has the wrong type.
         """
+        if len(text) > MOST_BYTES:
+            raise ShardError(
+                f"clip {key!r}: its .json member has {len(text)} bytes; expected no more than {MOST_BYTES}"
+            )
         try:
-            found: Any = json.loads(text)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            found = read_json(text)
+        except ValueError as error:
             raise ShardError(f"clip {key!r}: its .json member is no JSON ({error}); expected one object") from error
         if not isinstance(found, dict):
             raise ShardError(f"clip {key!r}: its .json member is a {type(found).__name__}; expected one object")
+        field = ""
+
+        def get(name: str, read: Callable[[Any], T]) -> T | None:
+            nonlocal field
+            field = name
+            return optional(read, found.get(name))
+
         try:
             return cls(
                 key=key,
-                duration=_optional(float, found.get("duration")),
-                sample_rate=_optional(int, found.get("sample_rate")),
-                labels=_labels(found),
-                events=[
-                    Event(label=str(e["label"]), onset=float(e["onset"]), offset=float(e["offset"]))
-                    for e in found.get("events", [])
-                ],
-                speaker=_optional(str, found.get("speaker")),
-                split=_optional(str, found.get("split")),
-                fold=_optional(int, found.get("fold")),
-                source=_optional(str, found.get("source")),
+                duration=get("duration", number),
+                sample_rate=get("sample_rate", whole),
+                labels=(get("labels", _labels) if "labels" in found else get("label", _labels)) or {},
+                events=get("events", _events) or [],
+                speaker=get("speaker", word),
+                split=get("split", word),
+                fold=get("fold", whole),
+                source=get("source", word),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ShardError(f"clip {key!r}: its .json member has a field of the wrong type ({error!r})") from error
+        except ValueError as error:
+            raise ShardError(
+                f"clip {key!r}: its .json member has a field `{field}` of the wrong type ({error})"
+            ) from error
 
 
-def _optional(kind: type, value: Any) -> Any:
-    return None if value is None else kind(value)
+def _events(found: Any) -> list[Event]:
+    if not isinstance(found, list):
+        raise ValueError(f"{shown(found)} is no list")
+    events = []
+    for event in found:
+        if not isinstance(event, dict) or not {"label", "onset", "offset"} <= event.keys():
+            raise ValueError(f"{shown(event)} is no object with label, onset and offset")
+        label = word(event["label"])
+        if label is not None:
+            events.append(Event(label=label, onset=finite(event["onset"]), offset=finite(event["offset"])))
+    return events
 
 
-def _labels(found: dict[str, Any]) -> dict[str, list[str]]:
-    labels = found.get("labels", found.get("label", {}))
-    if isinstance(labels, dict):
-        return {str(kind): _names(names) for kind, names in labels.items()}
-    return {"label": _names(labels)} if labels not in (None, []) else {}
-
-
-def _names(value: Any) -> list[str]:
-    return [str(name) for name in value] if isinstance(value, list) else [str(value)]
+def _labels(found: Any) -> dict[str, list[str]]:
+    """By kind; a name or a list of names alone is of the kind `label`. A blank name is none."""
+    kinds = found if isinstance(found, dict) else {"label": found}
+    named = {
+        kind: [name for one in (names if isinstance(names, list) else [names]) if (name := word(one)) is not None]
+        for kind, names in kinds.items()
+    }
+    return {kind: names for kind, names in named.items() if names}

@@ -8,21 +8,47 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from ssl_audio.data.clip import Clip
+from ssl_audio.data.clip import MOST_BYTES, Clip
+from ssl_audio.data.json_values import read_json, shown
 from ssl_audio.data.streams import Labels
 from ssl_audio.storing import writing
 
 FORMAT = 2
-_ARRAYS = ("shard", "audio", "meta", "seconds", "split", "letters", "key_ends", "label_codes", "label_ends")
+
+# Of each array the type, in the byte order of the file, and the columns of a row.
+_ARRAYS = {
+    "shard": ("<i4", ()),
+    "audio": ("<i8", (2,)),
+    "meta": ("<i8", (2,)),
+    "seconds": ("<f4", ()),
+    "split": ("<i2", ()),
+    "letters": ("|u1", ()),
+    "key_ends": ("<i8", ()),
+    "label_codes": ("<i4", ()),
+    "label_ends": ("<i8", ()),
+}
+_WORDS = "words"
+_LISTS = {"tars": str, "tar_bytes": int, "splits": str}
+
+# What numpy writes before an array: 128 bytes, unless it has more dimensions than any here. Its own reader takes
+# whatever Python would, and fails in as many ways.
+_HEADER_BYTES = 128
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00\x76\x00\{'descr': '([<|]\w\d)', 'fortran_order': False, 'shape': \((\d{1,18}, ?\d*)\), \} *\n"
+)
+
+# A byte of no format holds more frames, and no sound has fewer a second.
+_MOST_SECONDS_PER_BYTE = 8192 / 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,6 +86,7 @@ class Columns:
         key_ends: Where each key ends in `letters`.
         label_codes: Which of `labels` the clips have, one after another.
         label_ends: Where the labels of each clip end in `label_codes`.
+        remarks: What is not as it should be in tars of others; None where nobody looked.
         path: The file it is mapped from, if it is.
     """
 
@@ -76,6 +103,7 @@ class Columns:
     key_ends: Int[np.ndarray, " clip"]
     label_codes: Int[np.ndarray, " label"]
     label_ends: Int[np.ndarray, " clip"]
+    remarks: tuple[str, ...] | None = None
     path: Path | None = None
 
     def __len__(self) -> int:
@@ -90,7 +118,8 @@ class Columns:
     def key(self, row: int) -> str:
         """Name of a clip."""
         start = int(self.key_ends[row - 1]) if row else 0
-        return self.letters[start : int(self.key_ends[row])].tobytes().decode()
+        # Only a file that was tampered with ends a key within a letter.
+        return self.letters[start : int(self.key_ends[row])].tobytes().decode(errors="backslashreplace")
 
     def labels_of(self, kind: str) -> Labels:
         """The labels of a kind of every clip; codes are those of `labels`."""
@@ -168,41 +197,104 @@ def concatenate(parts: Sequence[Columns]) -> Columns:
 
 def save_columns(columns: Columns, path: Path) -> None:
     """Store them as an `.npz`; it appears whole or not at all, and the same columns give the same bytes."""
-    words = {name: getattr(columns, name) for name in ("tars", "tar_bytes", "splits", "labels")}
+    words = {name: getattr(columns, name) for name in (*_LISTS, "labels")}
+    if columns.remarks is not None:
+        words["remarks"] = columns.remarks
     text = json.dumps({"format": FORMAT, **words}, ensure_ascii=False).encode()
+    arrays: dict[str, Any] = {_WORDS: np.frombuffer(text, dtype=np.uint8)}
+    arrays |= {name: getattr(columns, name) for name in _ARRAYS}
     with writing(path) as file:
-        arrays = {name: getattr(columns, name) for name in _ARRAYS}
-        np.savez(file, words=np.frombuffer(text, dtype=np.uint8), **arrays)
+        np.savez(file, **arrays)
 
 
 def load_columns(path: Path) -> Columns:
-    """Map what `save_columns` stored.
+    """Map what `save_columns` stored. Nothing but numbers of the known types is ever mapped.
 
     Raises:
-        OSError, ValueError, KeyError: if it is damaged or of another version.
+        OSError, ValueError: if it is damaged, of another version, or not of these types.
     """
-    found: dict[str, Any] = dict(_mapped(path))
-    words = json.loads(found.pop("words").tobytes())
-    if words.pop("format") != FORMAT:
+    if not path.is_file():
+        raise ValueError("no regular file")
+    found: dict[str, Any] = _mapped(path)
+    words = read_json(found.pop(_WORDS).tobytes())
+    if not isinstance(words, dict) or words.pop("format", None) != FORMAT:
         raise ValueError("another format")
-    found |= {name: tuple(some) for name, some in words.items()}
-    found["labels"] = tuple((kind, name) for kind, name in found["labels"])
-    return Columns(**found, path=path)
+    found |= {name: _list(words.pop(name, None), kind) for name, kind in _LISTS.items()}
+    labels = _list(words.pop("labels", None), list)
+    remarks = None if "remarks" not in words else _list(words.pop("remarks"), str)
+    if words or not all(len(label) == 2 and all(isinstance(part, str) for part in label) for label in labels):
+        raise ValueError("other words")
+    return Columns(**found, labels=tuple((kind, name) for kind, name in labels), remarks=remarks, path=path)
 
 
-def _mapped(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of an uncompressed `.npz`, left in the file until they are read."""
+def _list(found: Any, kind: type) -> tuple[Any, ...]:
+    if not isinstance(found, list) or not all(type(one) is kind for one in found):
+        raise ValueError(f"{shown(found)} is no list of {kind.__name__}")
+    return tuple(found)
+
+
+def check_columns(columns: Columns) -> None:
+    """Whether they can be of their tars: places within the tars, offsets that rise, finite lengths.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    tar_bytes = np.array(columns.tar_bytes, dtype=np.int64)
+    _check_codes("shard", columns.shard, 0, len(columns.tars))
+    _check_codes("split", columns.split, -1, len(columns.splits))
+    _check_codes("label_codes", columns.label_codes, 0, len(columns.labels))
+    _check_ends("key_ends", columns.key_ends, len(columns.letters))
+    _check_ends("label_ends", columns.label_ends, len(columns.label_codes))
+    room = tar_bytes[columns.shard]
+    for name, places in (("audio", columns.audio), ("meta", columns.meta)):
+        offsets, sizes = places[:, 0], places[:, 1]
+        # Compared by subtraction: a sum could go beyond what 64 bits hold.
+        if ((offsets < 0) | (sizes < 0) | (offsets > room) | (sizes > room - offsets)).any():
+            raise ValueError(f"{name} lies outside of its tar")
+    if (columns.meta[:, 1] > MOST_BYTES).any():
+        raise ValueError("meta is too large")
+    seconds = columns.seconds
+    if not ((seconds >= 0) & (seconds <= columns.audio[:, 1] * _MOST_SECONDS_PER_BYTE)).all():
+        raise ValueError("seconds cannot be")
+
+
+def _check_codes(name: str, codes: Int[np.ndarray, " _"], least: int, end: int) -> None:
+    if len(codes) and not (least <= codes.min() and codes.max() < end):
+        raise ValueError(f"{name} points beyond its table")
+
+
+def _check_ends(name: str, ends: Int[np.ndarray, " clip"], end: int) -> None:
+    last = int(ends[-1]) if len(ends) else 0
+    if last != end or (len(ends) and int(ends[0]) < 0) or (ends[1:] < ends[:-1]).any():
+        raise ValueError(f"{name} does not rise to {end}")
+
+
+def _mapped(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an uncompressed `.npz`, left in the file until they are read: each once, all of the known types."""
+    found: dict[str, np.ndarray] = {}
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                kind, row = _ARRAYS.get(name, ("|u1", ()))
                 # The header before a member's bytes: 30 bytes, of which the last four are the lengths of what follows.
                 file.seek(member.header_offset + 26)
                 file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
-                if np.lib.format.read_magic(file) != (1, 0) or member.compress_type != zipfile.ZIP_STORED:
+                header = _HEADER.match(file.read(_HEADER_BYTES))
+                if name in found or header is None or member.compress_type != zipfile.ZIP_STORED:
                     raise ValueError("not written by save_columns")
-                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-                empty = 0 in shape
-                array = np.empty(shape, dtype) if empty else np.memmap(path, dtype, "r", file.tell(), shape)
-                yield member.filename.removesuffix(".npy"), np.asarray(array)
-    except (zipfile.BadZipFile, struct.error) as error:
+                shape = tuple(int(size) for size in header[2].decode().split(",") if size)
+                if header[1].decode() != kind or len(shape) != 1 + len(row) or shape[1:] != row:
+                    raise ValueError(f"{name} is of another type or shape")
+                start = file.tell() - _HEADER_BYTES + header.end()
+                found[name] = np.asarray(
+                    np.memmap(path, kind, "r", start, shape) if shape[0] else np.empty(shape, kind)
+                )
+    except (zipfile.BadZipFile, struct.error, NotImplementedError, OverflowError) as error:
         raise ValueError(str(error)) from error
+    if found.keys() != {*_ARRAYS, _WORDS}:
+        raise ValueError("other arrays")
+    clips = len(found["shard"])
+    if any(len(found[name]) != clips for name in ("audio", "meta", "seconds", "split", "key_ends", "label_ends")):
+        raise ValueError("arrays of several lengths")
+    return found

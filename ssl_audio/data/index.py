@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,15 +14,19 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from ssl_audio.data.clip import Clip
-from ssl_audio.data.columns import Columns, columns_of, load_columns, save_columns
+from ssl_audio.data.columns import Columns, check_columns, columns_of, load_columns, save_columns
 from ssl_audio.data.manifest import FILE_NAME
+from ssl_audio.data.member import Member
 from ssl_audio.data.remote import fetch, is_remote
 from ssl_audio.data.streams import Labels
-from ssl_audio.data.tars import AUDIO_ENDINGS, clips_of
+from ssl_audio.data.tars import AUDIO_ENDINGS, Remarks, clips_of
 from ssl_audio.errors import ShardError
+from ssl_audio.kinds import kind_of_file
 
 INDEX_NAME = "index.npz"
 _NO_SPLIT = ""
+_ROUNDING_SECONDS = 0.1  # numbers of the index have 24 bits
+_log = logging.getLogger(__name__)
 
 
 class ShardIndex:
@@ -116,7 +121,7 @@ class ShardIndex:
         part, row = self._at(clip)
         return self._read(clip, int(part.audio[row, 0]), int(part.audio[row, 1]))
 
-    def open_audio(self, clip: int) -> "Member":
+    def open_audio(self, clip: int) -> Member:
         """The encoded audio of a clip as a file, of which only what is asked for is read."""
         part, row = self._at(clip)
         return Member(functools.partial(self._read, clip), int(part.audio[row, 0]), int(part.audio[row, 1]))
@@ -126,7 +131,11 @@ class ShardIndex:
         part, row = self._at(clip)
         offset, size = (int(number) for number in part.meta[row])
         if size:
-            return Clip.from_json(part.key(row), self._read(clip, offset, size))
+            described = Clip.from_json(part.key(row), self._read(clip, offset, size))
+            seconds = float(part.seconds[row])
+            if described.duration is None or abs(described.duration - seconds) <= _ROUNDING_SECONDS:
+                return described
+            return dataclasses.replace(described, duration=seconds)
         labels: dict[str, list[str]] = {}
         start = int(part.label_ends[row - 1]) if row else 0
         for code in part.label_codes[start : int(part.label_ends[row])]:
@@ -210,49 +219,6 @@ class Keys:
         return (self[clip] for clip in range(len(self)))
 
 
-class Member(io.RawIOBase):
-    """A member of a tar as a file of its own.
-
-    A failure to read is kept in `failure` and looks like the end of the file: decoders in C cannot hand it on.
-
-    Args:
-        read: Gives so many bytes from an offset of the tar on.
-        offset: Where the member begins.
-        size: Its length in bytes.
-    """
-
-    def __init__(self, read: Callable[[int, int], bytes], offset: int, size: int) -> None:
-        super().__init__()
-        self._bytes = read
-        self._offset = offset
-        self.size = size
-        self._place = 0
-        self.failure: ShardError | None = None
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = offset + (0, self._place, self.size)[whence]
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        wanted = max(0, min(len(buffer), self.size - self._place))
-        try:
-            buffer[:wanted] = self._bytes(self._offset + self._place, wanted)
-        except ShardError as error:
-            self.failure = error
-            return 0
-        self._place += wanted
-        return wanted
-
-
 @functools.lru_cache(maxsize=256)
 def _open(path: Path, process: int) -> io.FileIO:
     """A file for positional reads, one a path and process; closed when it has not been used for long."""
@@ -283,35 +249,63 @@ def _open_one(source: Path | str) -> tuple[list[Path], Columns]:
             f"{path}: no such folder of shards; write it with `ssl-audio shards write`, "
             "or for the demo corpus with `make shards CORPUS=demo`"
         )
-    tars = [path] if path.is_file() else sorted(path.glob("*.tar"))
+    tars = tars_in(path) if path.is_dir() else [path]
     if not tars:
         raise ShardError(f"{path}: no .tar files in it; expected a folder written by `ssl-audio shards write`")
+    for tar in tars:
+        if not tar.is_file():
+            raise ShardError(f"{tar}: is {kind_of_file(tar)}; expected a tar file")
     return tars, _indexed(tars, path, path / INDEX_NAME if path.is_dir() else None)
 
 
+def tars_in(folder: Path) -> list[Path]:
+    """The tar files of a folder in their order, without the companions that macOS writes beside them."""
+    return sorted(path for path in folder.glob("*.tar") if not path.name.startswith("._"))
+
+
 def _indexed(tars: list[Path], folder: Path, stored: Path | None) -> Columns:
-    if stored is not None and stored.exists():
-        # A damaged index, or one of other files, is made anew.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            columns = load_columns(stored)
-            if list(columns.tars) == [t.name for t in tars] and list(columns.tar_bytes) == [
-                t.stat().st_size for t in tars
-            ]:
-                return columns
-    columns = columns_of((tar.name, tar.stat().st_size, clips_of(tar)) for tar in tars)
-    if not len(columns):
-        raise ShardError(
-            f"{folder}: {len(tars)} tar files without a single clip; expected members such as KEY.flac and KEY.json "
-            f"(audio may be {', '.join(AUDIO_ENDINGS)})"
-        )
-    if stored is not None:
-        # Only a cache: a folder that cannot be written to is indexed anew each time.
-        with contextlib.suppress(OSError):
-            save_columns(columns, stored)
-            return load_columns(stored)
+    columns = stored and _stored(tars, folder, stored)
+    if not columns:
+        remarks = Remarks()
+        columns = columns_of((tar.name, tar.stat().st_size, clips_of(tar, remarks)) for tar in tars)
+        columns = dataclasses.replace(columns, remarks=remarks.lines())
+        if not len(columns):
+            raise ShardError(
+                f"{folder}: {len(tars)} tar files without a single clip; expected members such as KEY.flac and "
+                f"KEY.json (audio may be {', '.join(AUDIO_ENDINGS)}){''.join(f'; {line}' for line in remarks.lines())}"
+            )
+        # Only a cache: a folder that cannot be written to is indexed anew each time. Nor is anything written to where
+        # a link that came with the folder leads, or to a pipe.
+        if stored is not None and not stored.is_symlink() and (stored.is_file() or not stored.exists()):
+            with contextlib.suppress(OSError):
+                save_columns(columns, stored)
+                columns = load_columns(stored)
+    for remark in columns.remarks or ():
+        _say(f"{folder}: {remark}")
     return columns
+
+
+def _stored(tars: list[Path], folder: Path, stored: Path) -> Columns | None:
+    """The index that lies beside the tars, if it is of them; one that is damaged, or of other files, is made anew."""
+    with contextlib.suppress(OSError, ValueError):
+        columns = load_columns(stored)
+        same = columns.tars == tuple(tar.name for tar in tars)
+        if not same or columns.tar_bytes != tuple(tar.stat().st_size for tar in tars):
+            return None
+        # Where others wrote the tars, an earlier version may have found fewer clips.
+        if columns.remarks is None and not (folder / FILE_NAME).exists():
+            return None
+        check_columns(columns)
+        return columns
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _say(line: str) -> None:
+    """Once a process: shards are opened several times in a run."""
+    _log.warning("%s", line)
 
 
 def is_shard_folder(path: Path) -> bool:
     """Whether a folder looks like shards rather than a run or a corpus."""
-    return path.is_dir() and ((path / FILE_NAME).exists() or any(path.glob("*.tar")))
+    return path.is_dir() and ((path / FILE_NAME).exists() or any(tars_in(path)))

@@ -7,9 +7,10 @@ import numpy as np
 
 from ssl_audio.audio.files import decode
 from ssl_audio.data.columns import columns_of
+from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import INDEX_NAME, ShardIndex, open_shards
 from ssl_audio.data.manifest import FILE_NAME, Manifest
-from ssl_audio.data.tars import clips_of
+from ssl_audio.data.tars import Remarks, clips_of
 from ssl_audio.data.writing import describe_tar
 from ssl_audio.errors import ShardError
 
@@ -54,7 +55,10 @@ def verify_shards(folder: Path, *, decoding: bool = False, progress: Progress = 
 
 
 def _check_index(index: ShardIndex, tar: Path, first: int, clips: int) -> None:
-    found = columns_of([(tar.name, tar.stat().st_size, clips_of(tar))])
+    remarks = Remarks()
+    found = columns_of([(tar.name, tar.stat().st_size, clips_of(tar, remarks))])
+    if wrong := remarks.lines():
+        raise ShardError(f"{tar}: {'; '.join(wrong)}; write it again")
     part = index.select(np.arange(first, min(first + clips, len(index))))
     same = (
         len(found) == len(part) == clips
@@ -68,8 +72,8 @@ def _check_index(index: ShardIndex, tar: Path, first: int, clips: int) -> None:
 def _check_sound(index: ShardIndex, clips: range) -> None:
     for clip in clips:
         described = index.describe(clip)
-        waveform = decode(index.audio_bytes(clip), sample_rate=described.sample_rate or 16000, name=index.where(clip))
-        seconds = len(waveform) / (described.sample_rate or 16000)
+        waveform = decode(index.audio_bytes(clip), sample_rate=SAMPLE_RATE, name=index.where(clip))
+        seconds = len(waveform) / SAMPLE_RATE
         if described.duration is not None and abs(seconds - described.duration) > 0.01:
             raise ShardError(
                 f"{index.where(clip)}: holds {seconds:.3f} s, its .json says {described.duration:.3f} s; write it again"
