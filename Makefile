@@ -11,7 +11,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make pretrain [RECIPE=ssast_base_patch] [ENCODER=bimamba SIZE=tiny] [DEVICES=8 NODES=4] [NAME=...] [ARGS=...]"
-	@echo "make finetune TASK=ks2 [CHECKPOINT=file|newest|none] [NAME=...] [ARGS=...]   tasks: recipes/finetune"
+	@echo "make finetune TASK=ks2 [ADAPTER=lora] [CHECKPOINT=file|newest|none] [NAME=...] [ARGS=...]   tasks: recipes/finetune; adapters: recipes/adapters"
 	@echo "make compare TASK=ks2 [ARGS='--encoders [transformer_tiny,bimamba_tiny] --seeds 3']"
 	@echo "make shards CORPUS=folder ROOT=/data/audio [ARGS=...]"
 	@echo "make bench | make test | make soak | make check | make setup"
@@ -32,7 +32,7 @@ pretrain: .venv/ready $(if $(filter demo,$(RECIPE)),shards/demo/manifest.json)
 	$(BIN)/ssl-audio pretrain --config $(RECIPE) $(if $(ENCODER)$(SIZE),--model.backbone.encoder recipes/encoders/$(or $(ENCODER),transformer)_$(or $(SIZE),$(if $(filter demo,$(RECIPE)),demo,tiny)).yaml) $(if $(NAME),--name $(NAME)) $(if $(DEVICES),--trainer.devices $(DEVICES)) $(if $(NODES),--trainer.num_nodes $(NODES)) $(ARGS)
 
 finetune: .venv/ready
-	$(BIN)/ssl-audio finetune --config $(TASK) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(NAME),--name $(NAME)) $(ARGS)
+	$(BIN)/ssl-audio finetune --config $(TASK) $(if $(ADAPTER),--config adapters/$(ADAPTER)) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(NAME),--name $(NAME)) $(ARGS)
 
 compare: .venv/ready shards/demo/manifest.json
 	$(BIN)/ssl-audio compare --task $(TASK) $(ARGS)
