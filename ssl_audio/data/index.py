@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Shaped
 
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.columns import Columns, check_columns, columns_of, load_columns, save_columns
-from ssl_audio.data.manifest import FILE_NAME
+from ssl_audio.data.manifest import FILE_NAME, Manifest
 from ssl_audio.data.member import Member
 from ssl_audio.data.remote import fetch, is_remote
 from ssl_audio.data.streams import Labels
@@ -255,7 +255,23 @@ def _open_one(source: Path | str) -> tuple[list[Path], Columns]:
     for tar in tars:
         if not tar.is_file():
             raise ShardError(f"{tar}: is {kind_of_file(tar)}; expected a tar file")
+    if (path / FILE_NAME).exists():
+        _compare_listing(path, tars)
     return tars, _indexed(tars, path, path / INDEX_NAME if path.is_dir() else None)
+
+
+def _compare_listing(folder: Path, tars: list[Path]) -> None:
+    """Say where a manifest lists other tars than there are: a copy may be incomplete."""
+    try:
+        listed = {shard.name for shard in Manifest.load(folder).shards}
+    except ShardError as error:
+        _say(f"{error}; its tars are read all the same")
+        return
+    there = {tar.name for tar in tars}
+    for names, what in ((listed - there, "that its {} lists are missing"), (there - listed, "are not in its {}")):
+        if names:
+            shown = ", ".join(sorted(names)[:3]) + ", ..." * (len(names) > 3)
+            _say(f"{folder}: {len(names)} tar files {what.format(FILE_NAME)}: {shown}")
 
 
 def tars_in(folder: Path) -> list[Path]:

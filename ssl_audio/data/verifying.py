@@ -8,11 +8,12 @@ import numpy as np
 from ssl_audio.audio.files import decode
 from ssl_audio.data.columns import columns_of
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
-from ssl_audio.data.index import INDEX_NAME, ShardIndex, open_shards
+from ssl_audio.data.index import INDEX_NAME, ShardIndex, open_shards, tars_in
 from ssl_audio.data.manifest import FILE_NAME, Manifest
 from ssl_audio.data.tars import Remarks, clips_of
 from ssl_audio.data.writing import describe_tar
 from ssl_audio.errors import ShardError
+from ssl_audio.kinds import kind_of_file
 
 Progress = Callable[[int, int], None]
 
@@ -31,10 +32,17 @@ def verify_shards(folder: Path, *, decoding: bool = False, progress: Progress = 
     manifest = Manifest.load(folder)
     index: ShardIndex | None = None
     first = 0
+    more = sorted({tar.name for tar in tars_in(folder)} - {shard.name for shard in manifest.shards})
+    if more:
+        raise ShardError(
+            f"{folder / more[0]}: not in {FILE_NAME}, which lists {len(manifest.shards)} shards ({len(more)} more are "
+            "there); move them to a folder of their own, or write the shards again"
+        )
     for done, shard in enumerate(manifest.shards, start=1):
         tar = folder / shard.name
-        if not tar.exists():
-            raise ShardError(f"{tar}: missing; {FILE_NAME} lists {len(manifest.shards)} shards")
+        if not tar.is_file():
+            there = f"is {kind_of_file(tar)}" if tar.exists() else "missing"
+            raise ShardError(f"{tar}: {there}; {FILE_NAME} lists {len(manifest.shards)} shards")
         found = describe_tar(tar, shard.clips)
         if found != shard:
             raise ShardError(

@@ -1,0 +1,43 @@
+"""Soak: hundreds of files that are not what they claim, drawn over the schemas that they are read by.
+
+    OMP_NUM_THREADS=1 .venv/bin/python tests/soak/hostile.py [--manifests 1000]
+
+Each is read as a user's would be: what can be is accepted, all else must be one line.
+"""
+
+import argparse
+import collections
+import sys
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import manifests
+
+
+def soak_manifests(count: int) -> collections.Counter[bool]:
+    """How many of so many manifests were accepted, and how many refused in one line."""
+    outcomes: collections.Counter[bool] = collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+
+        @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @given(manifests.hostile())
+        def run(text: bytes) -> None:
+            outcomes[manifests.check(Path(folder), text)] += 1
+
+        run()
+    return outcomes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--manifests", type=int, default=1000)
+    chosen = parser.parse_args()
+    outcomes = soak_manifests(chosen.manifests)
+    print(f"manifests: {outcomes[False]} refused in one line, {outcomes[True]} that can be were accepted")
+
+
+if __name__ == "__main__":
+    main()
