@@ -23,7 +23,7 @@ class Tokens:
         states: One vector a token.
         clip: Which clip of the batch a token belongs to; -1 is padding.
         time: Patch column, 0 is the earliest; -1 for class tokens and padding, -2 for prompts.
-        band: Patch row, 0 is the lowest frequency; negative as `time`.
+        band: Patch row, 0 is the lowest frequency; negative as `time`, -2 and below for prompts.
         size: How many patches were merged into the token; 1 before merging.
         whole: Every row is exactly one clip and nothing else, so that no mask is needed.
         clips: How many clips the batch has, known without waiting for the device.

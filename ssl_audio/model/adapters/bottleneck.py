@@ -1,30 +1,23 @@
 """Bottleneck adapters: down, GELU, up."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from ssl_audio.model.adapters.adapter import Adapter
+from ssl_audio.model.adapters.in_branches import InBranches
 from ssl_audio.model.adapters.sizes import hidden_channels
-from ssl_audio.model.branch import Branch, Context, branches_named
+from ssl_audio.model.adapters.slots import Place
+from ssl_audio.model.branch import Context
 from ssl_audio.tokens import Tokens
 
 if TYPE_CHECKING:
     from ssl_audio.model.backbone import Backbone
 
-Place = Literal["before", "beside", "after"]
-"""Where an adapter stands in a branch: on what enters the transform, parallel to it, or on what leaves it."""
 
-
-def slot(branch: Branch, place: Place) -> list:
-    """The list of parts of a branch at a place."""
-    return {"before": branch.before, "beside": branch.beside, "after": branch.after}[place]
-
-
-class Bottleneck(Adapter):
+class Bottleneck(InBranches):
     """One bottleneck a block in one of the encoder's branches.
 
     Published arrangements: parallel to the MLP (AAT's M, Pfeiffer parallel), after the mixer with a skip (AAT's S), in
@@ -33,10 +26,12 @@ class Bottleneck(Adapter):
     Args:
         hidden: Channels in the middle.
         reduction: The same as the encoder's width over this, rounded; one of the two.
-        branch: Name of the branch: `mixer`, or the Transformer's `mlp`.
-        place: `beside` the transform (parallel: reads the normalised input, is added to the output), `after` it or
-            `before` it (sequential: reads and replaces the output, or the normalised input).
+        branch: Name of the branch; see `InBranches`.
+        place: In the branch; see `InBranches`.
         skip: Add what it reads to what it returns; by default for sequential places alone.
+
+    Raises:
+        RecipeError: if the sizes contradict one another, or the encoder has no such branch.
 
     Source: arXiv 2401.10544 (AAT: reduction 4, GELU, MichaelLynn1996/AAT@dc406ad); arXiv 1902.00751 (Houlsby); arXiv
         2005.00247 (Pfeiffer); arXiv 2312.03694 (parallel and sequential on AST).
@@ -53,32 +48,24 @@ class Bottleneck(Adapter):
         place: Place = "beside",
         skip: bool | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(branch=branch, place=place, skip=skip)
         self.hidden = hidden
         self.reduction = reduction
-        self.branch = branch
-        self.place: Place = place
-        self.skip = place != "beside" if skip is None else skip
 
-    def attach(self, backbone: "Backbone") -> None:
-        branches = branches_named(backbone.encoder.branches(), self.branch)
+    def part(self, backbone: "Backbone") -> nn.Module:
         hidden = hidden_channels(backbone.width, hidden=self.hidden, reduction=self.reduction, who="Bottleneck")
-        self.parts = nn.ModuleList(_Neck(backbone.width, hidden=hidden, skip=self.skip) for _ in branches)
-        for branch, part in zip(branches, self.parts, strict=True):
-            slot(branch, self.place).append(part)
+        return _Neck(backbone.width, hidden=hidden)
 
 
 class _Neck(nn.Module):
     """The bottleneck of one block; its second linear layer begins at zero."""
 
-    def __init__(self, width: int, *, hidden: int, skip: bool) -> None:
+    def __init__(self, width: int, *, hidden: int) -> None:
         super().__init__()
         self.down = nn.Linear(width, hidden)
         self.up = nn.Linear(hidden, width)
-        self.skip = skip
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
     def forward(self, tokens: Tokens, context: Context) -> Float[Tensor, "row token width"]:
-        added = self.up(F.gelu(self.down(tokens.states)))
-        return tokens.states + added if self.skip else added
+        return self.up(F.gelu(self.down(tokens.states)))

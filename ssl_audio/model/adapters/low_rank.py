@@ -65,7 +65,7 @@ class LowRank(Adapter):
         self.magnitude = magnitude
 
     def attach(self, backbone: "Backbone") -> None:
-        rank = hidden_channels(backbone.width, hidden=self.rank, reduction=self.reduction, who="LowRank")
+        rank = hidden_channels(backbone.width, hidden=self.rank, reduction=self.reduction, who="LowRank", name="rank")
         if self.scaling == "reduction" and self.reduction is None:
             raise RecipeError("LowRank: scaling reduction divides alpha by reduction, which is not given")
         divisor = {"rank": rank, "root": math.sqrt(rank), "reduction": self.reduction or 1.0}[self.scaling]
@@ -143,7 +143,7 @@ class LowRankDelta(nn.Module):
             return product
         weight = self.linear.weight[self.rows]
         turned = weight + product
-        length = weight.norm(dim=1) * (1.0 + self.stretch) / turned.detach().norm(dim=1)
+        length = weight.norm(dim=1) * (1.0 + self.stretch) / turned.detach().norm(dim=1).clamp_min(1e-12)
         return turned * length[:, None] - weight
 
     def merge(self) -> None:

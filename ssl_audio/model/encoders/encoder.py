@@ -62,7 +62,7 @@ class Encoder(nn.Module, ABC):
 
     def layers(self, tokens: Tokens) -> list[Tokens]:
         """The tokens in the states that each block leaves behind, before the final norm: one entry a block."""
-        return list(self.stream(tokens))
+        return [self._changed(len(self.blocks), layer) for layer in self.stream(tokens)]
 
     def stream(self, tokens: Tokens) -> Iterator[Tokens]:
         """One walk through the blocks: the tokens behind each."""
