@@ -5,28 +5,6 @@ prints the message alone and exits with `exit_code`; anything else that escapes 
 its traceback.
 """
 
-import re
-
-# Control characters move a terminal's cursor or end a line; a lone surrogate is a byte of a name that is not UTF-8;
-# U+202A and its like turn the order of letters round.
-_UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    """A name from outside as it may stand in a line, a table or a file: what is no character of a line is escaped.
-
-    A byte of a name that is not UTF-8 becomes `\\xe9`, a line feed `\\n`, an escape `\\x1b`.
-    """
-    return _UNPRINTABLE.sub(_escaped, text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    # Python names an undecodable byte 0xNN by the surrogate U+DCNN.
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    return repr(found[0])[1:-1]
-
 
 class SslAudioError(Exception):
     """A failure with one clear line for the person who meets it."""

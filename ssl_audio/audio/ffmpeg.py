@@ -5,7 +5,7 @@ PyAV's wheels hold FFmpeg, and no version of torch is tied to it; torchcodec wan
 
 import importlib.util
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -113,7 +113,14 @@ def decoded(file: View) -> Decoded:
         except av.error.FFmpegError as error:
             raise AudioError(f"is damaged: FFmpeg cannot decode all of it ({error.strerror})") from None
 
-    promised = 0
-    if stream.duration and stream.time_base and container.format.name.startswith(_STATES_LENGTH):
-        promised = int(stream.duration * stream.time_base * rate)
-    return Decoded(container.format.name, rate, channels, blocks(), promised)
+    return Decoded(container.format.name, rate, channels, blocks(), int(_seconds(container, stream) * rate))
+
+
+def _seconds(container: Any, stream: Any) -> float:
+    """How long the file says that it is; 0 where it does not say so, or the length is an estimate."""
+    if not container.format.name.startswith(_STATES_LENGTH):
+        return 0.0
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    # Of a film it may be the pictures that last so long.
+    return container.duration / 1e6 if container.duration and len(container.streams) == 1 else 0.0

@@ -21,9 +21,10 @@ from ssl_audio.audio.ogg import renumber
 from ssl_audio.audio.opening import Opened, SoundFile, Source, blocks_of, open_sound
 from ssl_audio.audio.pcm import read_pcm
 from ssl_audio.audio.reading import (
+    AS_USUAL,
+    Finding,
+    Findings,
     Reading,
-    Remark,
-    Remarks,
     cancelled,
     check_no_spike,
     check_peak,
@@ -32,8 +33,9 @@ from ssl_audio.audio.reading import (
 )
 from ssl_audio.audio.resampling import RATES, ratio_of
 from ssl_audio.audio.view import fetch_of
-from ssl_audio.errors import AudioError, printable
+from ssl_audio.errors import AudioError
 from ssl_audio.kinds import HEAD_BYTES, kind_of
+from ssl_audio.names import printable
 
 # More frames than these a byte of the format cannot hold, digital silence included (FLAC packs 65,535 equal
 # samples in about 10 bytes, Vorbis and Opus thousands in 2); formats not named here are PCM or close to it.
@@ -42,7 +44,6 @@ _FRAMES_PER_BYTE_OTHERWISE = 8
 _MP3_LEAD = 10 * 1152
 _LOSSY_TOLERANCE = 0.05
 _UNSAID_FRAMES = 1152
-_AS_USUAL = Reading()
 
 # Of these encodings no sample is beyond full scale, nor NaN.
 _BOUNDED = frozenset(["PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "ULAW", "ALAW"])
@@ -75,7 +76,7 @@ class AudioInfo:
         return self.frames / self.sample_rate
 
 
-def probe(source: Source, *, name: str | None = None, reading: Reading = _AS_USUAL) -> AudioInfo:
+def probe(source: Source, *, name: str | None = None, reading: Reading = AS_USUAL) -> AudioInfo:
     """What the header says; nothing is decoded but what has no header that could say it.
 
     Raises:
@@ -97,8 +98,8 @@ def decode(
     seconds: float | None = None,
     name: str | None = None,
     out: Float[np.ndarray, " _"] | None = None,
-    reading: Reading = _AS_USUAL,
-    remarks: Remarks | None = None,
+    reading: Reading = AS_USUAL,
+    findings: Findings | None = None,
 ) -> Float[np.ndarray, " sample"]:
     """Mono waveform, or a part of it, at the rate asked for: wav, flac, ogg, opus, mp3 and more.
 
@@ -112,7 +113,7 @@ def decode(
         name: What to call it in an error; a path has one.
         out: Where to put the samples, and at most so many: fresh memory for each clip costs as much as decoding it.
         reading: Which channel, and what to do with what is too loud or cut off.
-        remarks: What is to be said of the recording is added to these.
+        findings: What is to be said of the recording is added to these.
 
     Returns:
         float32, usually in [-1, 1]; the mean over the channels. The beginning of `out`, where that is given.
@@ -126,7 +127,7 @@ def decode(
     if out is not None:
         count = len(out) if count is None else min(count, len(out))
 
-    if not isinstance(source, Path) and count != 0 and (reading is _AS_USUAL or reading.number in (None, 0)):
+    if not isinstance(source, Path) and count != 0 and (reading is AS_USUAL or reading.number in (None, 0)):
         size, fetch = fetch_of(source)
         plain = read_pcm(fetch, size, sample_rate=sample_rate, first=first, count=count, out=out)
         if plain is not None:
@@ -140,7 +141,7 @@ def decode(
             if opened.more_behind(ended=False):
                 return None
             raise AudioError(f"holds {info.seconds:g} s, so nothing starts at {start:g} s")
-        sound = _Sound(opened.file, info, reading, _scale(source, opened, reading), remarks)
+        sound = _Sound(opened.file, info, reading, _scale(source, opened, reading), findings)
         try:
             part = _read_resampled(sound, sample_rate, first, count, out)
         except soundfile.SoundFileError:
@@ -259,19 +260,19 @@ class _Sound:
         info: Its header.
         reading: How it is read.
         scale: What its samples are divided by.
-        remarks: Where is said what was found, if anybody wants to know.
+        findings: Where is said what was found, if anybody wants to know.
     """
 
     file: SoundFile
     info: AudioInfo
     reading: Reading
     scale: float
-    remarks: Remarks | None
+    findings: Findings | None
 
-    def say(self, remark: Remark) -> None:
+    def say(self, finding: Finding) -> None:
         """Hand on what was found."""
-        if self.remarks is not None:
-            self.remarks.add(remark)
+        if self.findings is not None:
+            self.findings.add(finding)
 
 
 def _scale(source: Source, opened: Opened, reading: Reading) -> float:
@@ -360,7 +361,7 @@ def _read(
     if lacks > _UNSAID_FRAMES:
         rate = info.sample_rate
         sound.say(
-            Remark("short", f"lacks {lacks / rate:.2f} of {info.promised / rate:.2f} s: it was cut off or is damaged")
+            Finding("short", f"lacks {lacks / rate:.2f} of {info.promised / rate:.2f} s: it was cut off or is damaged")
         )
     if file.subtype not in _BOUNDED:
         _check_level(sound, waveform)
@@ -373,7 +374,7 @@ def _check_level(sound: _Sound, waveform: Float[np.ndarray, " _"]) -> None:
     if sound.scale > 1.0:
         check_no_spike(waveform, peak)
         waveform /= np.float32(sound.scale)
-        sound.say(Remark("rescaled", f"peaks at {peak:g} and was divided by {sound.scale:g}"))
+        sound.say(Finding("rescaled", f"peaks at {peak:g} and was divided by {sound.scale:g}"))
         peak /= sound.scale
     check_peak(peak)
 
@@ -394,12 +395,12 @@ def _mono(sound: _Sound, wanted: int) -> Iterator[Float[np.ndarray, " _"]]:
             yield block[:, number or 0]
             continue
         mean = block.mean(axis=1, dtype=np.float32)
-        if sound.remarks is not None:
+        if sound.findings is not None:
             together += float(np.dot(mean, mean))
             apart += float(np.vdot(block, block)) / channels
         yield mean
-    if apart and (remark := cancelled(together, apart)):
-        sound.say(remark)
+    if apart and (finding := cancelled(together, apart)):
+        sound.say(finding)
 
 
 def _tolerant(blocks: Iterator[T], reading: Reading) -> Iterator[T]:

@@ -1,14 +1,17 @@
-"""How recordings of others are read where there is a choice, and what is said of what was read."""
+"""How recordings are read where there is a choice, and what was found in them."""
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from ssl_audio.errors import AudioError, RecipeError
+
+LOUDEST = 1e4
+"""A sample beyond this, 80 dB over full scale, is damage, as NaN is."""
 
 FAR_OVER = 2.0
 """A peak beyond this is no recording as it should be: 6 dB over full scale."""
@@ -64,46 +67,59 @@ class Reading:
         }
 
 
-class Remark(NamedTuple):
-    """What is said of a recording that was read: of which kind it is, and the words."""
+AS_USUAL = Reading()
+"""The options as they are by default."""
+
+
+class Finding(NamedTuple):
+    """What was found in a recording that can be read all the same: its kind, and words for it."""
 
     kind: Literal["overs", "rescaled", "short", "antiphase"]
     text: str
 
 
-SUMMARIES = {
-    "overs": "go beyond full scale and were clipped",
-    "rescaled": "went far beyond full scale and were scaled down",
-    "short": "lack some of their sound",
-    "antiphase": "have channels that nearly cancel when mixed (choose one with --channel left)",
+_SUMMARIES = {
+    "overs": "beyond full scale and clipped there",
+    "rescaled": "far beyond full scale and scaled down",
+    "short": "without some of their sound",
+    "antiphase": "with channels that nearly cancel when mixed (choose one with --channel left)",
 }
 
 
-class Remarks:
-    """What was said of the recordings that were read, and of how many.
+def summaries(counts: Mapping[str, int]) -> Iterator[str]:
+    """One line for each kind of finding.
+
+    Args:
+        counts: Recordings by kind.
+    """
+    return (f"recordings {_SUMMARIES.get(kind, kind)}: {count}" for kind, count in sorted(counts.items()))
+
+
+class Findings:
+    """What was found in recordings that can be read all the same, and in how many.
 
     Attributes:
-        found: Those of the recording being read.
-        counts: Recordings by kind of remark.
+        found: In the recording being read, by kind.
+        counts: Recordings by kind of finding.
     """
 
     def __init__(self) -> None:
-        self.found: dict[str, Remark] = {}
+        self.found: dict[str, Finding] = {}
         self.counts: collections.Counter[str] = collections.Counter()
 
-    def add(self, remark: Remark) -> None:
-        """Say something of the recording that is being read; of each kind once."""
-        self.found.setdefault(remark.kind, remark)
+    def add(self, finding: Finding) -> None:
+        """Something was found in the recording that is being read; of each kind the first counts."""
+        self.found.setdefault(finding.kind, finding)
 
-    def close(self) -> list[Remark]:
-        """What was said of this recording; the next begins."""
+    def close(self) -> list[Finding]:
+        """What was found in this recording; the next begins."""
         found, self.found = list(self.found.values()), {}
-        self.counts.update(remark.kind for remark in found)
+        self.counts.update(finding.kind for finding in found)
         return found
 
     def lines(self) -> Iterator[str]:
-        """One for each kind of remark."""
-        return (f"{count} recordings {SUMMARIES[kind]}" for kind, count in sorted(self.counts.items()))
+        """One for each kind of finding."""
+        return summaries(self.counts)
 
 
 def peak_of(waveform: Float[np.ndarray, "*_"]) -> float:
@@ -139,10 +155,10 @@ def check_no_spike(waveform: Float[np.ndarray, " _"], peak: float) -> None:
         )
 
 
-def overs_in(waveform: Float[np.ndarray, " _"], peak: float) -> Remark:
+def overs_in(waveform: Float[np.ndarray, " _"], peak: float) -> Finding:
     """What is said of a recording that goes a little beyond full scale."""
     count = int(np.count_nonzero(np.abs(waveform) > 1.0))
-    return Remark(
+    return Finding(
         "overs", f"peaks at {peak:.3f}: {count} of {len(waveform)} samples are beyond full scale and are clipped"
     )
 
@@ -156,7 +172,7 @@ def scale_of(peak: float) -> float:
     return next(scale for scale in _FULL_SCALES if peak <= scale)
 
 
-def cancelled(together: float, apart: float) -> Remark | None:
+def cancelled(together: float, apart: float) -> Finding | None:
     """What is said of channels whose mean has next to nothing of their energy.
 
     Args:
@@ -166,4 +182,4 @@ def cancelled(together: float, apart: float) -> Remark | None:
     if together >= _CANCELLED * apart:
         return None
     down = f"{-10 * np.log10(together / apart):.0f} dB below them" if together else "silent"
-    return Remark("antiphase", f"its channels cancel when mixed (antiphase): their mean is {down}; choose one channel")
+    return Finding("antiphase", f"its channels cancel when mixed (antiphase): their mean is {down}; choose one channel")

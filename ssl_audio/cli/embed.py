@@ -1,5 +1,6 @@
 """`ssl-audio embed`: recordings to vectors, one a recording or one a patch column."""
 
+import dataclasses
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveFloat
 
+from ssl_audio.audio.reading import Reading
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.inputs import Input, Openings, inputs_of
 from ssl_audio.cli.parser import VerbParser, write_bytes
@@ -33,7 +35,13 @@ def add_common(parser: Any, *, out: str) -> None:
     parser.add_argument("--hints", type=Hints, default=NO_HINTS, help="What a published checkpoint does not say.")
     parser.add_argument("--device", type=str, default="cpu", help="Where to compute: cpu, cuda.")
     parser.add_argument("--window_seconds", type=PositiveFloat | None, default=None, help="Length of a window.")
+    parser.add_class_arguments(Reading, None, as_positional=False)
     parser.add_argument("paths", type=Path, nargs="+", help="Audio files, folders of them, or shards.")
+
+
+def reading_of(chosen: Namespace) -> Reading:
+    """How these options want recordings to be read."""
+    return Reading(**{field.name: chosen[field.name] for field in dataclasses.fields(Reading)})
 
 
 def face_of(chosen: Namespace, **options: Any) -> Pretrained:
@@ -62,14 +70,23 @@ def run(words: list[str]) -> None:
     chosen = parser.parse_args(words)
     embed(
         face_of(chosen, bands=chosen.bands),
-        inputs_of(chosen.paths),
+        inputs_of(chosen.paths, reading_of(chosen)),
         out=chosen.out,
         frames=chosen.frames,
+        identity=[str(reading_of(chosen))],
     )
 
 
-def embed(face: Pretrained, inputs: Sequence[Input], *, out: Path, frames: bool) -> None:
-    """Write the embeddings of recordings; a call that was stopped goes on where it was."""
+def embed(face: Pretrained, inputs: Sequence[Input], *, out: Path, frames: bool, identity: Sequence[str] = ()) -> None:
+    """Write the embeddings of recordings; a call that was stopped goes on where it was.
+
+    Args:
+        face: What embeds them.
+        inputs: The recordings.
+        out: The file to write.
+        frames: The vectors of the patch columns too.
+        identity: What else the result depends on.
+    """
     if out.suffix not in (".parquet", ".npz"):
         raise RecipeError(f"--out {out}: expected a name that ends in .parquet or .npz")
     openings = Openings(face)
@@ -88,7 +105,7 @@ def embed(face: Pretrained, inputs: Sequence[Input], *, out: Path, frames: bool)
                 "seconds": seconds.numpy(),
             }
 
-    job = ["embed", *face.identity, str(frames), face.bands, str(face.grid), *(one.name for one in inputs)]
+    job = ["embed", *face.identity, str(frames), face.bands, str(face.grid), *identity, *(one.name for one in inputs)]
     with bar("embedding") as progress:
         tables = list(in_chunks(inputs, rows, out=out, job=job, progress=progress))
     table = pa.concat_tables([table for table in tables if len(table)] or tables)

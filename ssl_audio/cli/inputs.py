@@ -9,12 +9,15 @@ from pathlib import Path
 import torch
 
 from ssl_audio.audio.files import decode
+from ssl_audio.audio.formats import EXPECTED
+from ssl_audio.audio.reading import AS_USUAL, Findings, Reading
 from ssl_audio.data.corpora import Folder
 from ssl_audio.data.index import ShardIndex, is_shard_folder, open_shards
 from ssl_audio.data.loading import SHORTEST_SAMPLES
 from ssl_audio.errors import AudioError, RecipeError, SslAudioError
 from ssl_audio.evaluation.pretrained import Pretrained
 from ssl_audio.evaluation.windows import Sound, check_finite
+from ssl_audio.names import printable
 
 _SHORT_SAMPLES = 16000 * 60
 
@@ -24,16 +27,20 @@ class Input:
     """A recording named on the command line, or in a folder or shards that were.
 
     Args:
-        name: Path, or shard and key.
-        open: Makes it readable.
+        name: Path, or shard and key, as it may be printed and stored.
+        open: Makes it readable; findings take what is found in it.
     """
 
     name: str
-    open: Callable[[Pretrained], Sound]
+    open: Callable[[Pretrained, Findings | None], Sound]
 
 
-def inputs_of(paths: Sequence[Path]) -> list[Input]:
+def inputs_of(paths: Sequence[Path], reading: Reading = AS_USUAL) -> list[Input]:
     """Every recording below the paths, in the order given and then by name.
+
+    Args:
+        paths: Recordings, folders and shards.
+        reading: How they are read where there is a choice.
 
     Raises:
         SslAudioError: if a path is not there, or nothing is audio.
@@ -44,11 +51,11 @@ def inputs_of(paths: Sequence[Path]) -> list[Input]:
             raise SslAudioError(f"{path}: nothing there; expected an audio file, a folder of them, or shards")
         if is_shard_folder(path) or path.suffix == ".tar":
             index = open_shards([path])
-            found += [_clip(index, row) for row in range(len(index))]
+            found += [_clip(index, row, reading) for row in range(len(index))]
         elif path.is_dir():
-            found += [_file(below) for below in audio_below(path)]
+            found += [_file(below, reading) for below in audio_below(path)]
         else:
-            found.append(_file(path))
+            found.append(_file(path, reading))
     if not found:
         raise RecipeError("no files were given; expected audio files, folders of them, or shards")
     return found
@@ -75,18 +82,19 @@ def audio_below(folder: Path) -> list[Path]:
     Raises:
         SslAudioError: if there are none.
     """
-    return [folder / (recording.clip.source or "") for recording in Folder(folder).recordings()]
+    return [folder / (one.path or str(one.clip.source)) for one in Folder(folder).recordings()]
 
 
-def _file(path: Path) -> Input:
-    return Input(str(path), lambda face: face.file(path))
+def _file(path: Path, reading: Reading) -> Input:
+    return Input(printable(str(path)), lambda face, findings: face.file(path, reading=reading, findings=findings))
 
 
-def _clip(index: ShardIndex, row: int) -> Input:
-    name = index.where(row)
+def _clip(index: ShardIndex, row: int, reading: Reading) -> Input:
+    name = printable(index.where(row))
 
-    def opened(face: Pretrained) -> Sound:
-        waveform = torch.from_numpy(decode(index.audio_bytes(row), sample_rate=face.sample_rate, name=name))
+    def opened(face: Pretrained, findings: Findings | None) -> Sound:
+        audio, rate = index.audio_bytes(row), face.sample_rate
+        waveform = torch.from_numpy(decode(audio, sample_rate=rate, name=name, reading=reading, findings=findings))
         return Sound(name, len(waveform), lambda start, count: waveform[start : start + count])
 
     return Input(name, opened)
@@ -100,21 +108,26 @@ class Openings:
         face: What reads them.
         names: Of those that were opened.
         refused: How many were not.
+        findings: What was found in those that were opened.
     """
 
     face: Pretrained
     names: list[str] = dataclasses.field(default_factory=list)
     refused: int = 0
+    findings: Findings = dataclasses.field(default_factory=Findings)
 
     def sounds(self, inputs: Sequence[Input]) -> Iterator[Sound]:
         """The recordings that can be read from end to end."""
         for one in inputs:
             try:
-                sound = _checked(one.open(self.face))
+                sound = self._checked(one)
             except AudioError as error:
                 self.refused += 1
-                print(f"left out: {error}", file=sys.stderr)
+                self.findings.found.clear()
+                print(f"left out: {printable(str(error))}", file=sys.stderr)
                 continue
+            for finding in self.findings.close():
+                print(f"{one.name}: {finding.text}", file=sys.stderr)
             self.names.append(one.name)
             yield sound
 
@@ -125,21 +138,25 @@ class Openings:
             AudioError: if not one of them could be read.
         """
         if self.refused == total:
-            raise AudioError(f"none of {total} recordings could be read; expected wav, flac, ogg, opus or mp3")
+            raise AudioError(f"none of {total} recordings could be read; {EXPECTED}")
+        for line in self.findings.lines():
+            print(line, file=sys.stderr)
         if self.refused:
             print(f"{self.refused} of {total} recordings could not be read and were left out", file=sys.stderr)
 
-
-def _checked(sound: Sound) -> Sound:
-    """A damaged recording is found before it is among others: a short one is kept as it was read, a long one is read
-    from end to end in stretches.
-    """
-    if sound.samples > _SHORT_SAMPLES:
-        for start in range(0, sound.samples, _SHORT_SAMPLES):
-            check_finite(sound.name, sound.read(start, _SHORT_SAMPLES))
-        return sound
-    waveform = sound.read(0, sound.samples + 1)
-    check_finite(sound.name, waveform)
-    if len(waveform) < SHORTEST_SAMPLES:
-        raise AudioError(f"{sound.name}: {len(waveform)} samples, less than one frame of {SHORTEST_SAMPLES} (25 ms)")
-    return Sound(sound.name, len(waveform), lambda start, count: waveform[start : start + count])
+    def _checked(self, one: Input) -> Sound:
+        """A damaged recording is found before it is among others: a short one is kept as it was read, a long one is
+        read from end to end in stretches.
+        """
+        sound = one.open(self.face, self.findings)
+        if sound.samples > _SHORT_SAMPLES:
+            for start in range(0, sound.samples, _SHORT_SAMPLES):
+                check_finite(sound.name, sound.read(start, _SHORT_SAMPLES))
+            return one.open(self.face, None)
+        waveform = sound.read(0, sound.samples + 1)
+        check_finite(sound.name, waveform)
+        if len(waveform) < SHORTEST_SAMPLES:
+            raise AudioError(
+                f"{sound.name}: {len(waveform)} samples, less than one frame of {SHORTEST_SAMPLES} (25 ms)"
+            )
+        return Sound(sound.name, len(waveform), lambda start, count: waveform[start : start + count])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ssl_audio.errors import RecipeError, SslAudioError
+from ssl_audio.names import printable
 
 # Verb: its module in this package, and what it does. Modules are imported only when their verb runs.
 VERBS = {
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _run(words)
     except SslAudioError as error:
-        print(f"ssl-audio: {error}", file=sys.stderr)
+        print(f"ssl-audio: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         print("ssl-audio: interrupted", file=sys.stderr)

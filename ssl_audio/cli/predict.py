@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow as pa
 from jsonargparse.typing import PositiveInt
 
-from ssl_audio.cli.embed import add_common, face_of
+from ssl_audio.cli.embed import add_common, face_of, reading_of
 from ssl_audio.cli.inputs import Input, Openings, inputs_of, names_in
 from ssl_audio.cli.parser import VerbParser, write_text
 from ssl_audio.cli.progress import bar
 from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.evaluation.chunks import forget, in_chunks
 from ssl_audio.evaluation.pretrained import Pretrained
+from ssl_audio.names import cell, printable
 
 
 def run(words: list[str]) -> None:
@@ -34,11 +35,20 @@ def run(words: list[str]) -> None:
     face = face_of(chosen)
     if chosen.label_names is not None:
         face.name_labels(names_in(chosen.label_names))
-    predict(face, inputs_of(chosen.paths), out=chosen.out, top=chosen.top)
+    reading = reading_of(chosen)
+    predict(face, inputs_of(chosen.paths, reading), out=chosen.out, top=chosen.top, identity=[str(reading)])
 
 
-def predict(face: Pretrained, inputs: Sequence[Input], *, out: Path, top: int) -> None:
-    """Write the most probable labels of recordings; a call that was stopped goes on where it was."""
+def predict(face: Pretrained, inputs: Sequence[Input], *, out: Path, top: int, identity: Sequence[str] = ()) -> None:
+    """Write the most probable labels of recordings; a call that was stopped goes on where it was.
+
+    Args:
+        face: What labels them.
+        inputs: The recordings.
+        out: The file to write.
+        top: So many labels a recording.
+        identity: What else the result depends on.
+    """
     if out.suffix not in (".csv", ".json"):
         raise RecipeError(f"--out {out}: expected a name that ends in .csv or .json")
     if face.head is None:
@@ -52,10 +62,10 @@ def predict(face: Pretrained, inputs: Sequence[Input], *, out: Path, top: int) -
         openings.names.clear()
         for number, shares in enumerate(face.probabilities(openings.sounds(some))):
             best = shares.topk(count)
-            names = [face.labels[place] for place in best.indices.tolist()]
+            names = [printable(face.labels[place]) for place in best.indices.tolist()]
             yield {"path": openings.names[number], "labels": names, "probabilities": best.values.tolist()}
 
-    job = ["predict", *face.identity, str(count), str(face.grid), *(one.name for one in inputs)]
+    job = ["predict", *face.identity, str(count), str(face.grid), *identity, *(one.name for one in inputs)]
     with bar("labelling") as progress:
         tables = list(in_chunks(inputs, rows, out=out, job=job, progress=progress))
     table = pa.concat_tables([table for table in tables if len(table)] or tables)
@@ -77,5 +87,5 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     writer.writerow(["path", *(f"{name}{place}" for place in range(1, count + 1) for name in ("label", "probability"))])
     for row in rows:
         cells = zip(row["labels"], row["probabilities"], strict=True)
-        writer.writerow([row["path"], *(cell for label, share in cells for cell in (label, f"{share:.6f}"))])
+        writer.writerow([cell(row["path"]), *(word for name, p in cells for word in (cell(name), f"{p:.6f}"))])
     return buffer.getvalue()

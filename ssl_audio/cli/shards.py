@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
+from ssl_audio.audio.reading import Reading, summaries
 from ssl_audio.cli.main import suggest
 from ssl_audio.cli.parser import VerbParser, call, write_bytes
 from ssl_audio.cli.progress import bar
@@ -19,8 +20,9 @@ from ssl_audio.data.index import open_shards
 from ssl_audio.data.manifest import FILE_NAME, Manifest
 from ssl_audio.data.preparing import Form
 from ssl_audio.data.verifying import verify_shards
-from ssl_audio.data.writing import MEASURED, merge_shards, write_part
+from ssl_audio.data.writing import FINDINGS_NAME, MEASURED, REJECTED_NAME, merge_shards, write_part
 from ssl_audio.errors import RecipeError
+from ssl_audio.names import printable
 
 CORPORA: dict[str, type[Corpus]] = {
     kind.name or name.lower(): kind
@@ -85,14 +87,17 @@ def _write(words: list[str]) -> None:
         help="i/n: write every n-th shard from the i-th on, so that n machines share the work; then `shards merge`.",
     )
     parser.add_class_arguments(Form, None, as_positional=False)
+    parser.add_class_arguments(Reading, None, as_positional=False)
     parser.add_class_arguments(CORPORA[name], None, as_positional=False)
     chosen = vars(parser.parse_args(rest))
+    reading = Reading(**{field.name: chosen.pop(field.name) for field in dataclasses.fields(Reading)})
     form = Form(**{field.name: chosen.pop(field.name) for field in dataclasses.fields(Form)})
     options = {key: chosen.pop(key) for key in ("out", "shard_clips", "processes", "max_rejected", "measured")}
     part, parts = _part(chosen.pop("part"))
     out = options.pop("out")
     chosen.pop("config", None)
     corpus = CORPORA[name](**chosen)
+    corpus.reading = reading
     with bar(f"writing {out}") as progress:
         write_part(corpus, out, name=name, form=form, part=part, parts=parts, progress=progress, **options)
     if parts == 1:
@@ -202,13 +207,15 @@ def describe(folder: Path, manifest: Manifest) -> str:
         f"log-mel     mean {manifest.log_mel['mean']:.4f}, std {manifest.log_mel['std']:.4f}",
     ]
     if manifest.rejected:
-        lines.append(f"rejected    {manifest.rejected} recordings, see {folder / 'rejected.csv'}")
+        lines.append(f"rejected    {manifest.rejected} recordings, see {folder / REJECTED_NAME}")
+    if found := manifest.written.get("findings"):
+        lines.append(f"found       {'; '.join(summaries(found))}; see {folder / FINDINGS_NAME}")
     if manifest.splits:
         lines.append("splits      " + _counts(manifest.splits))
     if manifest.speakers:
         lines.append(f"speakers    {manifest.speakers}")
     lines += [f"{kind:<11} {_counts(names)}" for kind, names in manifest.labels.items()]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _counts(names: dict[str, Any], *, most: int = 12) -> str:

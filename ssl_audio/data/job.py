@@ -86,6 +86,7 @@ class Entry:
         labels: Clips of each name of each kind.
         speakers: Who speaks.
         rejected: What could not be used.
+        findings: Key, source, kind and words of what was found in clips that are used all the same.
     """
 
     shard: Shard | None = None
@@ -97,6 +98,7 @@ class Entry:
     labels: dict[str, collections.Counter[str]] = dataclasses.field(default_factory=dict)
     speakers: set[str] = dataclasses.field(default_factory=set)
     rejected: list[Rejected] = dataclasses.field(default_factory=list)
+    findings: list[list[str]] = dataclasses.field(default_factory=list)
 
     def count(self, written: Written) -> None:
         """Take in a clip."""
@@ -109,6 +111,7 @@ class Entry:
             self.speakers.add(clip.speaker)
         for kind, names in clip.labels.items():
             self.labels.setdefault(kind, collections.Counter()).update(names)
+        self.findings += [[clip.key, clip.source or clip.key, *finding] for finding in written.findings]
 
     def merge(self, other: "Entry") -> None:
         """Take in another shard's entry; the tar is left out."""
@@ -119,6 +122,7 @@ class Entry:
         self.splits.update(other.splits)
         self.speakers |= other.speakers
         self.rejected += other.rejected
+        self.findings += other.findings
         for kind, names in other.labels.items():
             self.labels.setdefault(kind, collections.Counter()).update(names)
 
@@ -135,6 +139,7 @@ class Entry:
                 "labels": self.labels,
                 "speakers": sorted(self.speakers),
                 "rejected": self.rejected,
+                "findings": self.findings,
             },
             ensure_ascii=False,
         )

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 
 from ssl_audio.audio.fbank import Fbank
-from ssl_audio.audio.files import encode
+from ssl_audio.audio.files import decode, encode
+from ssl_audio.audio.reading import Finding, Findings, overs_in, peak_of
 from ssl_audio.audio.statistics import Moments
 from ssl_audio.data.clip import Clip, Event
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE, Corpus, Recording
@@ -21,6 +22,7 @@ Encoding = Literal["flac", "opus", "pcm"]
 ENDINGS: dict[Encoding, Literal["flac", "opus", "wav"]] = {"flac": "flac", "opus": "opus", "pcm": "wav"}
 SHORTEST_SECONDS = 0.025
 _SILENCE = 0.5 / 32768
+_LAST_DIGITS = 4 / 32768
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +43,12 @@ class Form:
 
 
 class Written(NamedTuple):
-    """A clip ready to be stored: its description, its audio as a file, and the moments of its log-mel."""
+    """A clip ready to be stored: description, audio as a file, moments of its log-mel, and what was found in it."""
 
     clip: Clip
     audio: bytes
     moments: Moments
+    findings: tuple[Finding, ...] = ()
 
 
 class Rejected(NamedTuple):
@@ -66,8 +69,9 @@ def prepare(corpus: Corpus, form: Form, recording: Recording, *, measure: bool =
         measure: Take the moments of its log-mel, which takes longer than encoding it.
     """
     clip, source = recording.clip, recording.clip.source or recording.clip.key
+    findings = Findings()
     try:
-        waveform = corpus.waveform(recording)
+        waveform = corpus.waveform(recording, findings)
     except AudioError as error:
         return [Rejected(clip.key, source, str(error))]
     seconds = len(waveform) / SAMPLE_RATE
@@ -75,15 +79,29 @@ def prepare(corpus: Corpus, form: Form, recording: Recording, *, measure: bool =
         return [Rejected(clip.key, source, f"{source}: lasts {seconds:.3f} s, less than {form.min_seconds:g} s")]
     if form.max_seconds is not None and seconds > form.max_seconds:
         return [Rejected(clip.key, source, f"{source}: lasts {seconds:.1f} s, more than {form.max_seconds:g} s")]
-    if np.abs(waveform).max() < _SILENCE:
-        return [Rejected(clip.key, source, f"{source}: is silent, every sample is 0 in 16 bits")]
+    cancelled = findings.found.get("antiphase")
+    # What is left of channels that cancel are the last digits of their 16 bits.
+    if (peak := peak_of(waveform)) < (_LAST_DIGITS if cancelled else _SILENCE):
+        why = (
+            f"{cancelled.text}, such as with --channel left" if cancelled else "is silent, every sample is 0 in 16 bits"
+        )
+        return [Rejected(clip.key, source, f"{source}: {why}")]
+    if peak > 1.0:
+        findings.add(overs_in(waveform, peak))
+    found = tuple(findings.close())
     pieces = 1 if form.split_seconds is None else math.ceil(seconds / form.split_seconds)
     if pieces == 1:
-        return [_store(clip, waveform, form, measure)]
+        return [_store(clip, waveform, form, measure, found)]
     bounds = [round(len(waveform) * number / pieces) for number in range(pieces + 1)]
-    return [
+    stored = [
         _piece(clip, source, waveform[first:end], form, measure, number=number, start=first / SAMPLE_RATE)
         for number, (first, end) in enumerate(itertools.pairwise(bounds), start=1)
+    ]
+    # What was found is found once in a recording, however many pieces there are.
+    first = next((place for place, piece in enumerate(stored) if isinstance(piece, Written)), None)
+    return [
+        piece._replace(findings=found) if isinstance(piece, Written) and place == first else piece
+        for place, piece in enumerate(stored)
     ]
 
 
@@ -102,12 +120,19 @@ def _piece(
     return _store(dataclasses.replace(clip, key=key, events=events), waveform, form, measure)
 
 
-def _store(clip: Clip, waveform: Float[np.ndarray, " _"], form: Form, measure: bool) -> Written:
-    moments = Moments()
-    if measure:
-        moments.update(_fbank().log_mel(torch.from_numpy(np.ascontiguousarray(waveform))[None]))
+def _store(
+    clip: Clip, waveform: Float[np.ndarray, " _"], form: Form, measure: bool, findings: tuple[Finding, ...] = ()
+) -> Written:
+    audio = encode(waveform, sample_rate=SAMPLE_RATE, format=ENDINGS[form.encoding])
     clip = dataclasses.replace(clip, duration=round(len(waveform) / SAMPLE_RATE, 6), sample_rate=SAMPLE_RATE)
-    return Written(clip, encode(waveform, sample_rate=SAMPLE_RATE, format=ENDINGS[form.encoding]), moments)
+    return Written(clip, audio, moments_of(audio) if measure else Moments(), findings)
+
+
+def moments_of(audio: bytes) -> Moments:
+    """Moments of the log-mel of a clip as it is stored: what was clipped or lost in encoding does not count."""
+    moments = Moments()
+    moments.update(_fbank().log_mel(torch.from_numpy(decode(audio, sample_rate=SAMPLE_RATE))[None]))
+    return moments
 
 
 @functools.cache

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ssl_audio.audio.files import duration
+from ssl_audio.audio.formats import AUDIO_ENDINGS, FFMPEG_ENDINGS
 from ssl_audio.data.clip import MOST_BYTES, Clip
 from ssl_audio.data.columns import Place, Row
 from ssl_audio.data.member import Member
 from ssl_audio.errors import AudioError, ShardError
 from ssl_audio.kinds import kind_of_file
 
-AUDIO_ENDINGS = ("flac", "wav", "ogg", "opus", "mp3")
-_OTHER_AUDIO = ("m4a", "aac", "wma", "webm", "mp4", "aiff", "aif", "au", "caf", "w64", "oga")
 _LABEL_ENDINGS = ("cls", "txt")
 
 # A description may be a little off: durations are rounded, and lossy codecs pad.
@@ -130,7 +129,7 @@ def _remark_on_the_rest(tar: Path, members: dict[str, dict[str, Place]], taken: 
         if any(".".join(parts[:count]) in taken for count in range(1, len(parts) + 1)):
             continue
         for ending in places:
-            known = ending in AUDIO_ENDINGS or ending in _OTHER_AUDIO
+            known = ending in AUDIO_ENDINGS or ending in FFMPEG_ENDINGS
             remarks.add(_NO_CLIP if known else _NO_AUDIO, f"{tar.name}:{key}.{ending}".rstrip("."))
 
 
@@ -185,7 +184,7 @@ def _members(tar: Path, remarks: Remarks) -> dict[str, dict[str, Place]]:
                     place = places[member.name] = Place(member.offset_data, member.size)
                 key, ending = _parted(member.name)
                 if place is None:
-                    if not member.isdir() and ending in (*AUDIO_ENDINGS, *_OTHER_AUDIO, "json", *_LABEL_ENDINGS):
+                    if not member.isdir() and ending in (*AUDIO_ENDINGS, *FFMPEG_ENDINGS, "json", *_LABEL_ENDINGS):
                         remarks.add(_NO_CLIP, f"{tar.name}:{key}.{ending} (a link, which is not followed)")
                     continue
                 some = found.setdefault(key, {})

@@ -1,16 +1,18 @@
 """Writing a corpus as shards: by many processes, in parts, and going on where it was killed."""
 
+import collections
 import contextlib
 import csv
 import dataclasses
 import glob
 import hashlib
 import io
+import itertools
 import multiprocessing
 import shutil
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -19,15 +21,17 @@ from typing import BinaryIO
 import torch
 
 from ssl_audio import __version__
+from ssl_audio.audio.statistics import Moments
 from ssl_audio.data.columns import columns_of, concatenate, save_columns
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE, Corpus, Recording
 from ssl_audio.data.index import INDEX_NAME
 from ssl_audio.data.job import JOURNAL, PLAN, Entry, Job, Plan, digest
 from ssl_audio.data.manifest import FILE_NAME, Manifest, Shard
-from ssl_audio.data.preparing import ENDINGS, Form, Rejected, Written, prepare
+from ssl_audio.data.preparing import ENDINGS, Form, Rejected, Written, moments_of, prepare
 from ssl_audio.data.tars import clips_of
 from ssl_audio.errors import ShardError
 from ssl_audio.locking import Lock
+from ssl_audio.names import cell
 from ssl_audio.storing import aside, store
 
 Progress = Callable[[int, int], None]
@@ -35,6 +39,8 @@ Wanted = tuple[Recording, bool]
 """A recording, and whether its log-mel is measured."""
 
 REJECTED_NAME = "rejected.csv"
+FINDINGS_NAME = "findings.csv"
+_MEASURED_INSTEAD = 16
 MEASURED = 20_000
 _CHUNK = 16
 
@@ -118,7 +124,7 @@ def write_part(
             recordings=len(recordings),
             listing=digest(recordings),
             shard_clips=shard_clips,
-            form=dataclasses.asdict(form),
+            form=dataclasses.asdict(form) | corpus.reading.chosen(),
             measured=measured,
         )
         try:
@@ -339,7 +345,12 @@ def _merge(job: Job, plan: Plan) -> None:
     if not shards:
         job.abandon()
         raise ShardError(f"none of the {plan.recordings} recordings of {plan.corpus} can be used")
-    _write_rejected(job.folder, every.rejected)
+    _write_table(job.folder / REJECTED_NAME, ["key", "source", "reason"], every.rejected)
+    if every.findings:
+        _write_table(job.folder / FINDINGS_NAME, ["key", "source", "kind", "finding"], every.findings)
+    if not every.moments.count:
+        every.moments.merge(_moments_in(job.folder / shards[0].name))
+    kinds = collections.Counter(kind for _, _, kind, _ in every.findings)
     save_columns(concatenate(columns), job.folder / INDEX_NAME)
     manifest = Manifest(
         corpus=plan.corpus,
@@ -355,6 +366,7 @@ def _merge(job: Job, plan: Plan) -> None:
         written={
             "shard_clips": plan.shard_clips,
             **{name: value for name, value in plan.form.items() if value is not None},
+            **({"findings": dict(sorted(kinds.items()))} if kinds else {}),
             "sample_rate": SAMPLE_RATE,
             "version": __version__,
         },
@@ -362,12 +374,22 @@ def _merge(job: Job, plan: Plan) -> None:
     manifest.save(job.folder)
 
 
-def _write_rejected(folder: Path, rejected: list[Rejected]) -> None:
+def _write_table(path: Path, head: list[str], rows: Iterable[Sequence[str]]) -> None:
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["key", "source", "reason"])
-    table.writerows(rejected)
-    store(folder / REJECTED_NAME, text.getvalue())
+    table.writerow(head)
+    table.writerows([cell(word) for word in row] for row in rows)
+    store(path, text.getvalue())
+
+
+def _moments_in(tar: Path) -> Moments:
+    """Moments of the log-mel of the first clips of a tar: none of the recordings that were to be measured is in it."""
+    moments = Moments()
+    with tar.open("rb") as file:
+        for row in itertools.islice(clips_of(tar), _MEASURED_INSTEAD):
+            file.seek(row.audio.offset)
+            moments.merge(moments_of(file.read(row.audio.size)))
+    return moments
 
 
 def describe_tar(tar: Path, clips: int) -> Shard:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssl_audio.audio.files import decode, probe
+from ssl_audio.audio.reading import AS_USUAL, Findings, Reading
 from ssl_audio.audio.resampling import ratio_of, resample
 from ssl_audio.checkpoints.adapters_only import base_of, check_base
 from ssl_audio.checkpoints.base import Base
@@ -21,6 +22,7 @@ from ssl_audio.errors import AudioError, CheckpointError, RecipeError
 from ssl_audio.evaluation.face import Face, adapted, face_of
 from ssl_audio.evaluation.windows import Grid, Sound, batches_of, crossfade, padded, windows_of
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.names import printable
 from ssl_audio.objectives.tasks import Head, classify
 from ssl_audio.tokens import Tokens
 
@@ -209,20 +211,28 @@ class Pretrained:
         rows = _rows(waveforms)
         return [_in_memory(f"clip {number}", row, sample_rate, self.sample_rate) for number, row in enumerate(rows)]
 
-    def file(self, path: Path) -> Sound:
+    def file(self, path: Path, *, reading: Reading = AS_USUAL, findings: Findings | None = None) -> Sound:
         """A recording on disk, of which only windows are read.
+
+        Args:
+            path: Where it lies.
+            reading: How it is read where there is a choice.
+            findings: Takes what is found in it.
 
         Raises:
             AudioError: if it is no audio.
         """
-        information = probe(path)
+        information = probe(path, reading=reading)
         rate = self.sample_rate
         samples = max(1, round(information.frames / ratio_of(have=information.sample_rate, want=rate)))
 
         def read(start: int, count: int) -> Tensor:
-            return torch.from_numpy(decode(path, sample_rate=rate, start=start / rate, seconds=count / rate))
+            waveform = decode(
+                path, sample_rate=rate, start=start / rate, seconds=count / rate, reading=reading, findings=findings
+            )
+            return torch.from_numpy(waveform)
 
-        return Sound(str(path), samples, read)
+        return Sound(printable(str(path)), samples, read)
 
     def frames(self, sounds: Iterable[Sound]) -> Iterator[tuple[Float[Tensor, "frame width"], Float[Tensor, " frame"]]]:
         """States and centres of the patch columns of each recording, one recording after the other."""

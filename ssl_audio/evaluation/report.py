@@ -5,6 +5,8 @@ import dataclasses
 import html
 from collections.abc import Mapping, Sequence
 
+from ssl_audio.names import printable
+
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.6rem; margin-bottom: 0.2rem; }
@@ -57,7 +59,7 @@ class Table:
 
     def text(self) -> str:
         """As columns for a terminal."""
-        cells = [list(self.head), *([shown(cell) for cell in row] for row in self.rows)]
+        cells = [list(map(printable, self.head)), *([shown(cell) for cell in row] for row in self.rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(self.head))]
         lines = [
             "  ".join(
@@ -71,7 +73,7 @@ class Table:
 
 def shown(cell: str | float) -> str:
     """A cell as text."""
-    return cell if isinstance(cell, str) else f"{cell:.3f}"
+    return printable(cell) if isinstance(cell, str) else f"{cell:.3f}"
 
 
 def page(

@@ -1,12 +1,14 @@
 """Recordings of any length in overlapping windows, a few in memory at a time."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ssl_audio.audio.reading import LOUDEST
 from ssl_audio.errors import AudioError
 from ssl_audio.model.backbone import Backbone
 
@@ -110,10 +112,13 @@ def check_finite(name: str, waveform: Float[Tensor, " _"]) -> None:
     """What nothing can be made of is refused.
 
     Raises:
-        AudioError: if the waveform holds NaN or infinity.
+        AudioError: if the waveform holds NaN, infinity or a sample that no recording has.
     """
-    if not bool(torch.isfinite(waveform).all()):
+    peak = float(waveform.abs().max()) if len(waveform) else 0.0
+    if not peak < math.inf:
         raise AudioError(f"{name}: holds NaN or infinity")
+    if peak > LOUDEST:
+        raise AudioError(f"{name}: peaks at {peak:g}; expected samples in [-1, 1]")
 
 
 def batches_of(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:

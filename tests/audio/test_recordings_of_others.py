@@ -10,7 +10,7 @@ import soundfile
 
 from ssl_audio.audio import mpeg
 from ssl_audio.audio.files import decode, duration, encode, probe
-from ssl_audio.audio.reading import Reading, Remarks
+from ssl_audio.audio.reading import Findings, Reading
 from ssl_audio.errors import AudioError
 
 RATE = 16000
@@ -75,13 +75,13 @@ def test_an_mp3_that_lacks_frames_is_refused_or_said() -> None:
     cut = FIVE[: len(FIVE) * 3 // 4]
     with pytest.raises(AudioError, match=r"truncated: .* 80000 frames.* data end at"):
         decode(cut)
-    remarks = Remarks()
-    found = decode(cut, reading=Reading(tolerance=0.5), remarks=remarks)
+    findings = Findings()
+    found = decode(cut, reading=Reading(tolerance=0.5), findings=findings)
     assert len(found) < 0.9 * 5 * RATE
-    assert [remark.kind for remark in remarks.close()] == ["short"]
-    remarks = Remarks()
-    assert len(decode(FIVE[: len(FIVE) * 98 // 100], remarks=remarks)) < 5 * RATE
-    assert "short" in remarks.found
+    assert [finding.kind for finding in findings.close()] == ["short"]
+    findings = Findings()
+    assert len(decode(FIVE[: len(FIVE) * 98 // 100], findings=findings)) < 5 * RATE
+    assert "short" in findings.found
     other = written(sound(2, 22050), "MP3", rate=22050)
     with pytest.raises(AudioError, match=r"joins MPEG streams of 16000 and 22050 Hz"):
         decode(FIVE + other)
@@ -147,11 +147,11 @@ def test_samples_far_beyond_full_scale_are_refused_or_scaled(tmp_path: Path) -> 
         for source in (path, path.read_bytes()):
             with pytest.raises(AudioError, match=f"peaks at .*{words}"):
                 decode(source)
-            remarks = Remarks()
-            found = decode(source, reading=Reading(overs="rescale"), remarks=remarks)
+            findings = Findings()
+            found = decode(source, reading=Reading(overs="rescale"), findings=findings)
             shrunk = {25870.0: 25870 / 32768, 2.0**31: 1.0, 10.0: 2.5}[scale]
             np.testing.assert_allclose(found, plain * shrunk, atol=1e-6)
-            assert list(remarks.found) == ["rescaled"]
+            assert list(findings.found) == ["rescaled"]
             part = decode(source, start=0.1, seconds=0.2, reading=Reading(overs="rescale"))
             np.testing.assert_allclose(part, found[1600:4800], atol=1e-6)
 
@@ -173,12 +173,12 @@ def test_a_channel_can_be_chosen_and_channels_that_cancel_are_named() -> None:
         np.testing.assert_allclose(decode(data, reading=Reading(channel=channel)), expected, atol=1e-6)
     with pytest.raises(AudioError, match="has 3 channels; there is no --channel 4"):
         decode(data, reading=Reading(channel="4"))
-    remarks = Remarks()
-    decode(written(np.stack([left, -0.98 * left], axis=1), "WAV"), remarks=remarks)
-    assert "antiphase" in remarks.found
-    remarks = Remarks()
-    decode(written(np.stack([left, 0 * left], axis=1), "WAV"), remarks=remarks)
-    assert not remarks.found
+    findings = Findings()
+    decode(written(np.stack([left, -0.98 * left], axis=1), "WAV"), findings=findings)
+    assert "antiphase" in findings.found
+    findings = Findings()
+    decode(written(np.stack([left, 0 * left], axis=1), "WAV"), findings=findings)
+    assert not findings.found
     mono = encode(left, sample_rate=RATE, format="wav")
     np.testing.assert_array_equal(decode(mono, reading=Reading(channel="left")), decode(mono))
     with pytest.raises(AudioError, match="has 1 channel;"):

@@ -1,7 +1,12 @@
 """The Python face: a clip gives the same embedding alone, in a batch, at another rate, in a long recording."""
 
+import csv
 import dataclasses
+import json
+import os
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,12 +14,15 @@ import pytest
 import soundfile
 import torch
 
+from ssl_audio.audio.reading import Reading
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.cli.embed import embed
 from ssl_audio.cli.inputs import inputs_of
+from ssl_audio.cli.predict import predict
 from ssl_audio.errors import AudioError, CheckpointError, RecipeError
 from ssl_audio.evaluation.pretrained import Pretrained
 from ssl_audio.evaluation.windows import Grid, Sound, windows_of
+from ssl_audio.objectives.tasks import Head
 
 
 @pytest.fixture
@@ -153,11 +161,11 @@ def test_a_stopped_embedding_goes_on_where_it_was(face, tmp_path, monkeypatch):
     inputs = inputs_of([tmp_path])
     opened: list[str] = []
 
-    def open_file(path: Path) -> Sound:
+    def open_file(path: Path, **options: Any) -> Sound:
         opened.append(path.name)
         if len(opened) == 66:
             raise KeyboardInterrupt
-        return Pretrained.file(face, path)
+        return Pretrained.file(face, path, **options)
 
     monkeypatch.setattr(face, "file", open_file)
     with pytest.raises(KeyboardInterrupt):
@@ -201,3 +209,43 @@ def test_weights_of_a_training_that_diverged_are_told(face):
     spoilt = {**face.checkpoint.weights, name: torch.full_like(face.checkpoint.weights[name], float("nan"))}
     with pytest.raises(CheckpointError, match=rf"{name} holds numbers that are not finite"):
         Pretrained(dataclasses.replace(face.checkpoint, weights=spoilt))
+
+
+def test_dangerous_names_and_labels_are_safe_wherever_they_are_written(face, tmp_path, capfd):
+    root = tmp_path / "root"
+    root.mkdir()
+    steps = noise(16000)
+    both = torch.stack([steps, -steps], dim=1)
+    soundfile.write(os.fsencode(root / os.fsdecode(b"caf\xe9\x1b[2J.wav")), steps.numpy(), 16000)
+    soundfile.write(root / "against.wav", both.numpy(), 16000, subtype="FLOAT")
+    soundfile.write(root / "int16.wav", 10000 * noise(16000).numpy(), 16000, subtype="FLOAT")
+    (root / "song.m4a").write_bytes(b"\0\0\0\x1cftypM4A " + bytes(100))
+    face._face.labels = ["=cmd|'/c calc'!A0", "two\nlines\x1b[31m\u202e"]
+    face._face.head = Head(face.backbone.width, labels=2)
+    inputs = inputs_of([root])
+    names = [str(root / name) for name in ("against.wav", r"caf\xe9\x1b[2J.wav")]
+    for ending in ("csv", "json"):
+        predict(face, inputs, out=tmp_path / f"x.{ending}", top=2)
+    embed(face, inputs, out=tmp_path / "x.parquet", frames=False)
+    printed = "".join(capfd.readouterr())
+    assert "against.wav: its channels cancel when mixed (antiphase)" in printed
+    assert "recordings with channels that nearly cancel when mixed (choose one with --channel left): 1" in printed
+    assert re.search(r"int16.wav: peaks at \d+.*integer-scaled", printed)
+    assert "left out: " in printed
+    assert not re.search("[\x1b\x9b\u202e]", printed)
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == names
+    assert {rows[0]["label1"], rows[0]["label2"]} == {"'=cmd|'/c calc'!A0", r"two\nlines\x1b[31m\u202e"}
+    read = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert [row["path"] for row in read] == names
+    assert pq.read_table(tmp_path / "x.parquet")["path"].to_pylist() == names
+
+    left = Reading(channel="left", overs="rescale")
+    embed(face, inputs_of([root], left), out=tmp_path / "y.npz", frames=False, identity=[str(left)])
+    found = np.load(tmp_path / "y.npz")
+    assert [Path(path).name for path in found["path"]] == ["against.wav", r"caf\xe9\x1b[2J.wav", "int16.wav"]
+    np.testing.assert_allclose(found["embedding"][0], face.embed(steps, sample_rate=16000)[0].numpy(), atol=1e-3)
+    for spike in (1e29, float("nan")):
+        with pytest.raises(AudioError, match=r"clip 0: (peaks at|holds NaN)"):
+            face.embed(torch.cat([steps, torch.tensor([spike])]), sample_rate=16000)

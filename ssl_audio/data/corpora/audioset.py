@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 
 from jsonargparse.typing import ClosedUnitInterval
 
+from ssl_audio.audio.formats import AUDIO_ENDINGS, FFMPEG_ENDINGS, ending_of
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.corpora.corpus import Recording
 from ssl_audio.data.corpora.files import Files, found_in, rows_of, within
-from ssl_audio.data.tars import AUDIO_ENDINGS
 from ssl_audio.errors import ShardError
 
 Part = Literal["balanced", "unbalanced", "eval"]
@@ -103,8 +103,8 @@ def _files(root: Path) -> dict[str, str]:
     for folder, subfolders, names in os.walk(root, followlinks=True):
         subfolders.sort()
         for name in sorted(names):
-            stem, ending = os.path.splitext(name)  # noqa: PTH122
-            video = _VIDEO.fullmatch(stem) if ending.lower().lstrip(".") in AUDIO_ENDINGS else None
+            stem = os.path.splitext(name)[0]  # noqa: PTH122
+            video = _VIDEO.fullmatch(stem) if ending_of(name) in (*AUDIO_ENDINGS, *FFMPEG_ENDINGS) else None
             if video:
                 found.setdefault(video[1], Path(folder, name).relative_to(root).as_posix())
     return found

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from ssl_audio.audio.reading import AS_USUAL, Findings, Reading
 from ssl_audio.data.clip import Clip
 
 SAMPLE_RATE = 16000
@@ -21,11 +22,13 @@ class Recording:
         clip: Its description; `clip.source` is where its samples come from.
         start: Seconds into the source at which it starts.
         end: Seconds into the source at which it ends; None is the end of the source.
+        path: Where its samples lie, if that is no name that `clip.source` can hold: one that is not UTF-8.
     """
 
     clip: Clip
     start: float = 0.0
     end: float | None = None
+    path: str | None = None
 
 
 class Corpus(ABC):
@@ -39,6 +42,9 @@ class Corpus(ABC):
 
     licence: ClassVar[str] = "unknown"
 
+    reading: Reading = AS_USUAL
+    """How recordings are read where there is a choice."""
+
     @abstractmethod
     def recordings(self) -> list[Recording]:
         """Every recording, in the order in which it is written.
@@ -48,8 +54,12 @@ class Corpus(ABC):
         """
 
     @abstractmethod
-    def waveform(self, recording: Recording) -> Float[np.ndarray, " sample"]:
-        """The samples: mono, 16 kHz, float32 in [-1, 1].
+    def waveform(self, recording: Recording, findings: Findings | None = None) -> Float[np.ndarray, " sample"]:
+        """The samples: mono, 16 kHz, float32, but for small overs in [-1, 1].
+
+        Args:
+            recording: Which.
+            findings: Takes what is found in it.
 
         Raises:
             AudioError: if they cannot be decoded.

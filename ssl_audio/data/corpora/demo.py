@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from jaxtyping import Float
 
+from ssl_audio.audio.reading import Findings
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.corpora.corpus import Corpus, Recording
 from ssl_audio.data.demo.conditions import record
@@ -68,7 +69,7 @@ class Demo(Corpus):
         order = generator(self.seed, "demo", "order").permutation(len(clips))
         return [Recording(clip=clips[index]) for index in order]
 
-    def waveform(self, recording: Recording) -> Float[np.ndarray, " sample"]:
+    def waveform(self, recording: Recording, findings: Findings | None = None) -> Float[np.ndarray, " sample"]:
         """Synthesise one recording.
 
         Raises:

@@ -2,15 +2,16 @@
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from ssl_audio.audio.files import decode
+from ssl_audio.audio.formats import AUDIO_ENDINGS, ending_of
+from ssl_audio.audio.reading import Findings
 from ssl_audio.data.corpora.corpus import Corpus, Recording
-from ssl_audio.data.tars import AUDIO_ENDINGS
 from ssl_audio.errors import ShardError
 
 
@@ -24,9 +25,14 @@ class Files(Corpus):
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def waveform(self, recording: Recording) -> Float[np.ndarray, " sample"]:
-        seconds = None if recording.end is None else recording.end - recording.start
-        return decode(self.root / str(recording.clip.source), start=recording.start, seconds=seconds)
+    def waveform(self, recording: Recording, findings: Findings | None = None) -> Float[np.ndarray, " sample"]:
+        return decode(
+            self.root / (recording.path or str(recording.clip.source)),
+            start=recording.start,
+            seconds=None if recording.end is None else recording.end - recording.start,
+            reading=self.reading,
+            findings=findings,
+        )
 
 
 def within(root: Path, folders: Sequence[str], expected: Sequence[str], *, what: str) -> Path:
@@ -59,10 +65,17 @@ def found_in(folder: Path, *, most: int = 8) -> str:
     return (", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")) or "nothing"
 
 
-def audio_below(folder: Path) -> Iterator[Path]:
-    """Every audio file below a folder, in the order of their paths."""
+def audio_below(folder: Path, endings: Collection[str] = AUDIO_ENDINGS) -> Iterator[Path]:
+    """Every audio file below a folder, in the order of their paths; the companions that macOS writes are none.
+
+    Args:
+        folder: Where to look.
+        endings: What their names end in.
+    """
     yield from sorted(
-        path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in AUDIO_ENDINGS and path.is_file()
+        path
+        for path in folder.rglob("*")
+        if ending_of(path.name) in endings and not path.name.startswith("._") and path.is_file()
     )
 
 

@@ -1,0 +1,27 @@
+"""Names and labels from outside, as they may stand in a line, a table or a file."""
+
+import re
+
+# Control characters move a terminal's cursor or end a line; a lone surrogate is a byte of a name that is not UTF-8;
+# U+202A and its like turn the order of letters round.
+_UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def printable(text: str) -> str:
+    """The same text with what is no character of a line escaped: a line feed becomes `\\n`, an escape `\\x1b`.
+
+    A byte of a file's name that is not UTF-8 becomes `\\xe9`.
+    """
+    return _UNPRINTABLE.sub(_escaped, text)
+
+
+def cell(text: str) -> str:
+    """A printable text that no spreadsheet takes for a formula: an apostrophe goes before it."""
+    return "'" * text.startswith(_FORMULA) + printable(text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    # Python names an undecodable byte 0xNN by the surrogate U+DCNN.
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else repr(found[0])[1:-1]
