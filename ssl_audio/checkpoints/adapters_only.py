@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_audio.checkpoints.adaptation import load_backbone
 from ssl_audio.checkpoints.base import STATISTICS, Base, digest_of, shortened, sketch_of
-from ssl_audio.checkpoints.checkpoint import Checkpoint, describe
+from ssl_audio.checkpoints.checkpoint import Checkpoint, content_of
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import CheckpointError
 from ssl_audio.model.backbone import Backbone
@@ -100,12 +100,8 @@ def only_trained(
         if name not in kept and name in had and torch.equal(mine, value):
             del weights[_PREFIX + name]
     told = dataclasses.replace(base_of(base, hints=hints), rule=rule)
-    described = describe(recipe, task=task)
-    return {
-        "state_dict": {name: value.clone() for name, value in weights.items()},
-        "global_step": step,
-        "ssl_audio": {**described, "base": told.described()},
-    }
+    own = {name: value.clone() for name, value in weights.items()}
+    return content_of(dataclasses.replace(alone, weights=own, task=task, base=told))
 
 
 def complete(alone: Checkpoint, base: Checkpoint) -> Checkpoint:

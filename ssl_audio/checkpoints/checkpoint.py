@@ -148,6 +148,14 @@ class Checkpoint:
         return backbone.eval()
 
 
+def content_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a file of a checkpoint holds."""
+    described = describe(checkpoint.recipe, task=checkpoint.task)
+    if checkpoint.base is not None:
+        described["base"] = checkpoint.base.described()
+    return {"state_dict": dict(checkpoint.weights), "global_step": checkpoint.step, "ssl_audio": described}
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of ours without executing anything in it.
 

@@ -1,13 +1,15 @@
 """One door for every checkpoint: ours, fine-tuned or not, and the published ones."""
 
+import dataclasses
 from pathlib import Path
 
 import torch
 
 from ssl_audio.checkpoints.adapters_only import base_of, check_base, complete, is_base
-from ssl_audio.checkpoints.base import places_of
+from ssl_audio.checkpoints.base import Base, places_of
 from ssl_audio.checkpoints.checkpoint import Checkpoint, is_ours, ours
 from ssl_audio.checkpoints.layouts import convert
+from ssl_audio.checkpoints.peft import BESIDE, is_peft, with_lora
 from ssl_audio.checkpoints.reading import read
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import CheckpointError
@@ -23,7 +25,8 @@ def open_checkpoint(
     """Read a checkpoint, whoever wrote it, without executing anything in it.
 
     Args:
-        path: Ours, whole or what trained on a base; or a published SSAST, AST, ViT or DeiT file.
+        path: Ours, whole or what trained on a base; a folder of peft's with LoRA; or a published SSAST, AST, ViT or
+            DeiT file.
         hints: What the tensors of a published file do not say.
         base: What an adapter checkpoint was trained on; None looks for it, by its digest, below `runs` and beside
             the file.
@@ -32,12 +35,50 @@ def open_checkpoint(
     Raises:
         CheckpointError: if it is missing, damaged or of no known kind, or its base is not found or another one.
     """
-    found = open_alone(path, hints=hints)
-    if found.base is None:
+    found = _told(path) if is_peft(path) else open_alone(path, hints=hints)
+    if found is None and base is None:
+        raise CheckpointError(
+            f"{path}: is a folder of peft's and does not say what it was trained on; give that with --base FILE (in "
+            "Python base=FILE)"
+        )
+    if found is not None and found.base is None:
         if base is not None:
             raise CheckpointError(f"{path}: is whole and needs no base; leave {base} out")
         return found
-    return complete(found, _given(found, base, hints, runs) if base is not None else _found(found, runs))
+    if base is None:
+        assert found is not None
+        whole = _found(found, runs)
+    else:
+        known = NO_HINTS if found is None or found.base is None else found.base.hints
+        whole = base_behind(open_checkpoint(base, hints=known if hints == NO_HINTS else hints, runs=runs))
+    return complete(adapters_on(path, whole, base_of(whole)), whole)
+
+
+def adapters_on(path: Path, whole: Checkpoint, known: Base) -> Checkpoint:
+    """An adapter checkpoint as its file or its folder of peft's has it, without the base.
+
+    Args:
+        path: Where it lies.
+        whole: The base that it is for.
+        known: What that is known by.
+
+    Raises:
+        CheckpointError: if it is no adapter checkpoint, or of another base.
+    """
+    found = _told(path) if is_peft(path) else open_alone(path)
+    if found is None:
+        told = {"model": {"backbone": whole.spec}}
+        return with_lora(Checkpoint(path, told, {}, 0, "peft", kind="peft", base=known), path, whole)
+    if found.base is None:
+        raise CheckpointError(f"{path}: is whole; expected an adapter checkpoint of {known.words}")
+    check_base(path, known, found.base)
+    return with_lora(found, path, whole) if is_peft(path) else found
+
+
+def _told(folder: Path) -> Checkpoint | None:
+    """What lies beside peft's own files, if it was written here."""
+    beside = folder / BESIDE
+    return dataclasses.replace(open_alone(beside), path=folder) if beside.exists() else None
 
 
 def base_behind(found: Checkpoint) -> Checkpoint:
@@ -49,14 +90,6 @@ def base_behind(found: Checkpoint) -> Checkpoint:
     if found.base is None or found.base.path is None:
         return found
     return open_checkpoint(found.base.path, hints=found.base.hints)
-
-
-def _given(alone: Checkpoint, base: Path, hints: Hints, runs: Path) -> Checkpoint:
-    """The base that was named, or that what was named stands on, if it is the one."""
-    assert alone.base is not None
-    whole = base_behind(open_checkpoint(base, hints=alone.base.hints if hints == NO_HINTS else hints, runs=runs))
-    check_base(alone.path, base_of(whole), alone.base)
-    return whole
 
 
 def _found(alone: Checkpoint, runs: Path) -> Checkpoint:

@@ -8,6 +8,7 @@ from ssl_audio.checkpoints.base import STATISTICS
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.imported import report
 from ssl_audio.checkpoints.opening import open_alone, open_checkpoint
+from ssl_audio.checkpoints.peft import is_peft
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.parser import call
 from ssl_audio.cli.shards import describe as describe_shards
@@ -32,7 +33,7 @@ def inspect(what: Path, *, hints: Hints = NO_HINTS, base: Path | None = None) ->
     """
     if not what.exists():
         raise SslAudioError(f"{what}: nothing there; expected a run, a checkpoint or a folder of shards")
-    if what.is_file() and what.suffix != ".tar":
+    if (what.is_file() and what.suffix != ".tar") or is_peft(what):
         print(_checkpoint(_opened(what, hints, base)))
     elif (what / RECIPE).exists():
         print(_run(Run(what)))
@@ -87,7 +88,7 @@ def _score(start: str, row: dict[str, Any]) -> str:
 
 def _opened(path: Path, hints: Hints, base: Path | None) -> Checkpoint:
     """The checkpoint, whole where its base was given or can be found; what trained alone says something too."""
-    if base is None:
+    if base is None and not is_peft(path):
         alone = open_alone(path, hints=hints)
         if alone.base is not None:
             try:
@@ -112,8 +113,10 @@ def _trained(found: Checkpoint) -> list[str]:
 def _checkpoint(found: Checkpoint) -> str:
     model = found.recipe["model"]
     parts = found.spec["init_args"]
+    files = found.path.iterdir() if found.path.is_dir() else [found.path]
+    size = sum(path.stat().st_size for path in files)
     lines = [
-        f"checkpoint  {found.path} ({found.path.stat().st_size / 1e6:.1f} MB), step {found.step}, "
+        f"checkpoint  {found.path} ({size / 1e6:.{1 if size > 1e5 else 3}f} MB), step {found.step}, "
         f"{found.kind} {found.version}",
         f"encoder     {_named(parts['encoder'])}",
     ]

@@ -22,6 +22,7 @@ VERBS = {
     "predict": "the most probable labels of files, folders or shards",
     "embed": "vectors of files, folders or shards, one a recording or one a patch column",
     "probe": "frozen linear and nearest-neighbour scores of a checkpoint on labelled shards",
+    "export": "a checkpoint whole, with its adapters merged, or its LoRA as peft has it",
     "inspect": "say what a run, a checkpoint or a folder of shards is",
     "bench": "measure speed, as ratios in one run",
     "doctor": "say what this machine has, what is missing and how to get it",

@@ -13,10 +13,10 @@ from torch import Tensor
 from ssl_audio.audio.files import decode, probe
 from ssl_audio.audio.reading import AS_USUAL, Findings, Reading
 from ssl_audio.audio.resampling import ratio_of, resample
-from ssl_audio.checkpoints.adapters_only import base_of, check_base
+from ssl_audio.checkpoints.adapters_only import base_of
 from ssl_audio.checkpoints.base import Base
 from ssl_audio.checkpoints.checkpoint import Checkpoint
-from ssl_audio.checkpoints.opening import base_behind, open_alone, open_checkpoint
+from ssl_audio.checkpoints.opening import adapters_on, base_behind, open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import AudioError, CheckpointError, RecipeError
 from ssl_audio.evaluation.face import Face, adapted, face_of
@@ -103,7 +103,7 @@ class Pretrained:
 
         Args:
             name: What to call it; one of that name is replaced.
-            path: Its file.
+            path: Its file, or a folder of peft's.
 
         Raises:
             CheckpointError: if it is no adapter checkpoint, or of another base.
@@ -113,10 +113,7 @@ class Pretrained:
             whole = base_behind(first.checkpoint)
             self._base = (whole, first.checkpoint.base or base_of(whole))
         base, known = self._base
-        alone = open_alone(Path(path))
-        if alone.base is None:
-            raise CheckpointError(f"{path}: is whole; expected an adapter checkpoint of {known.words}")
-        check_base(alone.path, known, alone.base)
+        alone = adapters_on(Path(path), base, known)
         using = self._face is self._faces.get(name)
         self._faces[name] = adapted(first, alone, base, window_seconds=self.window_seconds)
         if using:

@@ -37,9 +37,11 @@ def spec_of(width: int = 32, **options) -> dict:
     }
 
 
-def base_at(path: Path, *, seed: int = 0, width: int = 32) -> Checkpoint:
+def base_at(path: Path, *, seed: int = 0, width: int = 32, encoder: dict | None = None) -> Checkpoint:
     """A whole checkpoint as pretraining leaves it."""
-    recipe = {"model": {"backbone": spec_of(width)}}
+    spec = spec_of(width)
+    spec["init_args"]["encoder"] = encoder or spec["init_args"]["encoder"]
+    recipe = {"model": {"backbone": spec}}
     fresh = Checkpoint(path, recipe, {}, 0, "").untrained(seed=seed)
     weights = {f"backbone.{name}": value for name, value in fresh.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ def trained_at(
     with torch.no_grad():
         for name, value in backbone.state_dict().items():
             if name in trained:
-                value.normal_(std=0.3)
+                value.normal_(std=0.1)
     state = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
     state |= {f"head.{name}": value for name, value in head.state_dict().items()}
     task = {"target": "event", "labels": list(labels), "several": False, "head": {"pooling": "mean", "norm": "layer"}}
