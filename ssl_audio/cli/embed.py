@@ -1,8 +1,9 @@
 """`ssl-audio embed`: recordings to vectors, one a recording or one a patch column."""
 
+import contextlib
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +16,12 @@ from jsonargparse.typing import PositiveFloat
 from ssl_audio.audio.reading import Reading
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.inputs import Input, Openings, inputs_of
-from ssl_audio.cli.parser import VerbParser, write_bytes
+from ssl_audio.cli.parser import VerbParser, claimed, write_bytes
 from ssl_audio.cli.progress import bar
 from ssl_audio.errors import RecipeError
-from ssl_audio.evaluation.chunks import forget, in_chunks
+from ssl_audio.evaluation.journal import Journal
 from ssl_audio.evaluation.pretrained import Pretrained, pretrained
+from ssl_audio.evaluation.windows import Sound, fitting
 
 
 def add_common(parser: Any, *, out: str) -> None:
@@ -89,31 +91,64 @@ def embed(face: Pretrained, inputs: Sequence[Input], *, out: Path, frames: bool,
     """
     if out.suffix not in (".parquet", ".npz"):
         raise RecipeError(f"--out {out}: expected a name that ends in .parquet or .npz")
-    openings = Openings(face)
 
-    def rows(some: Sequence[Input]) -> Iterator[dict[str, Any]]:
-        openings.names.clear()
+    def rows(sounds: list[Sound]) -> Iterator[dict[str, Any]]:
         if not frames:
-            for number, vector in enumerate(face.vectors(openings.sounds(some))):
-                yield {"path": openings.names[number], "embedding": vector.numpy()}
+            yield from ({"embedding": vector.numpy()} for vector in face.vectors(sounds))
             return
-        for number, (states, seconds) in enumerate(face.frames(openings.sounds(some))):
+        for states, seconds in face.frames(sounds):
             yield {
-                "path": openings.names[number],
                 "embedding": states.mean(dim=0).numpy(),
                 "frames": list(states.numpy()),
                 "seconds": seconds.numpy(),
             }
 
-    job = ["embed", *face.identity, str(frames), face.bands, str(face.grid), *identity, *(one.name for one in inputs)]
-    with bar("embedding") as progress:
-        tables = list(in_chunks(inputs, rows, out=out, job=job, progress=progress))
-    table = pa.concat_tables([table for table in tables if len(table)] or tables)
-    openings.refused = len(inputs) - len(table)
-    openings.check(len(inputs))
-    write_bytes(out, _encoded(table, out))
-    forget(out)
+    job = ["embed", *face.identity, str(frames), face.bands, str(face.grid), *identity]
+    with kept_table(face, inputs, rows, out=out, job=job, title="embedding") as table:
+        write_bytes(out, _encoded(table, out))
     print(f"{out}: {len(table)} recordings, {face.width} channels" + (", with frames" if frames else ""))
+
+
+@contextlib.contextmanager
+def kept_table(
+    face: Pretrained,
+    inputs: Sequence[Input],
+    rows: Callable[[list[Sound]], Iterable[dict[str, Any]]],
+    *,
+    out: Path,
+    job: Sequence[str],
+    title: str,
+) -> Iterator[pa.Table]:
+    """A row for each recording that can be read, for a `with` statement that writes the result.
+
+    A call that was stopped goes on with the recordings that were not done. Nobody else writes the result meanwhile.
+
+    Args:
+        face: What reads the recordings.
+        inputs: The recordings.
+        rows: Recordings to a row each.
+        out: Where the result will be.
+        job: What the rows depend on besides the recordings.
+        title: What the progress bar says.
+
+    Raises:
+        BusyError: if another process writes the result.
+        AudioError: if no recording can be read.
+    """
+    openings, total = Openings(face), len(inputs)
+    named = [*job, str(face.batch_windows), *(one.name for one in inputs)]
+    with claimed(out), Journal(out, job=named) as journal:
+        with bar(title) as progress:
+            progress(journal.done, total)
+            for group in fitting(openings.sounds(inputs, start=journal.done), face.grid, face.batch_windows):
+                numbers, sounds = [number for number, _ in group], [sound for _, sound in group]
+                found = zip(numbers, rows(sounds), strict=True)
+                journal.add((number, {"path": inputs[number].name, **row}) for number, row in found)
+                progress(journal.done, total)
+            progress(total, total)
+        openings.refused = total - len(journal)
+        openings.check(total)
+        yield journal.table()
 
 
 def _encoded(table: pa.Table, out: Path) -> bytes:

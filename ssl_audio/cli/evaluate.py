@@ -1,7 +1,7 @@
 """`ssl-audio evaluate`: a fine-tuned checkpoint on labelled shards."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,16 @@ import numpy as np
 from ssl_audio.audio.files import decode
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.inputs import names_in
-from ssl_audio.cli.parser import call, write_bytes, write_text
+from ssl_audio.cli.parser import call, claimed, write_bytes, write_text
 from ssl_audio.cli.progress import bar
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.labels import kinds_of, labels_of, targets_of
 from ssl_audio.errors import CheckpointError, ShardError
-from ssl_audio.evaluation.chunks import forget, in_chunks
+from ssl_audio.evaluation.journal import Journal
 from ssl_audio.evaluation.metrics import confusion
 from ssl_audio.evaluation.predictions import Over, Predictions, check_speakers
 from ssl_audio.evaluation.pretrained import pretrained
-from ssl_audio.evaluation.windows import Sound
+from ssl_audio.evaluation.windows import Sound, fitting
 from ssl_audio.training.run import json_text
 
 
@@ -75,28 +75,28 @@ def evaluate(
     if intervals == "speakers":
         check_speakers(speakers)
 
-    def rows(some: Sequence[int]) -> Iterator[dict[str, Any]]:
-        def sounds() -> Iterator[Sound]:
-            for row in some:
-                audio = decode(index.audio_bytes(row), sample_rate=face.sample_rate, name=index.where(row))
-                yield face.sounds(audio, face.sample_rate)[0]
+    def sounds(start: int) -> Iterator[tuple[int, Sound]]:
+        for number, row in enumerate(chosen[start:], start):
+            audio = decode(index.audio_bytes(row), sample_rate=face.sample_rate, name=index.where(row))
+            yield number, face.sounds(audio, face.sample_rate)[0]
 
-        yield from ({"scores": shares.numpy()} for shares in face.probabilities(sounds()))
-
-    job = ["evaluate", *face.identity, *(clip.key for clip in clips)]
+    job = ["evaluate", *face.identity, str(face.grid), str(face.batch_windows), *(clip.key for clip in clips)]
     table = out / "predictions.parquet"
-    with bar("evaluating") as progress:
-        tables = list(in_chunks(chosen, rows, out=table, job=job, progress=progress))
-    predictions = Predictions(
-        labels=face.labels,
-        several=face.several,
-        keys=np.array([clip.key for clip in clips]),
-        scores=np.array([row for part in tables for row in part["scores"].to_pylist()], dtype=np.float32),
-        targets=targets,
-        speakers=speakers,
-    )
-    write_bytes(table, predictions.parquet())
-    forget(table)
+    with claimed(out), Journal(table, job=job) as journal, bar("evaluating") as progress:
+        for group in fitting(sounds(journal.done), face.grid, face.batch_windows):
+            shares = face.probabilities(sound for _, sound in group)
+            journal.add((number, {"scores": row.numpy()}) for (number, _), row in zip(group, shares, strict=True))
+            progress(journal.done, len(chosen))
+        scores = np.array(journal.table()["scores"].to_pylist(), dtype=np.float32)
+        predictions = Predictions(
+            labels=face.labels,
+            several=face.several,
+            keys=np.array([clip.key for clip in clips]),
+            scores=scores,
+            targets=targets,
+            speakers=speakers,
+        )
+        write_bytes(table, predictions.parquet())
     low, high = predictions.interval(over=intervals)
     found: dict[str, Any] = {
         "checkpoint": str(checkpoint),

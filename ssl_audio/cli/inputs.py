@@ -106,19 +106,17 @@ class Openings:
 
     Args:
         face: What reads them.
-        names: Of those that were opened.
-        refused: How many were not.
+        refused: How many were not opened.
         findings: What was found in those that were opened.
     """
 
     face: Pretrained
-    names: list[str] = dataclasses.field(default_factory=list)
     refused: int = 0
     findings: Findings = dataclasses.field(default_factory=Findings)
 
-    def sounds(self, inputs: Sequence[Input]) -> Iterator[Sound]:
-        """The recordings that can be read from end to end."""
-        for one in inputs:
+    def sounds(self, inputs: Sequence[Input], *, start: int = 0) -> Iterator[tuple[int, Sound]]:
+        """The recordings that can be read from end to end, with their numbers, from one on."""
+        for number, one in enumerate(inputs[start:], start):
             try:
                 sound = self._checked(one)
             except AudioError as error:
@@ -128,8 +126,7 @@ class Openings:
                 continue
             for finding in self.findings.close():
                 print(f"{one.name}: {finding.text}", file=sys.stderr)
-            self.names.append(one.name)
-            yield sound
+            yield number, sound
 
     def check(self, total: int) -> None:
         """Say how many were left out.

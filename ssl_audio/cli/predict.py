@@ -7,16 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from jsonargparse.typing import PositiveInt
 
-from ssl_audio.cli.embed import add_common, face_of, reading_of
-from ssl_audio.cli.inputs import Input, Openings, inputs_of, names_in
+from ssl_audio.cli.embed import add_common, face_of, kept_table, reading_of
+from ssl_audio.cli.inputs import Input, inputs_of, names_in
 from ssl_audio.cli.parser import VerbParser, write_text
-from ssl_audio.cli.progress import bar
 from ssl_audio.errors import CheckpointError, RecipeError
-from ssl_audio.evaluation.chunks import forget, in_chunks
 from ssl_audio.evaluation.pretrained import Pretrained
+from ssl_audio.evaluation.windows import Sound
 from ssl_audio.names import cell, printable
 
 
@@ -55,25 +53,19 @@ def predict(face: Pretrained, inputs: Sequence[Input], *, out: Path, top: int, i
         raise CheckpointError(
             f"{face.checkpoint.path}: has no head, so it labels nothing; expected a checkpoint of `ssl-audio finetune`"
         )
-    openings = Openings(face)
     count = min(top, len(face.labels))
 
-    def rows(some: Sequence[Input]) -> Iterator[dict[str, Any]]:
-        openings.names.clear()
-        for number, shares in enumerate(face.probabilities(openings.sounds(some))):
+    def rows(sounds: list[Sound]) -> Iterator[dict[str, Any]]:
+        for shares in face.probabilities(sounds):
             best = shares.topk(count)
             names = [printable(face.labels[place]) for place in best.indices.tolist()]
-            yield {"path": openings.names[number], "labels": names, "probabilities": best.values.tolist()}
+            yield {"labels": names, "probabilities": best.values.tolist()}
 
-    job = ["predict", *face.identity, str(count), str(face.grid), *identity, *(one.name for one in inputs)]
-    with bar("labelling") as progress:
-        tables = list(in_chunks(inputs, rows, out=out, job=job, progress=progress))
-    table = pa.concat_tables([table for table in tables if len(table)] or tables)
-    openings.refused = len(inputs) - len(table)
-    openings.check(len(inputs))
-    found = table.to_pylist()
-    write_text(out, _csv(found) if out.suffix == ".csv" else json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    forget(out)
+    job = ["predict", *face.identity, str(count), str(face.grid), *identity]
+    with kept_table(face, inputs, rows, out=out, job=job, title="labelling") as table:
+        found = table.to_pylist()
+        text = _csv(found) if out.suffix == ".csv" else json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+        write_text(out, text)
     for row in found[:5]:
         shown = ", ".join(f"{n} {p:.2f}" for n, p in zip(row["labels"], row["probabilities"], strict=True))
         print(f"{row['path']}: {shown}")

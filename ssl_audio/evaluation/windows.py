@@ -85,6 +85,11 @@ class Grid:
         """Columns of so many samples; a recording shorter than a patch has one."""
         return max(1, (samples - self.reach) // self.step + 1)
 
+    def windows_in(self, samples: int) -> int:
+        """Windows that a recording of so many samples is cut in."""
+        hop = max(1, self.columns // 2) * self.step
+        return 1 + max(0, -(-(samples - self.window) // hop))
+
     def centre(self, column: Int[Tensor, " frame"]) -> Float[Tensor, " frame"]:
         """The middle of columns, in seconds."""
         return (column * self.step + self.reach / 2) / self.rate
@@ -119,6 +124,35 @@ def check_finite(name: str, waveform: Float[Tensor, " _"]) -> None:
         raise AudioError(f"{name}: holds NaN or infinity")
     if peak > LOUDEST:
         raise AudioError(f"{name}: peaks at {peak:g}; expected samples in [-1, 1]")
+
+
+Numbered = list[tuple[int, Sound]]
+
+
+def fitting(sounds: Iterable[tuple[int, Sound]], grid: Grid, size: int) -> Iterator[Numbered]:
+    """Recordings whose windows fit a batch of so many together; one that does not fit any is by itself.
+
+    What is computed of them depends on nothing before and after them, so that a job may be stopped between any two.
+
+    Args:
+        sounds: Recordings with their numbers.
+        grid: What cuts them into windows.
+        size: Windows of a batch.
+    """
+    group: Numbered = []
+    taken = 0
+    for number, sound in sounds:
+        count = grid.windows_in(sound.samples)
+        if group and taken + count > size:
+            yield group
+            group, taken = [], 0
+        group.append((number, sound))
+        taken += count
+        if taken >= size:
+            yield group
+            group, taken = [], 0
+    if group:
+        yield group
 
 
 def batches_of(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:

@@ -172,7 +172,7 @@ def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards,
     with np.load(tmp_path / "vectors.npz") as arrays:
         assert arrays["embedding"].shape == (2, 8 * 32)
         assert arrays["offsets"][-1] == len(arrays["frames"]) == len(arrays["seconds"])
-    assert not list(tmp_path.glob(".*.chunks"))
+    assert not list(tmp_path.glob(".*"))
     assert "broken.flac: cannot be decoded" in capsys.readouterr().err
 
     import ssl_audio

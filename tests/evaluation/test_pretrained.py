@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,55 @@ def test_a_stopped_embedding_goes_on_where_it_was(face, tmp_path, monkeypatch):
     embed(face, inputs, out=tmp_path / "x.parquet", frames=False)
     assert opened[66:] == [f"{number:02d}.wav" for number in range(64, 70)]
     assert len(pq.read_table(tmp_path / "x.parquet")) == 70
+
+
+def embed_and_die(face, inputs, out: Path, frames: bool) -> bool:
+    """Embed in a process that is killed when it opens the third recording; whether it came that far."""
+    child = os.fork()
+    if child:
+        ended = os.waitpid(child, 0)[1]
+        assert ended in (0, signal.SIGKILL)
+        return ended == signal.SIGKILL
+    opened: list[Path] = []
+
+    def open_file(path: Path, **options: Any) -> Sound:
+        opened.append(path)
+        if len(opened) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Pretrained.file(face, path, **options)
+
+    face.file = open_file
+    try:
+        embed(face, inputs, out=out, frames=frames)
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+@pytest.mark.parametrize("frames", [False, True])
+def test_a_kill_loses_the_recording_in_work_and_no_digit(face, tmp_path, frames):
+    lengths = (8000, 70000, 60000, 4000, 5000, 90000, 7000)
+    for number, length in enumerate(lengths):
+        soundfile.write(tmp_path / f"{number}.wav", noise(length, number).numpy(), 16000)
+    inputs = inputs_of([tmp_path])
+    face.batch_windows = 2
+    embed(face, inputs, out=tmp_path / "whole.parquet", frames=frames)
+    begun, rows = [], tmp_path / ".cut.parquet.rows"
+    while embed_and_die(face, inputs, tmp_path / "cut.parquet", frames):
+        begun.append(rows.stat().st_size)
+        with rows.open("ab") as file:
+            file.write(b"torn")
+    # Whatever was opened before the third is done, or shares its batch: each took on one at least.
+    assert begun == sorted(set(begun))
+    assert 2 < len(begun) < len(lengths)
+    assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_windows_are_counted_before_they_are_cut(face):
+    for samples in (400, face.grid.window - 1, face.grid.window, face.grid.window + 1, 30000, 31000, 70001):
+        sound = Sound("a", samples, lambda start, count: torch.zeros(count))
+        assert face.grid.windows_in(samples) == len(list(windows_of([sound], face.grid)))
 
 
 @pytest.mark.parametrize("device", ["gpu0", *([] if torch.cuda.is_available() else ["cuda"])])
