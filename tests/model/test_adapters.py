@@ -5,6 +5,7 @@ import inspect
 import io
 import itertools
 import socket
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -12,7 +13,7 @@ import torch
 from torch import multiprocessing, nn
 
 from ssl_audio.audio.fbank import Fbank
-from ssl_audio.errors import LayoutError, RecipeError
+from ssl_audio.errors import CheckpointError, LayoutError, RecipeError
 from ssl_audio.model.adapters import (
     Adapter,
     Bottleneck,
@@ -312,6 +313,33 @@ def test_wrong_names_sizes_and_widths_are_one_line_each():
         with pytest.raises(RecipeError) as error:
             attached(kind, make())
         one_line(error, *words)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "words"),
+    [
+        (Bottleneck(hidden=5, branch="last"), ("adapters.0.parts.0.down.weight", "(3, 16)", "(5, 16)")),
+        (LowRank(rank=2, targets=["out"]), ("adapters.0", "down", "lacks", "has")),
+    ],
+)
+def test_an_adapter_of_another_width_or_kind_is_one_line(adapter, words):
+    from ssl_audio.checkpoints.adaptation import load_backbone
+    from ssl_audio.checkpoints.checkpoint import Checkpoint
+
+    weights = {f"backbone.{name}": tensor for name, tensor in build(Transformer, "beside").state_dict().items()}
+    other = Backbone(
+        frontend=FRONTEND,
+        encoder=Transformer(**ENCODERS[Transformer]),
+        position_frames=64,
+        class_tokens=1,
+        adapters=[adapter],
+    )
+    parts = {"frontend": "ssl_audio.audio.fbank.Fbank", "encoder": "ssl_audio.model.encoders.Transformer"}
+    options = {name: {"class_path": path, "init_args": {}} for name, path in parts.items()}
+    recipe = {"model": {"backbone": {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}}}
+    with pytest.raises(CheckpointError) as error:
+        load_backbone(other, Checkpoint(Path("adapted.ckpt"), recipe, weights, 0, ""))
+    one_line(error, "adapted.ckpt", *words)
 
 
 class Step(nn.Module):
