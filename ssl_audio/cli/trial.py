@@ -65,28 +65,33 @@ def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
             ),
             strict=True,
         )
+        # The backbone stays as it is meanwhile: it hears the clips that choose once.
+        choosing = torch.cat(
+            [_pooled(module, batch.to(module.device), copies=0)[0] for batch in data.every(parts.valid)]
+        )
     # (batch, copy) to one row a clip and copy
     features = torch.cat([torch.cat(copies) for copies in zip(*batches, strict=True)])
     targets = np.concatenate(answers * len(batches[0]))
     head.norm.fix(features)
-    rows = head.norm(features).numpy()
+    rows, choosing = head.norm(features).numpy(), head.norm(choosing)
     best, chosen = -1.0, head.linear.state_dict()
     for penalty in PENALTIES:
         weight, bias = fit_linear(rows, targets, several=data.several, C=penalty)
         fitted = {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()}
         head.linear.load_state_dict(fitted)
-        score = predict(module, data, parts.valid).headline
+        with torch.inference_mode():
+            score = float(np.nan_to_num(module.measure(head.linear(choosing).numpy(), parts.valid.targets)))
         if score > best:
             best, chosen = score, fitted
     head.linear.load_state_dict(chosen)
     return best
 
 
-def _pooled(module: Finetuning, batch: LabelledBatch) -> list[torch.Tensor]:
+def _pooled(module: Finetuning, batch: LabelledBatch, *, copies: int = _COPIES) -> list[torch.Tensor]:
     """What the head gets of a batch: of the clips as they are, then varied anew for each copy."""
     clips = batch.batch
     plain = module.backbone.spectrogram(clips.waveforms, clips.samples)
-    seen = [plain, *(module.augmentation.disturb(plain, clips.seeds + copy) for copy in range(1, 1 + _COPIES))]
+    seen = [plain, *(module.augmentation.disturb(plain, clips.seeds + copy) for copy in range(1, 1 + copies))]
     return [pooled(module.backbone, module.head, one).float().cpu() for one in seen]
 
 

@@ -265,7 +265,7 @@ def test_what_is_said_beside_a_checkpoint_is_kept_or_refused_with_both_values(fi
     assert options["position_rule"] == "centre"
     assert [adapter["init_args"]["targets"] for adapter in options["adapters"]] == [["qkv[query]", "expand"]]
     assert json.loads((folder / "summary.json").read_text())["trained"] == "adapters.* train"
-    tested = open_checkpoint(folder / "checkpoints/best.ckpt").part("backbone")
+    tested = open_checkpoint(folder / "checkpoints/best.ckpt", base=begun).part("backbone")
     before = load_checkpoint(begun).part("backbone")
     assert all(torch.equal(value, tested[name]) for name, value in before.items()), "the base is as it was"
     assert any(name.endswith("up") and value.any() for name, value in tested.items()), "and the adapters learnt"
