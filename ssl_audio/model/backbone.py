@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
@@ -152,7 +153,8 @@ class Backbone(nn.Module):
         if patches.whole and keep is None:
             states = states + positions
         elif len(positions) == 1:
-            states = states + positions[0][rows]
+            # Going back, indexing would add up what threads bring in the order in which they come.
+            states = states + F.embedding(rows, positions[0])
         else:
             states = states + positions.gather(1, rows[:, :, None].expand(-1, -1, positions.shape[2]))
         padding = clip < 0

@@ -121,3 +121,26 @@ def test_positions_equal_those_of_the_published_fine_tuning(golden, kind):
         grid = ((128 - shape[0]) // band_step + 1, (frames - shape[1]) // time_step + 1)
         adapted = adapt(table, grid, rule="published").flatten(0, 1)
         torch.testing.assert_close(adapted, case["pos_embed"][0, 2:], atol=1e-6, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("samples", [None, 15000])
+def test_gradients_are_the_same_bits_with_two_threads(samples):
+    torch.manual_seed(0)
+    backbone = Backbone(frontend=Fbank(), encoder=Transformer(width=192, depth=0, heads=3), position_frames=128)
+    waveforms = torch.randn(64, 20720)
+    lengths = None if samples is None else torch.tensor([20720, samples] * 32)
+    with torch.no_grad():
+        patches = backbone.cut(backbone.spectrogram(waveforms, lengths))
+    keep = None if samples else torch.arange(0, patches.clip.shape[1], 4).expand(64, -1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        states = backbone.embed(patches, keep=keep).states
+        weight = torch.randn_like(states)
+        first, *rest = [
+            torch.autograd.grad((states * weight).sum(), backbone.positions.table, retain_graph=True)[0]
+            for _ in range(20)
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(first, other) for other in rest)
