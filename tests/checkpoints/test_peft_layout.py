@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapter_files import NECK, base_at, spec_of, trained_at
 from conftest import SMALL_GOLDENS
 from safetensors.torch import load_file, save_file
-from test_adapter_files import NECK, base_at, spec_of, trained_at
 
 import ssl_audio
 from ssl_audio.checkpoints.base import STATISTICS
