@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ssl_audio.checkpoints.newest import of_fold
+from ssl_audio.checkpoints.opening import open_alone
 from ssl_audio.evaluation.metrics import confusion, d_prime
 from ssl_audio.evaluation.pictures import confusion_picture, curves_picture
 from ssl_audio.evaluation.predictions import Over, Predictions, joined
@@ -131,7 +133,7 @@ def write_report(
         pictures["Training"] = curves
     best = next(iter(sorted(this.folder.glob("**/best.ckpt"))), None)
     command = (
-        f"ssl-audio predict --checkpoint {best} --out labels.csv FILES..."
+        f"ssl-audio predict --checkpoint {best}{_base_option(best)} --out labels.csv FILES..."
         if best is not None
         else "ssl-audio finetune ... --model.head.kind linear  (nearest neighbours leave no checkpoint that labels)"
     )
@@ -153,6 +155,15 @@ def write_report(
     for table in tables:
         print(f"\n{table.text()}")
     print(f"\nreport      {this.folder / 'report.html'}\nnext        {command}")
+
+
+def _base_option(best: Path) -> str:
+    """Where an adapter checkpoint's base lies, if it is not where the other verbs look for it."""
+    alone = open_alone(best)
+    if alone.base is None:
+        return ""
+    began = of_fold(alone.recipe["checkpoint"], int(alone.recipe["data"]["fold"]))
+    return "" if began.resolve().is_relative_to(Path("runs").resolve()) else f" --base {began}"
 
 
 def signed(value: float) -> str:
