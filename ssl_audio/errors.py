@@ -31,7 +31,10 @@ class LayoutError(SslAudioError):
 
 
 class CheckpointError(SslAudioError):
-    """A checkpoint cannot be read or does not fit."""
+    """A checkpoint cannot be read or does not fit. Whatever the message quotes of the file, it is one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ScanError(SslAudioError):

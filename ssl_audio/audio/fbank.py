@@ -140,7 +140,8 @@ class Fbank(Frontend):
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
         self._statistics = (mean, std)
-        self._silence = float(torch.tensor(self._least_energy).log())
+        # On the CPU whatever the default device is: a number is read from it.
+        self._silence = float(torch.tensor(self._least_energy, device="cpu").log())
 
     def forward(
         self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None

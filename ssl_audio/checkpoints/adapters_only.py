@@ -11,6 +11,7 @@ from torch import Tensor
 from ssl_audio.checkpoints.adaptation import load_backbone
 from ssl_audio.checkpoints.base import STATISTICS, Base, digest_of, shortened, sketch_of
 from ssl_audio.checkpoints.checkpoint import Checkpoint, content_of
+from ssl_audio.checkpoints.schema import check_over_base, check_task
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import CheckpointError
 from ssl_audio.model.backbone import Backbone
@@ -115,6 +116,9 @@ def complete(alone: Checkpoint, base: Checkpoint) -> Checkpoint:
         CheckpointError: if the base has no place for what the file holds.
     """
     assert alone.base is not None
+    sizes = check_over_base(alone.path, alone.planned(), _backbone_of(alone.weights), _backbone_of(base.weights))
+    if alone.task is not None:
+        check_task(alone.path, alone.task, alone.weights, sizes)
     backbone = untouched(alone, base)
     wanted, own = backbone.state_dict(), _backbone_of(alone.weights)
     for name, value in own.items():

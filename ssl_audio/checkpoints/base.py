@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import ArgumentParser
 from torch import Tensor
 
+from ssl_audio.checkpoints.options import OptionError, typed
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import CheckpointError
 
@@ -80,13 +80,11 @@ class Base:
 
 
 def _hints(path: Path, told: Any) -> Hints:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Hints, "hints")
     try:
-        return Hints(**vars(parser.parse_object({"hints": told}).hints))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: its hints of a published base are none: {reason}") from None
+        found: Hints = typed(told, Hints, "hints").build()
+    except OptionError as error:
+        raise CheckpointError(f"{path}: its hints of a published base are none: {error}") from None
+    return found
 
 
 def digest_of(tensors: Mapping[str, Tensor], *, most: int | None = None) -> str:

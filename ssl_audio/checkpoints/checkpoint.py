@@ -1,24 +1,23 @@
 """Our checkpoints: weights with the recipe that made them."""
 
-import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from ssl_audio import __version__
 from ssl_audio.checkpoints.base import Base
 from ssl_audio.checkpoints.imported import Fate
+from ssl_audio.checkpoints.options import Planned
 from ssl_audio.checkpoints.reading import read
-from ssl_audio.errors import CheckpointError, own_cause
+from ssl_audio.checkpoints.schema import check_described, check_sizes, check_task, planned_backbone
+from ssl_audio.errors import CheckpointError, SslAudioError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.positions import PositionRule
 
 FORMAT = 1
-_TRUSTED = ("ssl_audio.", "torch.", "lightning.")
 
 
 def describe(recipe: dict[str, Any], *, task: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -63,6 +62,7 @@ class Checkpoint:
         position_rule: How its ancestors bring positions to another grid.
         image: Its positions are places in a picture.
         base: What it stands on, if its file holds only what trained.
+        manifests: SHA-256 of the manifest of each of the shards that it was pretrained on, where the file says so.
     """
 
     path: Path
@@ -76,6 +76,7 @@ class Checkpoint:
     position_rule: PositionRule = "published"
     image: bool = False
     base: Base | None = None
+    manifests: tuple[str | None, ...] = ()
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -84,12 +85,30 @@ class Checkpoint:
         Raises:
             CheckpointError: if it has none, or one that names what we do not trust.
         """
+        self.planned()
+        spec: dict[str, Any] = self.recipe["model"]["backbone"]
+        return spec
+
+    def planned(self) -> Planned:
+        """The backbone that the recipe describes, with every class and option known, but not built.
+
+        Raises:
+            CheckpointError: if a class or an option is not known.
+        """
         spec = self.recipe.get("model", {}).get("backbone")
         if not isinstance(spec, dict):
             raise CheckpointError(f"{self.path}: its recipe describes no backbone")
-        _check_classes(spec, self.path)
-        _check_parts(spec, self.path)
-        return spec
+        return planned_backbone(self.path, spec, version=self.version)
+
+    def check(self) -> None:
+        """Hold the recipe against the tensors, before anything is built of them.
+
+        Raises:
+            CheckpointError: naming the first thing that does not fit.
+        """
+        backbone = check_sizes(self.path, self.planned(), self.weights, image=self.image)
+        if self.task is not None:
+            check_task(self.path, self.task, self.weights, backbone)
 
     def part(self, name: str) -> dict[str, Tensor]:
         """The tensors of `backbone` or `head`, under their names within it.
@@ -132,19 +151,16 @@ class Checkpoint:
         Raises:
             CheckpointError: if the recipe names a class we do not trust, or describes no backbone.
         """
-        spec = copy.deepcopy(self.spec)  # the parser puts objects of its own into lists
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_subclass_arguments(Backbone, "backbone")
+        planned = self.planned()
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                built = parser.instantiate_classes(parser.parse_object({"backbone": spec}))
-        except Exception as error:
+                backbone: Backbone = planned.build()
+        except SslAudioError as error:
             raise CheckpointError(
                 f"{self.path}: its recipe (version {self.version}) does not describe a backbone of this "
-                f"version: {own_cause(error) or error}"
+                f"version: {error}"
             ) from error
-        backbone: Backbone = built.backbone
         return backbone.eval()
 
 
@@ -185,17 +201,25 @@ def ours(path: Path, found: dict[str, Any]) -> Checkpoint:
         CheckpointError: if it is of another format.
     """
     described = found["ssl_audio"]
-    if described.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format {described.get('format')!r}; this version reads format {FORMAT}")
-    return Checkpoint(
+    if not isinstance(described.get("format"), int) or described["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {str(described.get('format'))[:40]!r}; this version reads format {FORMAT}"
+        )
+    check_described(path, found)
+    checkpoint = Checkpoint(
         path=path,
         recipe=described["recipe"],
         weights=found["state_dict"],
-        step=int(found.get("global_step", 0)),
+        step=found.get("global_step", 0),
         version=str(described.get("version", "unknown")),
         task=described.get("task"),
         base=None if described.get("base") is None else Base.read(path, described["base"], trained=_names(found)),
+        manifests=_manifests(found.get("AudioShards")),
     )
+    # What stands on a base is held against both together.
+    if checkpoint.base is None:
+        checkpoint.check()
+    return checkpoint
 
 
 def _names(found: dict[str, Any]) -> tuple[str, ...]:
@@ -203,25 +227,7 @@ def _names(found: dict[str, Any]) -> tuple[str, ...]:
     return tuple(name.removeprefix("backbone.") for name in found["state_dict"] if name.startswith("backbone."))
 
 
-def _check_parts(spec: dict[str, Any], path: Path) -> None:
-    """Parts stand in full: a bare name would be looked up, that is imported, by whoever reads it."""
-    for owner, names in ((spec, ("init_args",)), (spec.get("init_args"), ("frontend", "encoder"))):
-        for name in names:
-            part = owner.get(name) if isinstance(owner, dict) else None
-            if not isinstance(part, dict) or (name != "init_args" and "class_path" not in part):
-                raise CheckpointError(f"{path}: its recipe has no {name} in full; expected class_path and init_args")
-
-
-def _check_classes(spec: Any, path: Path) -> None:
-    """A recipe from outside may only name classes of this package, torch and lightning."""
-    if isinstance(spec, dict):
-        named = spec.get("class_path")
-        if named is not None and not str(named).startswith(_TRUSTED):
-            raise CheckpointError(
-                f"{path}: its recipe names {named!r}; expected classes of ssl_audio, torch or lightning only"
-            )
-        for value in spec.values():
-            _check_classes(value, path)
-    elif isinstance(spec, list):
-        for value in spec:
-            _check_classes(value, path)
+def _manifests(state: Any) -> tuple[str | None, ...]:
+    """What the data module of a pretraining noted of its shards, if it did."""
+    found = state.get("manifests") if isinstance(state, dict) else None
+    return tuple(one if isinstance(one, str) else None for one in found) if isinstance(found, list) else ()

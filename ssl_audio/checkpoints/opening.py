@@ -12,7 +12,7 @@ from ssl_audio.checkpoints.layouts import convert
 from ssl_audio.checkpoints.peft import BESIDE, is_peft, with_lora
 from ssl_audio.checkpoints.reading import read
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
-from ssl_audio.errors import CheckpointError
+from ssl_audio.errors import CheckpointError, SslAudioError
 
 # Published files may hold their tensors under one of these names, beside an optimizer or arguments.
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -123,14 +123,16 @@ def open_alone(path: Path, *, hints: Hints = NO_HINTS, mmap: bool = False) -> Ch
     if is_ours(found):
         return ours(path, found)
     wrapped = next((found[name] for name in _WRAPPERS if isinstance(found.get(name), dict)), found)
-    tensors = {name: value for name, value in wrapped.items() if isinstance(value, torch.Tensor)}
+    tensors = {str(name): value for name, value in wrapped.items() if isinstance(value, torch.Tensor)}
     try:
         imported = convert(tensors, hints)
-    except CheckpointError as error:
+    except SslAudioError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    except (KeyError, RuntimeError, ValueError, IndexError) as error:
+    # Conversions compute with the shapes and numbers of whatever has the right names.
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path}: looks like a published checkpoint, but its tensors do not fit together ({error}); it may be cut "
+            f"{path}: looks like a published checkpoint, but its tensors do not fit together ({reason}); it may be cut "
             "off or of another architecture"
         ) from error
     task = None
@@ -139,7 +141,7 @@ def open_alone(path: Path, *, hints: Hints = NO_HINTS, mmap: bool = False) -> Ch
         several = count == _AUDIOSET_LABELS if hints.several is None else hints.several
         task = {"target": "label", "labels": [str(number) for number in range(count)], "several": several}
         task["head"] = {"pooling": imported.pooling, "norm": "layer"}
-    return Checkpoint(
+    checkpoint = Checkpoint(
         path=path,
         recipe={"model": {"backbone": imported.backbone}},
         weights=imported.weights,
@@ -151,3 +153,5 @@ def open_alone(path: Path, *, hints: Hints = NO_HINTS, mmap: bool = False) -> Ch
         position_rule=imported.position_rule,
         image=imported.image,
     )
+    checkpoint.check()
+    return checkpoint
