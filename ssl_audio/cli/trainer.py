@@ -25,6 +25,7 @@ from ssl_audio.errors import RecipeError, SslAudioError
 from ssl_audio.locking import BusyError, Lock
 from ssl_audio.storing import sweep
 from ssl_audio.training.engines import default_strategy, is_first_process
+from ssl_audio.training.loading import going_on
 from ssl_audio.training.metrics_log import MetricsLog
 from ssl_audio.training.precision import default_precision
 from ssl_audio.training.random_state import RandomState
@@ -158,7 +159,7 @@ class TrainingCLI(LightningCLI):
                 nodes=int(chosen.get("num_nodes") or 1),
                 accumulated=int(chosen.get("accumulate_grad_batches") or 1),
             ),
-            "plugins": [AtomicCheckpointIO(), *_environment(), *_several(chosen.get("plugins"))],
+            "plugins": [AtomicCheckpointIO(self.open.checkpoints), *_environment(), *_several(chosen.get("plugins"))],
         }
         try:
             return super().instantiate_trainer(**settings, **extra)
@@ -197,7 +198,8 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModu
         KeyboardInterrupt: if training was interrupted.
     """
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=this.resume, weights_only=True)
+        with going_on(trainer, this.resume):
+            trainer.fit(module, datamodule=data, ckpt_path=this.resume, weights_only=True)
     except OSError as error:
         raise SslAudioError(
             f"{this.folder}: {error.strerror or error}; the last whole checkpoint is in {this.checkpoints}"

@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
 from ssl_audio.model.encoders.encoder import Encoder
+from ssl_audio.training.loading import load_training
 
 
 def is_first_process() -> bool:
@@ -76,7 +78,8 @@ class FullySharded(ModelParallelStrategy):
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Give each device its part; everything else in the file is returned."""
         assert self.model is not None
-        found = torch.load(self.broadcast(checkpoint_path), mmap=True, map_location="cpu", weights_only=weights_only)
+        folder = getattr(self.checkpoint_io, "folder", None)
+        found = load_training(Path(self.broadcast(checkpoint_path)), folder, mmap=True)
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(self.model, found.pop("state_dict"), options=options)
         name_of = {id(parameter): name for name, parameter in self.model.named_parameters()}

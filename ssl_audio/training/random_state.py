@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ssl_audio import randomness
+from ssl_audio.errors import CheckpointError
 
 KEY = "random_state"
 
@@ -48,6 +49,29 @@ def restore(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
+def _check(states: Any) -> None:
+    """What was loaded are states of generators: found out now, not in the first step.
+
+    Raises:
+        CheckpointError: if they are something else.
+    """
+    try:
+        for state in states:
+            version, words, gauss = state["python"]
+            random.Random().setstate((version, tuple(words), gauss))
+            key, place = state["numpy"]["key"].numpy().astype(np.uint32), int(state["numpy"]["place"])
+            legacy = ("MT19937", key, place, int(state["numpy"]["has_gauss"]), float(state["numpy"]["gauss"]))
+            np.random.RandomState().set_state(legacy)
+            torch.Generator().set_state(state["torch"].cpu())
+            if state["cuda"] is not None and state["cuda"].dtype != torch.uint8:
+                raise TypeError("the state of a GPU's generator is no bytes")
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the checkpoint's {KEY} holds no states of random generators ({type(error).__name__}); it is damaged: "
+            "take an earlier one, or begin a new run with --resume never"
+        ) from error
+
+
 class RandomState(Callback):
     """Puts the states of all ranks into checkpoints and goes on from them with the first batch.
 
@@ -67,6 +91,8 @@ class RandomState(Callback):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.loaded = checkpoint.get(KEY)
+        if self.loaded is not None:
+            _check(self.loaded)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

@@ -1,5 +1,6 @@
 """Checkpoints on disk: whole or not there at all."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,23 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ssl_audio.errors import CheckpointError
 from ssl_audio.storing import writing
+from ssl_audio.training.loading import load_training
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the name, brings it to the disk, and only then gives it the name.
 
-    So a file of that name is whole whenever the process or the machine dies.
+    So a file of that name is whole whenever the process or the machine dies. Only files are removed, and only those
+    in the folder of the run or that this process wrote: what a checkpoint says of others counts for nothing.
+
+    Args:
+        folder: The checkpoints of the run; None is of none.
     """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        super().__init__()
+        self.folder = folder
+        self._written: set[str] = set()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint.
@@ -43,3 +54,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"cannot write {target} ({reason}); the checkpoints before it are whole: make room and give the same "
                 "command again"
             ) from error
+        self._written.add(os.path.realpath(target))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint to go on from; see `load_training`."""
+        return load_training(Path(path), self.folder)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint of this run; anything else stays."""
+        target = Path(path)
+        home = os.path.realpath(target.parent)
+        own = self.folder is not None and home == os.path.realpath(self.folder) and "://" not in str(path)
+        if (own or os.path.join(home, target.name) in self._written) and not target.is_dir():  # noqa: PTH118
+            target.unlink(missing_ok=True)
