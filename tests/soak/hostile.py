@@ -1,42 +1,60 @@
-"""Soak: hundreds of files that are not what they claim, drawn over the schemas that they are read by.
+"""Tamper with checkpoints many times: each opens, or is refused in one line, and nothing else happens.
 
-    OMP_NUM_THREADS=1 .venv/bin/python tests/soak/hostile.py [--manifests 1000]
-
-Each is read as a user's would be: what can be is accepted, all else must be one line.
+python tests/soak/hostile.py --examples 2000
 """
 
 import argparse
-import collections
 import sys
 import tempfile
+import time
+import warnings
+from collections import Counter
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+import torch
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import manifests
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "checkpoints")]
 
-
-def soak_manifests(count: int) -> collections.Counter[bool]:
-    """How many of so many manifests were accepted, and how many refused in one line."""
-    outcomes: collections.Counter[bool] = collections.Counter()
-    with tempfile.TemporaryDirectory() as folder:
-
-        @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-        @given(manifests.hostile())
-        def run(text: bytes) -> None:
-            outcomes[manifests.check(Path(folder), text)] += 1
-
-        run()
-    return outcomes
+from hostile import broken, content, tampered  # noqa: E402
+from test_hostile import opens  # noqa: E402
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--manifests", type=int, default=1000)
+    """Draw, open, count."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--examples", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
-    outcomes = soak_manifests(chosen.manifests)
-    print(f"manifests: {outcomes[False]} refused in one line, {outcomes[True]} that can be were accepted")
+    warnings.simplefilter("ignore")
+    begun, outcomes = time.monotonic(), Counter[str]()
+    with tempfile.TemporaryDirectory() as name:
+        folder, path = Path(name), Path(name) / "x.ckpt"
+        torch.save(content(), folder / "whole.ckpt")
+        whole = (folder / "whole.ckpt").read_bytes()
+
+        @seed(chosen.seed)
+        @settings(
+            max_examples=chosen.examples,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(data=st.data())
+        def draw(data: st.DataObject) -> None:
+            if data.draw(st.integers(0, 3)) == 0:
+                path.write_bytes(data.draw(broken(whole)))
+            else:
+                try:
+                    torch.save(data.draw(tampered(folder / "outside")), path)
+                except RecursionError:  # what is too deep to write cannot be read either
+                    return
+            outcomes["refused" if opens(path) else "opened"] += 1
+
+        draw()
+    print(f"{sum(outcomes.values())} checkpoints in {time.monotonic() - begun:.0f} s: {dict(outcomes)}")
 
 
 if __name__ == "__main__":
