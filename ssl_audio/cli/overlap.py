@@ -1,14 +1,18 @@
-"""Whether a pretraining heard the clips that a task is tested on: without labels, and yet."""
+"""Whether a pretraining heard the clips that a task is tested on: without labels, and yet.
 
+What a checkpoint says of its shards is compared and never opened: only folders that the user named are.
+"""
+
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ssl_audio.checkpoints.checkpoint import Checkpoint
+from ssl_audio.checkpoints.options import OptionError, typed
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.labels import Part
 from ssl_audio.data.leaving_out import LeftOut
+from ssl_audio.data.manifest import digest
 from ssl_audio.data.modules import AudioShards
 from ssl_audio.errors import SslAudioError
 
@@ -22,25 +26,44 @@ def heard_before(source: Checkpoint, part: Part, shards: Sequence[Path]) -> int 
         shards: The folders that they are in.
 
     Returns:
-        Their number, counted by folder and key; None where the recipe does not say, or its shards are not here.
+        Their number, counted by folder and key; None where the recipe does not say, or it cannot be seen whether its
+        shards are these.
     """
     told = source.recipe.get("data") or {}
     if "shards" not in told or "crop_seconds" not in told or "target" in told:
         return None
     try:
-        data = AudioShards(
-            shards=told["shards"],
-            leave_out={name: LeftOut(**left) for name, left in (told.get("leave_out") or {}).items()},
-        )
-        heard = data.index(told.get("split"))
-    except (SslAudioError, TypeError):
+        names = [str(name) for name in typed(told["shards"], list[str], "shards")]
+        split = typed(told.get("split"), str | None, "split")
+        left = typed(told.get("leave_out") or {}, dict[str, LeftOut], "leave_out")
+        here = _those_here(names, source.manifests, shards)
+        if not here:
+            # With a digest of each, it is known that they are others.
+            known = len(source.manifests) == len(names) and None not in (*source.manifests, *map(digest, shards))
+            return 0 if known else None
+        leave_out = {str(here[name]): left[name].build() for name in left if name in here}
+        heard = AudioShards(shards=list(dict.fromkeys(here.values())), leave_out=leave_out).index(split)
+    except (OptionError, SslAudioError):
         return None
-    return len(_names(heard, told["shards"], among=shards) & _names(part.index, shards, among=told["shards"]))
+    return len(_names(heard, list(dict.fromkeys(here.values()))) & _names(part.index, shards))
 
 
-def _names(index: ShardIndex, sources: Sequence[str | Path], *, among: Sequence[str | Path]) -> set[tuple[Path, str]]:
-    """Folder and key of the clips that lie in certain folders."""
-    places, wanted = [Path(source).resolve() for source in sources], {Path(source).resolve() for source in among}
-    folder = index.folder
-    rows = np.flatnonzero(np.isin(folder, [number for number, place in enumerate(places) if place in wanted]))
-    return {(places[folder[row]], str(index.key[row])) for row in rows}
+def _those_here(names: Sequence[str], manifests: Sequence[str | None], shards: Sequence[Path]) -> dict[str, Path]:
+    """Which of the names in a recipe mean which of the user's folders: by path, or by the digest of the manifest."""
+    digests = {digest(folder): folder for folder in reversed(shards)}
+    paths = {where(folder): folder for folder in shards for where in (os.path.abspath, os.path.realpath)}
+    found = {}
+    for number, name in enumerate(names):
+        known = manifests[number] if len(manifests) == len(names) else None
+        # Only the text of a path from a file is looked at, whatever there is on the disk.
+        folder = paths.get(os.path.abspath(name)) if "\0" not in name else None  # noqa: PTH100
+        folder = folder or (digests.get(known) if known is not None else None)
+        if folder is not None:
+            found[name] = folder
+    return found
+
+
+def _names(index: ShardIndex, sources: Sequence[Path]) -> set[tuple[Path, str]]:
+    """Folder and key of clips."""
+    places, folder = [Path(source).resolve() for source in sources], index.folder
+    return {(places[folder[row]], str(index.key[row])) for row in range(len(index))}

@@ -5,6 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import soundfile
+from hostile import watched
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.cli.overlap import heard_before
@@ -12,6 +13,7 @@ from ssl_audio.data.corpora import Table
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.labels import Part
 from ssl_audio.data.leaving_out import LeftOut
+from ssl_audio.data.manifest import digest
 from ssl_audio.data.modules import AudioShards
 from ssl_audio.data.writing import write_shards
 from ssl_audio.errors import RecipeError
@@ -83,3 +85,25 @@ def test_what_a_pretraining_heard_of_a_test_is_counted(folds, demo_shards):
     assert heard(shards=[str(folds.parent / "elsewhere")]) is None
     assert heard(target="label") is None, "a fine-tuning's recipe says nothing of its pretraining"
     assert heard_before(Checkpoint(folds, {"model": {}}, {}, 0, ""), part, [demo_shards, folds]) is None
+
+
+def test_shards_that_a_checkpoint_names_are_compared_and_never_opened(folds, demo_shards, tmp_path):
+    index = open_shards([folds])
+    part = Part(index=index, targets=np.zeros((len(index), 1), dtype=bool), speakers=np.full(len(index), ""))
+
+    def heard(name: str, *manifests: str | None, **data) -> int | None:
+        recipe = {"data": {"crop_seconds": 1.0, "shards": [name]} | data}
+        with watched(tmp_path) as seen:
+            found = heard_before(Checkpoint(folds, recipe, {}, 0, "", manifests=manifests), part, [folds])
+        assert not seen
+        return found
+
+    command = f"pipe:touch {tmp_path / 'ran'}"
+    for name in (command, "http://127.0.0.1:9/a.tar", "/dev/zero", str(demo_shards), "a\0b"):
+        assert heard(name) is None
+        assert heard(name, digest(folds), split="train") == 20, "the same shards, wherever they lay"
+        assert heard(name, digest(demo_shards)) == 0, "known to be others"
+        assert heard(name, None) is None
+    for wrong in ({"split": 3}, {"leave_out": {str(folds): {"folds": "all"}}}, {"leave_out": [1]}, {"shards": 5}):
+        assert heard(str(folds), **wrong) is None
+    assert not (tmp_path / "ran").exists()
