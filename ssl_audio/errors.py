@@ -5,6 +5,8 @@ prints the message alone and exits with `exit_code`; anything else that escapes 
 its traceback.
 """
 
+from ssl_audio.names import printable
+
 
 class SslAudioError(Exception):
     """A failure with one clear line for the person who meets it."""
