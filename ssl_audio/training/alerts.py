@@ -66,21 +66,26 @@ class Alerts:
         self._speeds: deque[float] = deque(maxlen=_WINDOWS)
         self._said: set[str] = set()
 
-    def not_finite(self, step: int) -> None:
+    def not_finite(self, step: int, clips: str) -> None:
         """A step was left out.
+
+        Args:
+            step: Which.
+            clips: What is to be said of the clips that it had.
 
         Raises:
             DivergedError: if there were too many.
         """
         self.skipped += 1
-        text = f"the gradients of step {step} are not finite; the step is left out ({self.skipped} so far)"
+        text = f"the gradients of step {step} are not finite; the step is left out ({self.skipped} so far); {clips}"
         if self.speaks:
             self._say("not finite", step, text, again=True)
         if self.skipped > self.limits.skipped_steps:
             raise DivergedError(
                 f"{self.skipped} steps had gradients that are not finite, more than the {self.limits.skipped_steps} of "
-                f"watch.limits.skipped_steps, the last at step {step}; weights and checkpoints in {self.folder} "
-                "are free of them: begin a new run with a lower learning rate or --trainer.gradient_clip_val 1"
+                f"watch.limits.skipped_steps, the last at step {step} ({clips}); weights and checkpoints in "
+                f"{self.folder} are free of them: begin a new run with a lower learning rate or "
+                "--trainer.gradient_clip_val 1"
             )
 
     def see(self, step: int, *, loss: float, clips_per_second: float) -> None:

@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from ssl_audio.audio.reading import FAR_OVER
+from ssl_audio.data.batch import Batch
+from ssl_audio.data.part_loading import LabelledBatch
+from ssl_audio.data.replacing import of_all_ranks
+from ssl_audio.names import printable
 from ssl_audio.training.alerts import Alerts
 
 Peak = Callable[[torch.device, bool], float | None]
@@ -37,6 +42,7 @@ class Watching(Callback):
         self._clips = 0
         self._aside = 0.0
         self._norms: dict[str, Tensor] = {}
+        self._batch: Any = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # Ranks that start later may see another newest run; and what all of them see is said once.
@@ -63,6 +69,7 @@ class Watching(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        self._batch = batch
         if not self.flops_per_clip:
             self.flops_per_clip = training_flops(pl_module, batch) / batch.clips
             self._mark(trainer)
@@ -78,7 +85,7 @@ class Watching(Callback):
         if not bool(torch.isfinite(total)) and getattr(trainer.precision_plugin, "scaler", None) is None:
             for parameter in pl_module.parameters():
                 parameter.grad = None
-            self.alerts.not_finite(trainer.global_step)
+            self.alerts.not_finite(trainer.global_step, suspects(self._batch))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -113,6 +120,25 @@ class Watching(Callback):
     def _mark(self, trainer: L.Trainer) -> None:
         self._begun, self._aside, self._clips = time.monotonic(), 0.0, 0
         self._waited = getattr(trainer.datamodule, "waited", 0.0)  # type: ignore[attr-defined]
+
+
+def suspects(batch: Batch | LabelledBatch) -> str:
+    """Which clips may have made gradients that are not finite: those of all ranks' last batches that are no sound, or
+    are silent. Every rank must ask.
+    """
+    inner = batch.batch if isinstance(batch, LabelledBatch) else batch
+    odd: dict[str, str] = {}
+    # NaN is more than any peak.
+    for row, peak in enumerate(inner.waveforms.abs().amax(dim=1).tolist()):
+        if not 0.0 < peak <= FAR_OVER:
+            odd[inner.keys[int(inner.source[row])]] = f"peaks at {peak:g}" if peak else "is silent"
+    if odd := of_all_ranks(odd):
+        return "look at " + _few([f"{printable(key)}, which {why}" for key, why in odd.items()])
+    return "no clip of its last batch is silent or beyond full scale: " + _few([printable(key) for key in inner.keys])
+
+
+def _few(words: list[str], most: int = 3) -> str:
+    return "; ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def gradients_by_floor(module: L.LightningModule) -> dict[str, list[Tensor]]:
