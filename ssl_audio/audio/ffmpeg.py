@@ -44,7 +44,7 @@ _DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,asf,aac,amr,amrnb,amrwb,ac3,eac3,dts,ape,wv,tta,tak,mpc,mpc8,rm,dsf,avi,"
     "ogg,caf,wav,aiff"
 )
-_STATES_LENGTH = ("mov", "asf", "matroska", "ape", "wv", "tta")
+_STATES_LENGTH = ("mov", "asf", "matroska", "ape", "wv", "tta", "caf", "wav", "aiff")
 
 
 class Decoded(NamedTuple):

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 
 from ssl_audio.audio.formats import EXPECTED, FORMATS
-from ssl_audio.audio.ogg import renumber
+from ssl_audio.audio.ogg import LONGEST_PAGE, is_closed, renumber
 from ssl_audio.audio.opening import Opened, SoundFile, Source, blocks_of, open_sound
 from ssl_audio.audio.pcm import read_pcm
 from ssl_audio.audio.reading import (
@@ -32,7 +32,7 @@ from ssl_audio.audio.reading import (
     scale_of,
 )
 from ssl_audio.audio.resampling import RATES, ratio_of
-from ssl_audio.audio.view import fetch_of
+from ssl_audio.audio.view import Disk, fetch_of
 from ssl_audio.errors import AudioError
 from ssl_audio.kinds import HEAD_BYTES, kind_of
 from ssl_audio.names import printable
@@ -151,6 +151,8 @@ def decode(
             raise
         if not len(part):
             raise AudioError(f"holds {info.seconds:g} s, so there is nothing at {start:g} s")
+        if findings is not None and info.format == "OGG" and not is_closed(_tail(source)):
+            sound.say(Finding("short", "has no end: it was cut off or never closed"))
         ended = count is None or first + count >= info.seconds * sample_rate
         return None if ended and opened.more_behind(ended=True) else part
 
@@ -218,6 +220,11 @@ def _head(source: Source) -> bytes:
         with source.open("rb") as file:
             return file.read(HEAD_BYTES)
     return bytes(fetch_of(source)[1](0, HEAD_BYTES))
+
+
+def _tail(source: Source) -> bytes:
+    size, fetch = (source.stat().st_size, Disk.of(source)) if isinstance(source, Path) else fetch_of(source)
+    return bytes(fetch(max(0, size - LONGEST_PAGE), LONGEST_PAGE))
 
 
 def _info(opened: Opened, reading: Reading) -> AudioInfo:

@@ -8,6 +8,9 @@ import zlib
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _HEADER = 27
+_FLAGS, _LAST_PAGE = 5, 4
+LONGEST_PAGE = 27 + 255 + 255 * 255
+"""Bytes of a page at most."""
 _SERIAL, _CHECKSUM = 14, 22
 
 
@@ -27,6 +30,16 @@ def renumber(data: bytes, *, serial: int) -> bytes:
         struct.pack_into("<I", pages, start + _CHECKSUM, _checksum(bytes(pages[start:end])))
         start = end
     return bytes(pages)
+
+
+def is_closed(tail: bytes) -> bool:
+    """Whether the last page says that it is the last; a recording that was cut off has no such page.
+
+    Args:
+        tail: The end of the stream, at least the `LONGEST_PAGE` last bytes.
+    """
+    last = tail.rfind(b"OggS")
+    return last < 0 or last + _FLAGS >= len(tail) or bool(tail[last + _FLAGS] & _LAST_PAGE)
 
 
 def _checksum(page: bytes) -> int:

@@ -18,6 +18,7 @@ import soundfile
 from jaxtyping import Float
 
 from ssl_audio.audio import ffmpeg, mpeg
+from ssl_audio.audio.claims import promised_frames
 from ssl_audio.audio.view import Disk, Fetch, View, fetch_of
 from ssl_audio.audio.wav import unclaimed
 from ssl_audio.errors import AudioError
@@ -28,6 +29,8 @@ BLOCK_VALUES = 1 << 20
 """Values that are decoded at a time: channels times frames."""
 
 _DECODER_FRAMES = 2 * 1152
+_MALFORMED = 3
+_OF_NO_CLAIM = ("WAV", "WAVEX", "FLAC", "OGG", "MP3")
 _READ_AHEAD = 1 << 14
 _OGG_PAGE_BYTES = 27
 _MARKS = {b"fLaC": b"fLaC", b"OggS": b"OggS\0\2"}
@@ -141,11 +144,15 @@ def open_sound(source: Source, size: int, *, joined: bool = True) -> Opened:
     stream = _plain(source)
     try:
         file = SoundFile(stream)
-    except soundfile.SoundFileError:
-        if ffmpeg.reads(bytes(fetch(0, 64))):
+    except soundfile.LibsndfileError as error:
+        # Not what libsndfile knows well and finds damaged.
+        if error.code != _MALFORMED and ffmpeg.reads(bytes(fetch(0, 64))):
             return spool_of().opened()
         raise
-    return Opened(file, size, file.format, unsearched=stream if later and isinstance(stream, io.BytesIO) else None)
+    promised = 0 if later or file.format in _OF_NO_CLAIM else promised_frames(fetch, size, file.frames)
+    return Opened(
+        file, size, file.format, promised, unsearched=stream if later and isinstance(stream, io.BytesIO) else None
+    )
 
 
 def _plain(source: Source) -> bytes | io.RawIOBase | io.BufferedIOBase:

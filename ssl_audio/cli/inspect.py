@@ -15,6 +15,7 @@ from ssl_audio.cli.shards import describe as describe_shards
 from ssl_audio.data.index import is_shard_folder, open_shards
 from ssl_audio.data.manifest import FILE_NAME, Manifest
 from ssl_audio.errors import CheckpointError, SslAudioError
+from ssl_audio.names import printable
 from ssl_audio.training.run import RECIPE, Run
 
 
@@ -34,16 +35,21 @@ def inspect(what: Path, *, hints: Hints = NO_HINTS, base: Path | None = None) ->
     if not what.exists():
         raise SslAudioError(f"{what}: nothing there; expected a run, a checkpoint or a folder of shards")
     if (what.is_file() and what.suffix != ".tar") or is_peft(what):
-        print(_checkpoint(_opened(what, hints, base)))
+        _say(_checkpoint(_opened(what, hints, base)))
     elif (what / RECIPE).exists():
-        print(_run(Run(what)))
+        _say(_run(Run(what)))
     elif is_shard_folder(what) or what.suffix == ".tar":
-        print(_shards(what))
+        _say(_shards(what))
     else:
         raise SslAudioError(
             f"{what}: neither a run (no {RECIPE}), nor shards (no .tar), nor a checkpoint file; "
             "a run lies in a numbered folder such as runs/pretrain/demo/0"
         )
+
+
+def _say(text: str) -> None:
+    """Print lines in which names from outside stand."""
+    print("\n".join(map(printable, text.split("\n"))))
 
 
 def _shards(folder: Path) -> str:

@@ -183,3 +183,50 @@ def test_a_channel_can_be_chosen_and_channels_that_cancel_are_named() -> None:
     np.testing.assert_array_equal(decode(mono, reading=Reading(channel="left")), decode(mono))
     with pytest.raises(AudioError, match="has 1 channel;"):
         decode(mono, reading=Reading(channel="right"))
+
+
+def field(data: bytes, mark: bytes, skip: int, form: str, number: int) -> bytes:
+    """The same file with another number so many bytes behind a mark."""
+    at = data.find(mark) + len(mark) + skip
+    return data[:at] + struct.pack(form, number) + data[at + struct.calcsize(form) :]
+
+
+CLAIMS = {
+    "AU": (b".snd", 4, ">I"),
+    "AIFF": (b"SSND", 0, ">I"),
+    "CAF": (b"data", 0, ">Q"),
+    "RF64": (b"ds64", 12, "<Q"),
+    "W64": (b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0O\x8e\xdb\x8a", 0, "<Q"),
+    "SVX": (b"BODY", 0, ">I"),
+}
+
+
+@pytest.mark.parametrize("format", CLAIMS)
+def test_other_headers_that_claim_too_much_or_too_little_are_refused(format: str) -> None:
+    data = written(sound(1.0), format, "PCM_16")
+    assert len(decode(data)) == RATE
+    for wrong in (data[:20000], field(data, *CLAIMS[format], 10**9)):
+        with pytest.raises(AudioError, match=r"is truncated: \d+ frames ought to be there, \d+ can be read|malformed"):
+            decode(wrong)
+    with pytest.raises(AudioError, match=r"holds more than its header claims: \d+ bytes of sound instead of \d+"):
+        decode(field(data, *CLAIMS[format], 5000))
+
+
+def test_an_ogg_that_was_cut_off_is_said_to_be() -> None:
+    data = written(sound(5.0), "OGG", "OPUS")
+    findings = Findings()
+    decode(data, findings=findings)
+    assert not findings.found
+    decode(data[: data.rfind(b"OggS")], findings=findings)
+    assert "has no end" in findings.found["short"].text
+
+
+def test_a_wav_beyond_4_gb_is_read_to_its_end(tmp_path: Path) -> None:
+    path, size = tmp_path / "long.wav", 5_000_000_000
+    path.write_bytes(wav(b"", size % 2**32))
+    with path.open("r+b") as file:
+        file.truncate(44 + size)
+        file.seek(44 + size - 16000)
+        file.write(np.full(8000, 16384, "<i2").tobytes())
+    assert duration(path) == size / 2 / RATE
+    np.testing.assert_array_equal(decode(path, start=size / 2 / RATE - 0.5), np.full(8000, 0.5, np.float32))
