@@ -28,6 +28,7 @@ from ssl_audio.evaluation.predictions import Over
 from ssl_audio.model.adapters import Adapter
 from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.finetuning import Finetuning
+from ssl_audio.training.metrics_log import settle_logs
 from ssl_audio.training.run import Run
 
 Start = Literal["pretrained", "scratch"]
@@ -143,6 +144,12 @@ class FinetuneCLI(TrainingCLI):
         if self.config.average_from_epoch is not None:
             callbacks.append(WeightAverage(self.config.average_from_epoch))
         return callbacks
+
+    def save(self, trainer: L.Trainer) -> Path:
+        settle_logs(trainer)
+        path = self.open.last
+        trainer.save_checkpoint(path)
+        return path
 
     def folds(self) -> list[int]:
         """The folds to test on, from 0; only 0 where there are none.

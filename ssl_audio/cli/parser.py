@@ -114,6 +114,7 @@ def quiet_warnings() -> Iterator[None]:
         for text in (
             ".*does not have many workers.*",
             ".*non-resumable dataloader.*",
+            ".*your dataloader is not resumable.*",
             ".*`isinstance\\(treespec, LeafSpec\\)`.*",
             ".*Checkpoint directory .* exists and is not empty.*",
             ".*save_hyperparameters.*",

@@ -4,8 +4,10 @@ import contextlib
 import copy
 import functools
 import sys
+from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, Timer
 
@@ -54,11 +56,15 @@ class PretrainCLI(TrainingCLI):
         send = functools.partial(send_alert, self.loggers)
         alerts = Alerts(self.open.folder, watch.limits, send=send)
         look = looker(self.open, self.datamodule, self.config_init.probe, self.loggers)
+        self.checkpoints = Checkpoints(self.open.checkpoints, self.config_init.checkpoints)
         return [
-            Checkpoints(self.open.checkpoints, self.config_init.checkpoints),
+            self.checkpoints,
             Watching(alerts, peak=device_peak),
             Panels(look, alerts, every_steps=watch.panel_steps, share=watch.panel_share),
         ]
+
+    def save(self, trainer: L.Trainer) -> Path:
+        return self.checkpoints.save(trainer)
 
 
 def run(words: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 import yaml
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
@@ -28,6 +28,7 @@ from ssl_audio.training.engines import default_strategy, is_first_process
 from ssl_audio.training.loading import going_on
 from ssl_audio.training.metrics_log import MetricsLog
 from ssl_audio.training.precision import default_precision
+from ssl_audio.training.preemption import StoppedError, Stopping, preemptible
 from ssl_audio.training.random_state import RandomState
 from ssl_audio.training.run import METRICS, Run, open_run, run_folder
 from ssl_audio.training.storing import AtomicCheckpointIO
@@ -138,13 +139,18 @@ class TrainingCLI(LightningCLI):
         """What the verb adds to training, its checkpoints above all."""
         return []
 
+    def save(self, trainer: L.Trainer) -> Path:
+        """Write a checkpoint between two steps and say where it is. Every rank calls it."""
+        raise NotImplementedError
+
     def instantiate_trainer(self, **extra: Any) -> L.Trainer:
         chosen = self._get(self.config_init, "trainer", default={})
         self.progress = TrainingProgress()
         self.loggers: list[Logger] = []
         callbacks: list[Callback] = [RandomState(), self.progress]
-        if chosen.get("enable_checkpointing") is not False:
-            callbacks += self.callbacks()
+        wanted = chosen.get("enable_checkpointing") is not False
+        callbacks += [each for each in self.callbacks() if wanted or not isinstance(each, Checkpoint)]
+        callbacks.append(Stopping(self.save if wanted else None))
         self.loggers.append(metrics_log(self.open))
         if wandb_wanted():
             self.loggers.append(wandb_logger(self.open, self.recipe["name"]))
@@ -183,10 +189,10 @@ def _several(chosen: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def quiet_training() -> Iterator[None]:
-    """Leave out what Lightning says that no user can act on."""
+    """Leave out what Lightning says that no user can act on, and end when the machine is taken away."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    with quiet_warnings():
+    with quiet_warnings(), preemptible():
         yield
 
 
@@ -195,7 +201,7 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModu
 
     Raises:
         SslAudioError: if the disk is full or gone.
-        KeyboardInterrupt: if training was interrupted.
+        StoppedError: if training was interrupted.
     """
     try:
         with going_on(trainer, this.resume):
@@ -212,8 +218,12 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModu
                 f"checkpoint is in {this.checkpoints}: give the same command again"
             ) from error
         raise
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    except SystemExit as error:
+        # Lightning's answer to a KeyboardInterrupt: Ctrl-C before the first step, or a second time within one.
+        if not trainer.interrupted:
+            raise
+        kept = f"the last whole checkpoint is in {this.checkpoints}" if this.last.exists() else "nothing was saved yet"
+        raise StoppedError(f"interrupted; {kept}; give the same command again to go on") from error
 
 
 def metrics_log(this: Run) -> MetricsLog:

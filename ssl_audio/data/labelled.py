@@ -140,7 +140,14 @@ class LabelledShards(L.LightningDataModule):
             # By the steps taken: after a restart Lightning goes once more through the end of the epoch it saved in.
             return trainer.global_step * trainer.accumulate_grad_batches // draw.batches if trainer else 0
 
-        return self._loader(part, EpochBatches(draw, epoch), crop=self.crop, replacing=True)
+        def done() -> int:
+            # Of the epoch that a run goes on within.
+            if trainer is None:
+                return 0
+            accumulated = trainer.accumulate_grad_batches
+            return trainer.global_step % -(-draw.batches // accumulated) * accumulated
+
+        return self._loader(part, EpochBatches(draw, epoch, done), crop=self.crop, replacing=True)
 
     def val_dataloader(self) -> PartLoader:
         """Every clip that chooses, once."""
@@ -221,14 +228,15 @@ class Draw:
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """The batches of whatever epoch it is when they are asked for."""
+    """The batches of whatever epoch it is when they are asked for, without those that are done."""
 
-    def __init__(self, draw: Draw, epoch: Callable[[], int]) -> None:
+    def __init__(self, draw: Draw, epoch: Callable[[], int], done: Callable[[], int] = lambda: 0) -> None:
         self.draw = draw
         self.epoch = epoch
+        self.done = done
 
     def __len__(self) -> int:
         return self.draw.batches
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.draw.epoch(self.epoch()))
+        return iter(self.draw.epoch(self.epoch())[self.done() :])

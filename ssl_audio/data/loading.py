@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import multiprocessing.util
 import os
 import re
 import signal
@@ -25,6 +24,7 @@ from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.order import Batches, Plan, Request
 from ssl_audio.data.replacing import TRIES, count_replaced
+from ssl_audio.data.workers import begin_worker, end_workers_at_exit
 from ssl_audio.errors import AudioError, ShardError, SslAudioError
 
 SHORTEST_SAMPLES = 400
@@ -219,23 +219,6 @@ def _as_it_is(loaded: Any) -> Any:
     return loaded
 
 
-def _begin_worker(worker: int) -> None:
-    """Workers share the machine with the trainer: more threads each would only fight.
-
-    A cluster that takes the machine away tells every process so. The trainer needs its workers until it has saved.
-    """
-    torch.set_num_threads(1)
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _kill_workers() -> None:
-    """At the end: Python would wait for processes that do not hear its SIGTERM."""
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
-
-
 def _without_handler(loader: DataLoader[Any]) -> Iterator[Any]:
     """Begin to read. Torch's handler of dead workers raises wherever the main process happens to be, in the middle of
     a training step for one; without it a death is found where the next batch is waited for, within five seconds.
@@ -331,14 +314,13 @@ class BatchLoader:
         self.waited = 0.0
         reader.watch = self._watch = Watch(workers)
         if workers:
-            # Before Python ends multiprocessing, also in a process that it began itself.
-            multiprocessing.util.Finalize(None, _kill_workers, exitpriority=100)
+            end_workers_at_exit()
         self.loader: DataLoader[Any] = DataLoader(
             reader,
             batch_sampler=Batches(order, start=start, place=place),
             num_workers=workers,
             collate_fn=_as_it_is,
-            worker_init_fn=_begin_worker,
+            worker_init_fn=begin_worker,
             # Its own: reading must not move the state that training draws from.
             generator=torch.Generator(),
             pin_memory=pin_memory,

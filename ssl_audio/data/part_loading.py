@@ -16,6 +16,7 @@ from ssl_audio.data.batch import Batch, collate
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.labels import Part
 from ssl_audio.data.loading import SHORTEST_SAMPLES
+from ssl_audio.data.workers import begin_worker, end_workers_at_exit
 from ssl_audio.errors import AudioError, ShardError, SslAudioError
 
 
@@ -155,9 +156,11 @@ class PartLoader:
             )
             return LabelledBatch(batch, targets[chosen], chosen), [one for item in whole for one in item.bad]
 
+        if workers:
+            end_workers_at_exit()
         self.loader: DataLoader[Any] = DataLoader(
             reader, batch_sampler=batches, num_workers=workers, collate_fn=join, pin_memory=pin_memory,
-            worker_init_fn=_one_thread,
+            worker_init_fn=begin_worker,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -187,7 +190,3 @@ def _dead_workers_in_one_line(loader: DataLoader[Any]) -> Iterator[Any]:
                 f"a worker died ({' '.join(str(error).split())[:200]}); if it was out of memory, use fewer data.workers"
             ) from error
         yield loaded
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)

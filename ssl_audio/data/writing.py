@@ -10,15 +10,12 @@ import io
 import itertools
 import multiprocessing
 import shutil
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import BinaryIO
-
-import torch
 
 from ssl_audio import __version__
 from ssl_audio.audio.statistics import Moments
@@ -29,6 +26,7 @@ from ssl_audio.data.job import JOURNAL, PLAN, Entry, Job, Plan, digest
 from ssl_audio.data.manifest import FILE_NAME, Manifest, Shard
 from ssl_audio.data.preparing import ENDINGS, Form, Rejected, Written, moments_of, prepare
 from ssl_audio.data.tars import clips_of
+from ssl_audio.data.workers import begin_process, deaf_to_interrupts
 from ssl_audio.errors import ShardError
 from ssl_audio.locking import Lock
 from ssl_audio.names import cell
@@ -271,13 +269,14 @@ def _prepare_all(
             yield prepare(corpus, form, recording, measure=measure)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_worker)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=begin_process)
     waiting: deque[Future[list[list[Written | Rejected]]]] = deque()
     ahead = iter(chunks)
     try:
         while True:
             while len(waiting) < 3 * processes and (chunk := next(ahead, None)) is not None:
-                waiting.append(pool.submit(_prepare_chunk, corpus, form, chunk))
+                with deaf_to_interrupts():
+                    waiting.append(pool.submit(_prepare_chunk, corpus, form, chunk))
             if not waiting:
                 return
             yield from waiting.popleft().result()
@@ -288,12 +287,6 @@ def _prepare_all(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _worker() -> None:
-    torch.set_num_threads(1)
-    # Ctrl-C reaches all processes; the main one decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _prepare_chunk(corpus: Corpus, form: Form, chunk: list[Wanted]) -> list[list[Written | Rejected]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ssl_audio.data.workers import begin_process, deaf_to_interrupts
 from ssl_audio.evaluation.ancestor import AncestorBlock
 from ssl_audio.evaluation.memory import PeakMemory
 from ssl_audio.model.encoders import BiMamba, Transformer
@@ -83,13 +84,18 @@ def cost_of(setting: Setting) -> Cost:
     ):
         return Cost(failure="would not fit")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        1, mp_context=context, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
-    ) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(torch.get_num_threads(),)) as pool:
         try:
-            return pool.submit(_measure, setting).result()
+            with deaf_to_interrupts():
+                measured = pool.submit(_measure, setting)
+            return measured.result()
         except BrokenProcessPool:
             return Cost(failure="out of memory")
+
+
+def _begin(threads: int) -> None:
+    begin_process()
+    torch.set_num_threads(threads)
 
 
 def _measure(setting: Setting) -> Cost:

@@ -25,6 +25,7 @@ from ssl_audio.data.loading import BatchLoader, ClipReader
 from ssl_audio.data.order import Once, Order
 from ssl_audio.data.preparing import Form
 from ssl_audio.data.streams import Shuffled
+from ssl_audio.data.workers import begin_process
 from ssl_audio.data.writing import write_shards
 
 BATCH = 32
@@ -103,7 +104,7 @@ def _webdataset(folder: Path, workers: int) -> None:
         .map_tuple(_decoded)
         .batched(BATCH, collation_fn=webdataset.filters.default_collation_fn)
     )
-    for _ in DataLoader(pipeline, batch_size=None, num_workers=workers):
+    for _ in DataLoader(pipeline, batch_size=None, num_workers=workers, worker_init_fn=begin_process):
         pass
 
 
@@ -119,7 +120,9 @@ class _Files(Dataset[torch.Tensor]):
 
 
 def _files(folder: Path, workers: int) -> None:
-    for _ in DataLoader(_Files(folder), batch_size=BATCH, shuffle=True, num_workers=workers):
+    for _ in DataLoader(
+        _Files(folder), batch_size=BATCH, shuffle=True, num_workers=workers, worker_init_fn=begin_process
+    ):
         pass
 
 
@@ -153,7 +156,7 @@ def start_and_resume(clips: int, *, shards: int = 2000) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "index.npz"
         save_columns(synthetic(clips, shards), path)
-        with multiprocessing.get_context("fork").Pool(1) as pool:
+        with multiprocessing.get_context("fork").Pool(1, begin_process) as pool:
             return pool.apply(_start, (path,))
 
 

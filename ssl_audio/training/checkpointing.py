@@ -12,10 +12,9 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from ssl_audio.errors import CheckpointError
 from ssl_audio.storing import link, sweep
-from ssl_audio.training.metrics_log import MetricsLog
-from ssl_audio.training.preemption import Notice, PreemptedError, requeue
+from ssl_audio.training.metrics_log import settle_logs
+from ssl_audio.training.preemption import agreed
 
-_AGREE_STEPS = 4
 _STEP = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -49,7 +48,6 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, settings: Checkpointing) -> None:
         self.folder = folder
         self.settings = settings
-        self.notice = Notice()
         self.best: float | None = None
         self._saved = -1
         self._clock = 0.0
@@ -60,8 +58,6 @@ class Checkpoints(Checkpoint):
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # After Lightning's own handlers, which save in the middle of whatever is going on.
-        self.notice.install()
         self._saved = trainer.global_step
         self._clock = time.monotonic()
 
@@ -70,18 +66,8 @@ class Checkpoints(Checkpoint):
     ) -> None:
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        loop = trainer.fit_loop.epoch_loop
-        # A restart leaves Lightning's count of logged steps one too high or not, depending on when it was saved.
-        loop._batches_that_stepped = trainer.global_step
-        stop = self._agreed(trainer, self.notice.received is not None)
-        if stop or self._due(trainer):
+        if self._due(trainer):
             self.save(trainer)
-        if stop:
-            done = f"; {requeue()}" if trainer.is_global_zero else ""
-            trainer.strategy.barrier("requeue")
-            # One exit code speaks for all ranks.
-            where = self.folder / "last.ckpt"
-            raise PreemptedError(f"told to stop by the machine; step {trainer.global_step} is saved in {where}{done}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         score = trainer.callback_metrics.get(self.settings.best or "")
@@ -95,15 +81,13 @@ class Checkpoints(Checkpoint):
         if trainer.global_step != self._saved or self._is_best:
             self.save(trainer)
 
-    def save(self, trainer: L.Trainer) -> None:
-        """Write a checkpoint of this step and point the names to it. Every rank must ask.
+    def save(self, trainer: L.Trainer) -> Path:
+        """Write a checkpoint of this step and point the names to it; returns the newest's. Every rank must ask.
 
         Raises:
             CheckpointError: if it cannot be written.
         """
-        for logger in trainer.loggers:
-            # What is logged before the checkpoint must be on the disk before it: a resumed run does not log it again.
-            logger.settle() if isinstance(logger, MetricsLog) else logger.save()
+        settle_logs(trainer)
         step = trainer.global_step
         path = self.folder / f"step-{step:08d}.ckpt"
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
@@ -122,6 +106,7 @@ class Checkpoints(Checkpoint):
         if failure is not None:
             raise CheckpointError(failure)
         self._saved, self._clock, self._is_best = step, time.monotonic(), False
+        return self.folder / "last.ckpt"
 
     def _due(self, trainer: L.Trainer) -> bool:
         step, settings = trainer.global_step, self.settings
@@ -130,15 +115,7 @@ class Checkpoints(Checkpoint):
         if self._is_best or (settings.every_steps is not None and step % settings.every_steps == 0):
             return True
         late = settings.every_minutes is not None and time.monotonic() - self._clock > 60 * settings.every_minutes
-        return self._agreed(trainer, late) if settings.every_minutes is not None else False
-
-    def _agreed(self, trainer: L.Trainer, wanted: bool) -> bool:
-        """Whether any rank wants it. Asking costs a round trip, so that several ranks ask only now and then."""
-        if trainer.world_size == 1:
-            return wanted
-        if trainer.global_step % _AGREE_STEPS:
-            return False
-        return trainer.strategy.reduce_boolean_decision(wanted, all=False)
+        return agreed(trainer, late) if settings.every_minutes is not None else False
 
     def _retire(self) -> None:
         """Take away what need not be kept, and what a killed run left half written."""

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -88,6 +89,12 @@ class MetricsLog(Logger):
         text = io.StringIO()
         csv.DictWriter(text, self.columns, lineterminator="\n").writerows(rows)
         return text.getvalue()
+
+
+def settle_logs(trainer: L.Trainer) -> None:
+    """What is logged before a checkpoint must be on the disk before it: a resumed run does not log it again."""
+    for logger in trainer.loggers:
+        logger.settle() if isinstance(logger, MetricsLog) else logger.save()
 
 
 def _read(path: Path) -> list[dict[str, str]]:

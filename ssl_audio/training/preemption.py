@@ -1,21 +1,36 @@
-"""What a cluster says before it takes the machine away, and how the job is put back into the queue."""
+"""Told to stop, by a cluster that takes the machine away or by Ctrl-C: save, end, and go back into the queue."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
 
 from ssl_audio.errors import SslAudioError
+from ssl_audio.training.engines import is_first_process
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_AGREE_STEPS = 4
 
 
 class PreemptedError(SslAudioError):
     """The machine is being taken away; everything is saved. The exit code is EX_TEMPFAIL: try again later."""
 
     exit_code = 75
+
+
+class StoppedError(SslAudioError):
+    """Somebody pressed Ctrl-C. The exit code is the shell's for that."""
+
+    exit_code = 130
 
 
 class Notice:
@@ -27,11 +42,86 @@ class Notice:
     def install(self) -> None:
         """Listen from now on. Signals go to the main thread; elsewhere there is nothing to listen to."""
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in (*SIGNALS, signal.SIGINT):
                 signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
+        if number == signal.SIGINT:
+            # Who presses it again does not want to wait for the step.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Stopping(Callback):
+    """Saves between two steps and ends when told to, by the machine or by Ctrl-C.
+
+    Args:
+        save: Writes a checkpoint of this step and says where it is; every rank calls it. None saves nothing.
+    """
+
+    def __init__(self, save: Callable[[L.Trainer], Path] | None) -> None:
+        self.save = save
+        self.notice = Notice()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # After Lightning's own handlers, which save in the middle of whatever is going on.
+        self.notice.install()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        # A restart leaves Lightning's count of logged steps one too high or not, depending on when it was saved.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+        if not agreed(trainer, self.notice.received is not None):
+            return
+        by_hand = self.notice.received is signal.SIGINT
+        if trainer.world_size > 1:
+            by_hand = trainer.strategy.reduce_boolean_decision(by_hand, all=False)
+        saved = "nothing is saved, for checkpoints are off"
+        if self.save is not None:
+            saved = f"step {trainer.global_step} is saved in {self.save(trainer)}"
+        if by_hand:
+            raise StoppedError(f"interrupted; {saved}; give the same command again to go on")
+        done = f"; {requeue()}" if trainer.is_global_zero else ""
+        trainer.strategy.barrier("requeue")
+        # One exit code speaks for all ranks.
+        raise PreemptedError(f"told to stop by the machine; {saved}{done}")
+
+
+def agreed(trainer: L.Trainer, wanted: bool) -> bool:
+    """Whether any rank wants it. Asking costs a round trip, so that several ranks ask only now and then."""
+    if trainer.world_size == 1:
+        return wanted
+    if trainer.global_step % _AGREE_STEPS:
+        return False
+    return trainer.strategy.reduce_boolean_decision(wanted, all=False)
+
+
+@contextlib.contextmanager
+def preemptible() -> Iterator[None]:
+    """End at once when the machine is taken away outside of training, where there is nothing to save.
+
+    Raises:
+        PreemptedError: if it is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        done = f"; {requeue()}" if is_first_process() else ""
+        raise PreemptedError(f"told to stop by the machine, outside of training{done}")
+
+    before = {number: signal.signal(number, end) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def requeue() -> str:

@@ -27,6 +27,11 @@ def text_of(launched: Launched) -> str:
     return launched.log.read_text()
 
 
+def workers_of(launched: Launched) -> list[int]:
+    pid = launched.processes[0].pid
+    return [int(worker) for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"a": torch.zeros(3)}, path)
@@ -53,11 +58,25 @@ def test_a_truncated_checkpoint_a_change_and_a_signal(demo_shards, tmp_path):
     scontrol.chmod(0o755)
     call = words(shards, "transformer", "--name=run", "--data.workers=1", steps=400)
     slurm = {"SLURM_JOB_ID": "71", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+    alone = Launched(call, folder)
+    alone.until(folder / STEP.format(3))
+    second = Launched(call, folder)
+    assert second.wait() == [1], text_of(second)
+    busy = rf"another process \(pid {alone.processes[0].pid} on .*\) is writing runs/pretrain/run/0; wait until"
+    assert re.search(busy, text_of(second))
+    # As a terminal does: to all processes of the group.
+    for pid in [*workers_of(alone), alone.processes[0].pid]:
+        os.kill(pid, signal.SIGINT)
+    assert alone.wait() == [130], text_of(alone)
+    printed = [line for line in text_of(alone).splitlines() if line.startswith("ssl-audio: interrupted")]
+    assert re.fullmatch(r"ssl-audio: interrupted; step \d+ is saved in .*last.ckpt; give the same .* go on", *printed)
+    assert "Traceback" not in text_of(alone)
+    saved = torch.load(folder / "runs/pretrain/run/0/checkpoints/last.ckpt", weights_only=True)["global_step"]
+
     told = Launched(call, folder, environment=slurm)
-    told.until(folder / STEP.format(6))
+    told.until(folder / STEP.format(saved + 3 - saved % 3))
     # To the workers as well, as SLURM does.
-    worker = Path(f"/proc/{told.processes[0].pid}/task/{told.processes[0].pid}/children").read_text().split()
-    for pid in [*map(int, worker), told.processes[0].pid]:
+    for pid in [*workers_of(told), told.processes[0].pid]:
         os.kill(pid, signal.SIGTERM)
     assert told.wait() == [75], text_of(told)
     assert re.search(
@@ -109,9 +128,8 @@ def test_a_dead_worker_ends_the_run_with_the_clip_it_was_at(demo_shards, tmp_pat
     call = words(demo_shards, "transformer", "--name=run", "--data.workers=1", steps=4000)
     launched = Launched(call, tmp_path)
     launched.until(tmp_path / STEP.format(3))
-    trainer = launched.processes[0].pid
-    for worker in Path(f"/proc/{trainer}/task/{trainer}/children").read_text().split():
-        os.kill(int(worker), signal.SIGKILL)
+    for worker in workers_of(launched):
+        os.kill(worker, signal.SIGKILL)
     assert launched.wait(60.0) == [1], text_of(launched)
     assert "ssl-audio: a worker died" in text_of(launched)
 

@@ -1,7 +1,9 @@
 """Fine-tuning and what follows it, from the outside: what is left behind, what is never touched, one line a mistake."""
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +24,7 @@ from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.evaluation import cost
 from ssl_audio.evaluation.predictions import read_predictions
 from ssl_audio.training.finetuning import Finetuning
+from ssl_audio.training.metrics_log import read_rows
 
 ROOT = Path(__file__).parents[2]
 BACKBONE = {
@@ -242,9 +245,12 @@ def test_frozen_methods_leave_the_backbone_as_it_was(finetune):
     backbones = []
     for head in ("norm=batch", "pooling=attentive", "layers=true", "kind=knn"):
         words = [f"--model.head.{head}", "--trainer.max_epochs=1", "--average_from_epoch=null"]
+        words += ["--trainer.enable_checkpointing=false"] if head == "layers=true" else []
         folder = finetune("--model.tuning.train=[]", *words)
         trained = json.loads((folder / "summary.json").read_text())["trained"]
         assert trained == ("nearest neighbours" if head == "kind=knn" else "frozen backbone")
+        if head == "layers=true":  # without checkpoints only the weights that were tested stay
+            assert [path.name for path in folder.glob("checkpoints/*")] == ["best.ckpt"]
         if head != "kind=knn":
             backbones.append(load_checkpoint(folder / "checkpoints/best.ckpt").part("backbone"))
     for name, value in backbones[0].items():
@@ -311,7 +317,7 @@ def test_a_fold_begins_at_its_own_pretraining(finetune, pretraining_of, tmp_path
     assert not (tmp_path / "runs/finetune/sounds/1/pretrained").exists(), "found out before the first fold trained"
 
 
-def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, monkeypatch, capsys):
     straight = load_checkpoint(finetune("--trainer.max_epochs=3") / "checkpoints/last.ckpt").weights
     original = Finetuning.training_step
 
@@ -323,12 +329,30 @@ def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, mon
     monkeypatch.setattr(Finetuning, "training_step", crash)
     with pytest.raises(RuntimeError, match="power cut"):
         finetune("--trainer.max_epochs=3", "--patience=9")
+    # Told to stop within the last epoch, then by hand at once in its last step.
+    for number, code, line in (
+        (signal.SIGUSR1, 75, r"told to stop by the machine; step 5 is saved in .*last.ckpt"),
+        (signal.SIGINT, 130, r"interrupted; the last whole checkpoint is in .*checkpoints"),
+    ):
+
+        def told(self, batch, batch_idx, number=number):
+            os.kill(os.getpid(), number)
+            if number == signal.SIGINT:
+                os.kill(os.getpid(), number)
+            return original(self, batch, batch_idx)
+
+        monkeypatch.setattr(Finetuning, "training_step", told)
+        printed = fails(capsys, finetune.words("--trainer.max_epochs=3", "--patience=9"), code=code)
+        assert re.fullmatch(f"ssl-audio: {line}; give the same command again to go on", printed)
+    assert load_checkpoint(tmp_path / "runs/finetune/sounds/1/checkpoints/last.ckpt").step == 5
     monkeypatch.setattr(Finetuning, "training_step", original)
     again = finetune("--trainer.max_epochs=3", "--patience=9")
     assert again.name == "1"
     assert load_checkpoint(again / "checkpoints/last.ckpt").step == 6
     for name, value in load_checkpoint(again / "checkpoints/last.ckpt").weights.items():
         torch.testing.assert_close(value, straight[name], atol=1e-6, rtol=0)
+    steps = [step for step, row in read_rows(again / "metrics.csv") if "train/loss" in row]
+    assert steps == sorted(set(steps))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""The processes that read ahead: how they begin, what they do not hear, and how they end."""
+
+import contextlib
+import multiprocessing
+import multiprocessing.util
+import signal
+from collections.abc import Iterator
+
+import torch
+
+
+def begin_process(worker: int = 0) -> None:
+    """Of many at once: more threads each would only fight. Ctrl-C reaches all processes; the main one decides."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def begin_worker(worker: int) -> None:
+    """Of training: a cluster that takes the machine away tells every process so, too, and the trainer needs its workers
+    until it has saved. Goes with `end_workers_at_exit`.
+    """
+    begin_process()
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def end_workers_at_exit() -> None:
+    """Python would wait for processes that do not hear its SIGTERM."""
+    # Before Python ends multiprocessing, also in a process that it began itself.
+    multiprocessing.util.Finalize(None, _kill, exitpriority=100)
+
+
+def _kill() -> None:
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that begin meanwhile do not hear Ctrl-C either while they import; this one hears it afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
