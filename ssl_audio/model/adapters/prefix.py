@@ -35,7 +35,7 @@ class Prefix(Adapter):
 
     def attach(self, backbone: "Backbone") -> None:
         attentions = modules_with(
-            "Prefix", backbone.encoder, "prefixes", instead="it takes no keys and values: use StateOffset"
+            "Prefix", backbone.encoder, "prefixes", why="has no attention to take keys and values; use StateOffset"
         )
         self.parts = nn.ModuleList(_KeysAndValues(self.count, backbone) for _ in attentions)
         for attention, part in zip(attentions, self.parts, strict=True):

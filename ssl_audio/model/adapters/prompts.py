@@ -50,7 +50,7 @@ class Prompts(Adapter):
             "Prompts",
             encoder,
             "prefixes",
-            instead="it mixes tokens in their order, which prompts have none of: use StateOffset",
+            why="mixes tokens in their order and takes no keys and values besides theirs; use StateOffset",
         )
         self.depth = len(encoder.blocks)
         others = [change for change in encoder.before_block if isinstance(change, Prompts)]

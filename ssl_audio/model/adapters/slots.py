@@ -32,19 +32,19 @@ def branches_for(who: str, encoder: Encoder, name: str) -> list[Branch]:
         raise RecipeError(f"{who} on {type(encoder).__name__}: {error}; set branch to that, or to last") from None
 
 
-def modules_with(who: str, encoder: Encoder, slot: str, *, instead: str) -> list[Any]:
+def modules_with(who: str, encoder: Encoder, slot: str, *, why: str) -> list[Any]:
     """The modules of an encoder that have a slot of this name, in their order.
 
     Args:
         who: Looks for it, for the message.
         encoder: Where.
         slot: Name of the attribute.
-        instead: What to use where there is none, for the message.
+        why: Of an encoder without one: "which ...", and what to use instead, for the message.
 
     Raises:
         RecipeError: if there is none.
     """
     found: list[nn.Module] = [module for module in encoder.modules() if isinstance(getattr(module, slot, None), list)]
     if not found:
-        raise RecipeError(f"{who} has no place in {type(encoder).__name__}: nothing in it has {slot}; {instead}")
+        raise RecipeError(f"{who}: no place in {type(encoder).__name__}, which {why}")
     return found

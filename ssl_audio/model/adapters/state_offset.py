@@ -26,7 +26,7 @@ class StateOffset(Adapter):
     """
 
     def attach(self, backbone: "Backbone") -> None:
-        scans = modules_with("StateOffset", backbone.encoder, "offsets", instead="it has no scan: use Prefix")
+        scans = modules_with("StateOffset", backbone.encoder, "offsets", why="has no scan; use Prefix")
         self.parts = nn.ModuleList(_Offset(*scan.A_log.shape) for scan in scans)
         for scan, part in zip(scans, self.parts, strict=True):
             scan.offsets.append(part)
