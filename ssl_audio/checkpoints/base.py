@@ -121,9 +121,10 @@ def shortened(digest: str) -> str:
 def places_of(wanted: Base, *, beside: Path, runs: Path) -> Iterator[Path]:
     """Checkpoints that may be a base: below the folder of runs and beside the adapter's file, each once.
 
-    Those of the name that the base had come first, then the newest.
+    Those at the place that the base had come first, then those of its file's name, then the newest.
     """
-    found: dict[tuple[int, int], tuple[bool, float, Path]] = {}
+    found: dict[tuple[int, int], tuple[int, float, Path]] = {}
+    name = wanted.name.rpartition("/")[2]
     here = [path for path in sorted(beside.parent.glob("*")) if path.suffix in _SUFFIXES]
     for path in [*sorted(runs.glob("**/*.ckpt")), *here]:
         try:
@@ -131,7 +132,7 @@ def places_of(wanted: Base, *, beside: Path, runs: Path) -> Iterator[Path]:
         except OSError:
             continue
         if path.is_file() and not path.name.startswith("."):
-            named = path.as_posix() == wanted.name or path.name == wanted.name
+            named = (path.name == name) + path.absolute().as_posix().endswith("/" + wanted.name)
             found.setdefault((state.st_dev, state.st_ino), (named, state.st_mtime, path))
     for _, _, path in sorted(found.values(), key=lambda row: (row[0], row[1]), reverse=True):
         yield path

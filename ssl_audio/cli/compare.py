@@ -81,8 +81,8 @@ def compare(plan: Plan) -> None:
         parsed = _cli(plan, "parsed", 0, ["--checkpoint=none"])
         if plan.intervals == "speakers":
             check_speakers(np.concatenate([parsed.data(fold).parts.test.speakers for fold in parsed.folds()]))
-        folds, hints = parsed.folds(), Hints(**vars(parsed.config.hints))
-    _check_checkpoints(plan, folds, hints)
+        folds = parsed.folds()
+    bases = _check_checkpoints(plan, parsed, folds)
     check_plan(plan)
     print(f"{plan.seeds} seeds, {budget}", file=sys.stderr)
     checkpoints = {encoder: _pretrained(plan, encoder) for encoder in plan.encoders}
@@ -91,7 +91,7 @@ def compare(plan: Plan) -> None:
         for encoder in plan.encoders:
             for variant in plan.variants:
                 if (encoder, variant) not in refused:
-                    folder = _cell(plan, encoder, variant, seed, checkpoints[encoder])
+                    folder = _cell(plan, encoder, variant, seed, checkpoints[encoder], base=bases.get(encoder))
                     cells.setdefault((encoder, variant), []).append(folder)
     found = {cell: [_predictions(folder) for folder in folders] for cell, folders in cells.items()}
     for statistics in plan.baselines:
@@ -109,8 +109,11 @@ def _encoder_file(encoder: str) -> Path:
     return path
 
 
-def _check_checkpoints(plan: Plan, folds: list[int], hints: Hints) -> None:
-    """Those that were given are there, and of the encoders that they are given for."""
+def _check_checkpoints(plan: Plan, parsed: FinetuneCLI, folds: list[int]) -> dict[str, Path]:
+    """Those that were given are there, and of the encoders that they are given for; returns the bases of those that
+    are adapters alone, which lie elsewhere than a cell would look for them.
+    """
+    hints, bases = Hints(**vars(parsed.config.hints)), {}
     for encoder, given in plan.checkpoints.items():
         if encoder not in plan.encoders:
             known = ", ".join(plan.encoders)
@@ -119,9 +122,13 @@ def _check_checkpoints(plan: Plan, folds: list[int], hints: Hints) -> None:
             )
         wanted = yaml.safe_load(_encoder_file(encoder).read_text(encoding="utf-8"))["class_path"].rsplit(".")[-1]
         for path in sorted({of_fold(given, fold) for fold in folds}):
-            found = str(open_checkpoint(path, hints=hints).spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]
+            opened = open_checkpoint(path, hints=hints, base=parsed.config.base, runs=plan.runs)
+            found = str(opened.spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]
             if found != wanted:
                 raise RecipeError(f"--checkpoints {encoder}: {path} is a {found}; expected a {wanted}")
+            if opened.base is not None and opened.base.path is not None:
+                bases[encoder] = opened.base.path
+    return bases
 
 
 def _pretrained(plan: Plan, encoder: str) -> Path:
@@ -138,14 +145,14 @@ def _pretrained(plan: Plan, encoder: str) -> Path:
     return Run(done).last
 
 
-def _cell(plan: Plan, encoder: str, variant: str, seed: int, checkpoint: Path) -> Path:
+def _cell(plan: Plan, encoder: str, variant: str, seed: int, checkpoint: Path, *, base: Path | None) -> Path:
     """One fine-tuning; from scratch it has the architecture of the checkpoint and its own fresh weights."""
     runs = plan.folder / "cells"
     name = f"{encoder}_{variant}_{seed}"
     folder = runs / "finetune" / name / "0"
     if (folder / SUMMARY).exists():
         return folder
-    words = [f"--checkpoint={checkpoint}"]
+    words = [f"--checkpoint={checkpoint}", *([] if base is None else [f"--base={base}"])]
     words += [f"--config=adapters/{variant}"] if plan.adapters else [f"--start={variant}"]
     print(f"\n{encoder}, {variant}, seed {seed} of {plan.seeds}", file=sys.stderr)
     with quiet_training():
@@ -204,7 +211,7 @@ def _cost(plan: Plan, cell: tuple[str, str], folder: Path) -> Cost | None:
         return None
     found = open_alone(best)
     if found.base is not None:
-        began = of_fold(found.recipe["checkpoint"], int(found.recipe["data"]["fold"]))
+        began = of_fold(found.recipe.get("base") or found.recipe["checkpoint"], int(found.recipe["data"]["fold"]))
         found = open_checkpoint(best, base=began, runs=plan.runs)
     data = found.recipe["data"]
     cost = cost_of(found, clips=min(16, int(data["batch_clips"])), seconds=float(data["crop_seconds"]))

@@ -162,7 +162,7 @@ def _base_option(best: Path) -> str:
     alone = open_alone(best)
     if alone.base is None:
         return ""
-    began = of_fold(alone.recipe["checkpoint"], int(alone.recipe["data"]["fold"]))
+    began = of_fold(alone.recipe.get("base") or alone.recipe["checkpoint"], int(alone.recipe["data"]["fold"]))
     return "" if began.resolve().is_relative_to(Path("runs").resolve()) else f" --base {began}"
 
 
