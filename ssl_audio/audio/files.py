@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from ssl_audio.audio.formats import EXPECTED, FORMATS
 from ssl_audio.audio.ogg import LONGEST_PAGE, is_closed, renumber
-from ssl_audio.audio.opening import Opened, SoundFile, Source, blocks_of, open_sound
+from ssl_audio.audio.opening import MOST_FRAMES_PER_BYTE, Opened, SoundFile, Source, blocks_of, open_sound
 from ssl_audio.audio.pcm import read_pcm
 from ssl_audio.audio.reading import (
     AS_USUAL,
@@ -37,9 +37,8 @@ from ssl_audio.errors import AudioError
 from ssl_audio.kinds import HEAD_BYTES, kind_of
 from ssl_audio.names import printable
 
-# More frames than these a byte of the format cannot hold, digital silence included (FLAC packs 65,535 equal
-# samples in about 10 bytes, Vorbis and Opus thousands in 2); formats not named here are PCM or close to it.
-_MOST_FRAMES_PER_BYTE = {"FLAC": 8192, "OGG": 8192, "CAF": 1024, "MP3": 64}
+# More frames than these a byte of the format cannot hold; formats not named here are PCM or close to it.
+_MOST_FRAMES_PER_BYTE = {"FLAC": MOST_FRAMES_PER_BYTE, "OGG": MOST_FRAMES_PER_BYTE, "CAF": 1024, "MP3": 64}
 _FRAMES_PER_BYTE_OTHERWISE = 8
 _MP3_LEAD = 10 * 1152
 _LOSSY_TOLERANCE = 0.05

@@ -27,6 +27,7 @@ _LONGEST_FRAME = 2881
 _SURE_FRAMES = 4
 _FRAMES_AND_BYTES = 3
 _BLOCK_BYTES = 1 << 16
+_ID3V1_BYTES = 128
 _XING_BIT_RATE = 9
 """Index of a bit rate whose frame has room for a Xing header, in Layer III of every version."""
 
@@ -101,8 +102,13 @@ def looks_like(head: bytes) -> bool:
     return head[:3] == b"ID3" or (len(head) >= 4 and _frame_bytes(head, 0) > 0)
 
 
-def says_its_length(data: Data) -> bool:
-    """Whether a file is one stream whose header says where it ends, as most are: a quick look before `scan`."""
+def says_its_length(data: Data, size: int | None = None) -> bool:
+    """Whether a file is one stream whose header says where it ends, as most are: a quick look before `scan`.
+
+    Args:
+        data: The file, or its beginning.
+        size: Bytes of the file, if that is only its beginning.
+    """
     at = _tag_end(data, 0)
     length = _frame_bytes(data, at) if at + 4 <= len(data) else 0
     header = length and _header(data, at, length)
@@ -111,6 +117,8 @@ def says_its_length(data: Data) -> bool:
     _, frames, count = header
     # The bytes of the header's own frame are counted by some writers.
     ends = (at + count, at + length + count)
+    if size is not None:
+        return frames > 0 and any(size - end in (0, _ID3V1_BYTES) for end in ends)
     return frames > 0 and any(_only_tags(data, end) for end in ends)
 
 
@@ -118,7 +126,7 @@ def _only_tags(data: Data, at: int) -> bool:
     """Whether nothing is from here on but an APE tag and an ID3v1 tag, or either."""
     if bytes(data[at : at + 8]) == b"APETAGEX" and at + 32 <= len(data):
         at += 32 + int(struct.unpack("<I", data[at + 12 : at + 16])[0])
-    return at == len(data) or (at + 128 == len(data) and bytes(data[at : at + 3]) == b"TAG")
+    return at == len(data) or (at + _ID3V1_BYTES == len(data) and bytes(data[at : at + 3]) == b"TAG")
 
 
 def scan(data: Data) -> list[Stream]:

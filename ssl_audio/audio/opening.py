@@ -28,6 +28,11 @@ Source = Path | bytes | io.RawIOBase | io.BufferedIOBase
 BLOCK_VALUES = 1 << 20
 """Values that are decoded at a time: channels times frames."""
 
+MOST_FRAMES_PER_BYTE = 8192
+"""More frames than these a byte of no format holds, digital silence included: FLAC packs 65,535 equal samples in about
+10 bytes, Vorbis and Opus thousands in 2.
+"""
+
 _DECODER_FRAMES = 2 * 1152
 _MALFORMED = 3
 _OF_NO_CLAIM = ("WAV", "WAVEX", "FLAC", "OGG", "MP3")
@@ -35,7 +40,7 @@ _READ_AHEAD = 1 << 14
 _OGG_PAGE_BYTES = 27
 _MARKS = {b"fLaC": b"fLaC", b"OggS": b"OggS\0\2"}
 """What a recording of these formats begins with, by its first four bytes."""
-_MEMBER_HEAD = 1 << 16
+_HEAD_BYTES = 1 << 16
 
 
 class SoundFile(soundfile.SoundFile):
@@ -97,13 +102,11 @@ class _Piece(NamedTuple):
 class _Spool(NamedTuple):
     """Samples that were decoded into a file of floats."""
 
-    data: bytes | Disk
+    data: Disk
     format: str
     promised: int
 
     def opened(self) -> Opened:
-        if isinstance(self.data, bytes):
-            return Opened(SoundFile(io.BytesIO(self.data)), len(self.data), self.format, self.promised)
         view = View(self.data, [(0, self.data.size)])
         return Opened(SoundFile(view), view.size, self.format, self.promised)
 
@@ -184,10 +187,17 @@ def _pieces(source: Source) -> list[_Piece]:
         return [] if mpeg.looks_like(source[:4]) and mpeg.says_its_length(source) else _pieces_in(source)
     # A large member of a tar, of which little is wanted: only a stream that does not say its length is read whole.
     size, fetch = fetch_of(source)
-    head = bytes(fetch(0, _MEMBER_HEAD))
-    if not mpeg.looks_like(head) or any(stream.claimed for stream in mpeg.scan(head)):
+    head = bytes(fetch(0, _HEAD_BYTES))
+    if head[:4] in (*_MARKS, *_OTHERS) or not _is_mpeg(head) or mpeg.says_its_length(head, size):
         return []
     return _pieces_in(bytes(fetch(0, size)))
+
+
+def _is_mpeg(data: bytes) -> bool:
+    """Whether a file, or its beginning, is an MPEG stream; it may begin in the middle of a frame."""
+    if mpeg.looks_like(data):
+        return True
+    return 2 * sum(end - first for stream in mpeg.scan(data) for first, end in stream.ranges) > len(data)
 
 
 def _pieces_in(data: bytes | mmap.mmap) -> list[_Piece]:
@@ -197,9 +207,8 @@ def _pieces_in(data: bytes | mmap.mmap) -> list[_Piece]:
     if head in _OTHERS:
         return []
     looks = mpeg.looks_like(head)
-    streams = mpeg.scan(data)
-    covered = sum(end - first for stream in streams for first, end in stream.ranges)
-    if not streams or (not looks and 2 * covered < len(data)):
+    streams = mpeg.scan(data) if looks or _is_mpeg(data[:_HEAD_BYTES]) else []
+    if not streams:
         return []
     if looks and len(streams) == 1 and streams[0].honest and len(streams[0].ranges) == 1:
         return []
@@ -258,19 +267,24 @@ def _open_piece(fetch: Fetch, piece: _Piece, size: int) -> Opened:
 
 
 def _spool(source: Source, size: int) -> _Spool:
-    """Decode all of a source into floats: on disk what came from there, else in memory."""
+    """Decode all of a source into a file of floats that has no name.
+
+    Raises:
+        AudioError: if it is more than so many bytes can hold.
+    """
     fetch: Fetch = Disk.of(source) if isinstance(source, Path) else fetch_of(source)[1]
     pieces = _pieces(source)
     sound = _decoded(fetch, pieces, size) if pieces else ffmpeg.decoded(View(fetch, [(0, size)]))
     # W64 has lengths beyond 4 GB.
     form = {"samplerate": sound.sample_rate, "channels": sound.channels, "format": "W64", "subtype": "FLOAT"}
-    with tempfile.TemporaryFile() if isinstance(source, Path) else io.BytesIO() as target:
+    with tempfile.TemporaryFile() as target:
         with soundfile.SoundFile(target, "w", **form) as file:
             for block in sound.blocks:
                 file.write(block)
+                if file.frames > size * MOST_FRAMES_PER_BYTE:
+                    raise AudioError(f"gives {file.frames} frames and more; its {size} bytes cannot hold so many")
         target.flush()
-        data = target.getvalue() if isinstance(target, io.BytesIO) else Disk(os.dup(target.fileno()))
-    return _Spool(data, sound.format, sound.promised)
+        return _Spool(Disk(os.dup(target.fileno())), sound.format, sound.promised)
 
 
 def _decoded(fetch: Fetch, pieces: list[_Piece], size: int) -> ffmpeg.Decoded:

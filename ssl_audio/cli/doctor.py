@@ -23,6 +23,7 @@ PACKAGES = {
     "triton": "scans on GPUs without a CUDA toolchain; comes with torch on Linux",
     "mamba-ssm": f"the fastest scan on CUDA GPUs: {INSTALL}",
     "causal-conv1d": "comes with mamba-ssm",
+    "av": "reads m4a, webm and what else needs FFmpeg: pip install 'ssl_audio[ffmpeg]'",
     "espeakng-loader": "speaks the demo corpus: pip install 'ssl_audio[demo]'",
     "wandb": "",
 }

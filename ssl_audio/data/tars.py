@@ -16,6 +16,7 @@ from ssl_audio.data.columns import Place, Row
 from ssl_audio.data.member import Member
 from ssl_audio.errors import AudioError, ShardError
 from ssl_audio.kinds import kind_of_file
+from ssl_audio.names import printable
 
 _LABEL_ENDINGS = ("cls", "txt")
 
@@ -53,7 +54,7 @@ class Remarks:
     def lines(self) -> tuple[str, ...]:
         """One line for each kind: "2 audio members are not clips: a.m4a, b.m4a"."""
         return tuple(
-            f"{count} {what[count > 1]}: {', '.join(self._found[what])}{', ...' if count > _SHOWN else ''}"
+            printable(f"{count} {what[count > 1]}: {', '.join(self._found[what])}{', ...' if count > _SHOWN else ''}")
             for what, count in self._count.items()
         )
 

@@ -67,6 +67,8 @@ def test_every_frame_of_an_mp3_is_read(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
     path.write_bytes(data)
     np.testing.assert_array_equal(decode(path), whole)
+    # A large member of a tar is read so.
+    np.testing.assert_array_equal(decode(io.BytesIO(data)), whole)
     start = seconds - 2
     np.testing.assert_allclose(decode(path, start=start, seconds=1.5), whole[round(start * RATE) :][:24000], atol=2e-3)
 
