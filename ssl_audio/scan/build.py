@@ -85,7 +85,7 @@ def library(name: str | None = None, *, cache: Path | None = None) -> Path:
             sweep(folder, target.name)
             if not _is_whole(target):
                 if target.exists():
-                    _log.warning("%s is damaged; compiling it again", target)
+                    _log.warning("%s is damaged, or nothing says that it is whole; compiling it again", target)
                 _compile(command, target)
     except OSError as error:
         raise ScanError(

@@ -1,5 +1,6 @@
 """When somebody should look: what goes wrong is said once, kept beside the run, and sent on."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -128,14 +129,29 @@ class Alerts:
             return
         self._said.add(title)
         _log.warning("%s: %s", title, text)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time()), "step": step, "title": title, "text": text}) + "\n")
+        alert = json.dumps({"time": round(time.time()), "step": step, "title": title, "text": text})
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / FILE).open("a", encoding="utf-8") as file:
+                # After a line that was torn a new one begins.
+                file.write(f"\n{alert}\n" if _is_torn(self.folder / FILE) else f"{alert}\n")
+        except OSError as error:
+            _log.warning("%s cannot be written (%s)", self.folder / FILE, error.strerror)
         if self.send is not None:
             self.send(title, text)
+
+
+def _is_torn(path: Path) -> bool:
+    content = path.read_bytes()
+    return bool(content) and not content.endswith(b"\n")
 
 
 def read_alerts(folder: Path) -> list[dict[str, Any]]:
     """The alerts of a run, oldest first."""
     path = folder / FILE
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError):  # torn by a kill or a full disk
+            found.append(json.loads(line))
+    return found

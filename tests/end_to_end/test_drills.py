@@ -15,7 +15,7 @@ from faults import hang_and_slow_down, poison, small_disk
 from killing import Launched, free_port, words
 
 from ssl_audio.errors import CheckpointError
-from ssl_audio.training.alerts import Alerts, Limits, read_alerts
+from ssl_audio.training.alerts import FILE, Alerts, Limits, read_alerts
 from ssl_audio.training.metrics_log import read_rows
 from ssl_audio.training.resuming import newest_whole
 from ssl_audio.training.storing import AtomicCheckpointIO
@@ -176,6 +176,11 @@ def test_a_loss_that_rises_is_told_once(tmp_path):
     for step in range(40):
         alerts.see(step, loss=1.0 if step < 20 else 5.0, clips_per_second=100.0)
     assert sent == ["divergence"]
+    # A kill in the middle of a line costs that line.
+    with (tmp_path / FILE).open("a") as file:
+        file.write('{"time": 1, "st')
+    alerts.failed_look(41, "no clip")
+    assert [alert["title"] for alert in read_alerts(tmp_path)] == ["divergence", "panel"]
 
 
 def test_a_run_goes_on_without_weights_and_biases(demo_shards, tmp_path):
