@@ -22,6 +22,10 @@ def one_line(message: str, known: Sequence[str] = ()) -> str:
     text = re.sub(r"^Parser key \"?config\"?: ?", "", text)
     text = re.sub(r"Does not validate against any of the Union subtypes.*?Errors:", "", text)
     text = re.sub(r"\s+", " ", text)
+    if re.search(r"Not of type Path: .* not (int|float|bool|NoneType)", text):
+        text += "; a name that reads as a number is written with its folder, such as ./0012"
+    elif single := re.search(r"Expected a <class 'list'>\. Got value: (\S+)$", text):
+        text += f"; a list is written '[{single[1]}]'"
     unknown = re.search(r"(?:[Kk]ey|Option|nrecognized arguments?:) ['\"]?-{0,2}([\w.]+)", text)
     if unknown and re.search("not expected|not accepted|nrecognized", text):
         wrong = unknown[1]

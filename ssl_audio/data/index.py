@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import functools
 import io
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,16 +16,16 @@ from ssl_audio.data.clip import Clip
 from ssl_audio.data.columns import Columns, check_columns, columns_of, load_columns, save_columns
 from ssl_audio.data.manifest import FILE_NAME, Manifest
 from ssl_audio.data.member import Member
+from ssl_audio.data.remarks import Remarks, say_once
 from ssl_audio.data.remote import fetch, is_remote
 from ssl_audio.data.streams import Labels
-from ssl_audio.data.tars import AUDIO_ENDINGS, Remarks, clips_of
+from ssl_audio.data.tars import AUDIO_ENDINGS, clips_of
 from ssl_audio.errors import ShardError
 from ssl_audio.kinds import kind_of_file
 
 INDEX_NAME = "index.npz"
 _NO_SPLIT = ""
 _ROUNDING_SECONDS = 0.1  # numbers of the index have 24 bits
-_log = logging.getLogger(__name__)
 
 
 class ShardIndex:
@@ -265,13 +264,13 @@ def _compare_listing(folder: Path, tars: list[Path]) -> None:
     try:
         listed = {shard.name for shard in Manifest.load(folder).shards}
     except ShardError as error:
-        _say(f"{error}; its tars are read all the same")
+        say_once(f"{error}; its tars are read all the same")
         return
     there = {tar.name for tar in tars}
     for names, what in ((listed - there, "that its {} lists are missing"), (there - listed, "are not in its {}")):
         if names:
             shown = ", ".join(sorted(names)[:3]) + ", ..." * (len(names) > 3)
-            _say(f"{folder}: {len(names)} tar files {what.format(FILE_NAME)}: {shown}")
+            say_once(f"{folder}: {len(names)} tar files {what.format(FILE_NAME)}: {shown}")
 
 
 def tars_in(folder: Path) -> list[Path]:
@@ -297,7 +296,7 @@ def _indexed(tars: list[Path], folder: Path, stored: Path | None) -> Columns:
                 save_columns(columns, stored)
                 columns = load_columns(stored)
     for remark in columns.remarks or ():
-        _say(f"{folder}: {remark}")
+        say_once(f"{folder}: {remark}")
     return columns
 
 
@@ -314,12 +313,6 @@ def _stored(tars: list[Path], folder: Path, stored: Path) -> Columns | None:
         check_columns(columns)
         return columns
     return None
-
-
-@functools.lru_cache(maxsize=1024)
-def _say(line: str) -> None:
-    """Once a process: shards are opened several times in a run."""
-    _log.warning("%s", line)
 
 
 def is_shard_folder(path: Path) -> bool:

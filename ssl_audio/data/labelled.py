@@ -26,6 +26,8 @@ class LabelledShards(L.LightningDataModule):
         shards: Folders written by `ssl-audio shards write`, with labels.
         target: Kind of label; `speaker` is one too.
         several: A clip may have several labels; else exactly one.
+        negatives: Clips without a label of the kind take part too, as clips that have none: background that must be
+            told from the rest. Needs `several`; else they are left out, which is said.
         protocol: `split` takes the parts from the clips' splits, `fold` tests on one fold.
         fold: Which one, counted from 0.
         train_split: Split that trains.
@@ -55,6 +57,7 @@ class LabelledShards(L.LightningDataModule):
         shards: list[Path],
         target: str = "label",
         several: bool = False,
+        negatives: bool = False,
         protocol: Protocol = "split",
         fold: NonNegativeInt = 0,
         train_split: str = "train",
@@ -74,6 +77,7 @@ class LabelledShards(L.LightningDataModule):
         self.shards = shards
         self.target = target
         self.several = several
+        self.negatives = negatives
         self.protocol = protocol
         self.fold = fold
         self.splits = (train_split, validation_split, test_split)
@@ -118,6 +122,7 @@ class LabelledShards(L.LightningDataModule):
                 splits=self.splits,
                 validation_share=self.validation_share,
                 labels_per_class=self.labels_per_class,
+                negatives=self.negatives,
                 seed=self.seed,
             )
         return self._parts
@@ -182,8 +187,13 @@ class LabelledShards(L.LightningDataModule):
 
 
 def sampling_weights(targets: Bool[np.ndarray, "clip label"]) -> Float[np.ndarray, " clip"]:
-    """How often each clip is drawn: the sum over its labels of one over their clips, as shares of 1."""
+    """How often each clip is drawn: the sum over its labels of one over their clips, as shares of 1.
+
+    Clips without labels are together drawn as often as those of a label.
+    """
     weights = targets @ (1000.0 / (targets.sum(axis=0) + 0.01))
+    without = ~targets.any(axis=1)
+    weights[without] = 1000.0 / (without.sum() + 0.01)
     total = weights.sum()
     return weights / total if total > 0 else np.full(len(targets), 1.0 / len(targets))
 

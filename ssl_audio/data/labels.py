@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Int, Shaped
 from ssl_audio import randomness
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.index import ShardIndex
+from ssl_audio.data.remarks import say_once
 from ssl_audio.errors import RecipeError, ShardError
 
 Protocol = Literal["split", "fold", "random"]
@@ -101,9 +103,13 @@ def part_clips(
     splits: tuple[str, str | None, str] = ("train", "valid", "test"),
     validation_share: float | None = None,
     labels_per_class: int | None = None,
+    negatives: bool = False,
     seed: int = 0,
 ) -> Parts:
     """Share the clips that have a label of the kind out among training, choosing and testing.
+
+    Clips that come into no part are said: those without a label of the kind where clips may have several, and those
+    whose split or fold is none of a part.
 
     Args:
         index: The clips.
@@ -115,42 +121,60 @@ def part_clips(
         splits: Names of the splits that train, choose and test.
         validation_share: Part of the training clips that chooses.
         labels_per_class: Keep so many clips of each label to train on, and so many to choose on.
+        negatives: Clips without a label of the kind take part, as clips that have none of the labels.
         seed: Decides what is set aside.
 
     Raises:
-        ShardError: if no clip has such a label, a part is empty, or a label has no training clip.
-        RecipeError: if clips have several labels and the task is for one, or there is no such fold.
+        ShardError: if no clip has such a label, there is nothing to tell apart, a part is empty, or a label has no
+            training clip.
+        RecipeError: if clips have several labels, or none, and the task is for one, or there is no such fold.
     """
     if validation_share is not None and not 0 < validation_share < 1:
         raise RecipeError(f"validation_share is {validation_share}; expected a share between 0 and 1")
     named = np.array([bool(labels_of(clip, target)) for clip in clips], dtype=bool)
     if not named.any():
         raise ShardError(f"no clip has a label of kind {target!r}; these shards have {kinds_of(clips)} (data.target)")
-    chosen = np.flatnonzero(named)
+    if negatives and not several:
+        raise RecipeError(
+            "data.negatives counts clips without a label as having none, but the task is for exactly one label a clip; "
+            "set --data.several true"
+        )
+    if several and not negatives and not named.all():
+        say_once(
+            f"{(~named).sum()} of {len(named)} clips have no label of kind {target!r} and are left out; to count them "
+            "as having none of the labels: --data.negatives true"
+        )
+    chosen = np.arange(len(clips)) if negatives else np.flatnonzero(named)
     index, clips = index.select(chosen), [clips[int(number)] for number in chosen]
     _check_number(clips, target, several)
     labels = sorted({name for clip in clips for name in labels_of(clip, target)})
     targets = targets_of(clips, target, labels)
+    _check_difference(labels, targets, target, several)
+    # Where clips without labels take part, being one of them is shared out like a label.
+    classes = np.column_stack([targets, ~targets.any(axis=1)]) if negatives and not named.all() else targets
     speakers = np.array([clip.speaker or "" for clip in clips])
     folds = 0
     if protocol == "fold":
         train, valid, test, folds = _by_fold(clips, fold, validation_share)
     elif protocol == "random":
         nobody = np.full(len(clips), "")
-        train, test = set_aside(np.arange(len(clips)), targets, nobody, share=_TEST_SHARE, seed=seed)
+        train, test = set_aside(np.arange(len(clips)), classes, nobody, share=_TEST_SHARE, seed=seed)
         valid = test[:0]
     else:
         train, valid, test = _by_split(clips, splits, validation_share)
     if not len(valid):
-        train, valid = set_aside(train, targets, speakers, share=validation_share or 0.1, seed=seed)
+        train, valid = set_aside(train, classes, speakers, share=validation_share or 0.1, seed=seed)
     if labels_per_class is not None:
-        train, valid = (few_of_each(rows, targets, labels_per_class, seed=seed) for rows in (train, valid))
+        train, valid = (few_of_each(rows, classes, labels_per_class, seed=seed) for rows in (train, valid))
     empty = [name for name, rows in zip(labels, targets[train].T, strict=True) if not rows.any()]
     if empty:
         raise ShardError(
             f"no training clip has the {target} {', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''} "
             f"({len(empty)} of {len(labels)} labels), so they cannot be learnt; add clips or leave those labels out"
         )
+    for rows, does in ((valid, "chooses"), (test, "tests")):
+        if not targets[rows].any():
+            raise ShardError(f"no clip that {does} has a {target}, so nothing can be measured; add clips that have one")
     parts = [
         Part(index=index.select(rows), targets=targets[rows], speakers=speakers[rows]) for rows in (train, valid, test)
     ]
@@ -173,6 +197,25 @@ def _check_number(clips: Sequence[Clip], target: str, several: bool) -> None:
         )
 
 
+def _check_difference(labels: list[str], targets: Bool[np.ndarray, "clip label"], target: str, several: bool) -> None:
+    if len(labels) == 1 and targets.all():
+        way = ", or --data.negatives true where clips without it are there" if several else ""
+        raise ShardError(
+            f"all {len(targets)} clips have the one {target} {labels[0]!r}, so there is nothing to tell apart; "
+            f"expected two labels or more{way}"
+        )
+
+
+def _say_left_out(what: str, values: Sequence[str | int | None], parts: Sequence[str], hint: str = "") -> None:
+    """Labelled clips that are in no part, with what may have been meant."""
+    for value, count in sorted(Counter(values).items(), key=str):
+        which = f"without a {what}" if value in (None, "") else f"of {what} {value!r}"
+        say_once(
+            f"{count} labelled clip{'s' * (count > 1)} {which} {'are' if count > 1 else 'is'} in no part"
+            f"{_meant(str(value), parts) if value not in parts else ''}{hint if value not in (None, '') else ''}"
+        )
+
+
 def _by_split(
     clips: Sequence[Clip], splits: tuple[str, str | None, str], share: float | None
 ) -> tuple[Rows, Rows, Rows]:
@@ -185,11 +228,23 @@ def _by_split(
             hint = "; set --data.validation_split null to choose on a part of training" if name == valid else ""
             raise ShardError(
                 f"no labelled clip is in split {name!r}; the labelled clips are in "
-                f"{', '.join(there) or 'no split'}{hint}"
+                f"{', '.join(there) or 'no split'}{_meant(name, there)}{hint}"
             )
+    _say_left_out(
+        "split",
+        [name for name in have.tolist() if name not in wanted],
+        [name for name in splits if name is not None],
+        " (data.train_split, data.validation_split and data.test_split name the parts)",
+    )
     nobody = np.array([], dtype=np.int64)
     choose = np.flatnonzero(have == valid) if valid in wanted else nobody
     return np.flatnonzero(have == train), choose, np.flatnonzero(have == test)
+
+
+def _meant(name: str, there: Sequence[str]) -> str:
+    """Which of the names there are is nearly the same, capitals aside."""
+    near = get_close_matches(name.lower(), [one.lower() for one in there], 1)
+    return next((f"; did you mean {one!r}?" for one in there if near and one.lower() == near[0]), "")
 
 
 def _by_fold(clips: Sequence[Clip], fold: int, share: float | None) -> tuple[Rows, Rows, Rows, int]:
@@ -199,6 +254,7 @@ def _by_fold(clips: Sequence[Clip], fold: int, share: float | None) -> tuple[Row
         raise ShardError(f"the labelled clips have {len(numbers)} folds; expected at least 2, or --data.protocol split")
     if fold >= len(numbers):
         raise RecipeError(f"data.fold is {fold}; these clips have the folds 0 to {len(numbers) - 1}")
+    _say_left_out("fold", [clip.fold for clip in clips if clip.fold is None], [])
     test = have == numbers[fold]
     # With two folds there is none left to choose on.
     valid = np.zeros_like(test)

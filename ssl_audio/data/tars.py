@@ -14,10 +14,13 @@ from ssl_audio.audio.formats import AUDIO_ENDINGS, FFMPEG_ENDINGS
 from ssl_audio.data.clip import MOST_BYTES, Clip
 from ssl_audio.data.columns import Place, Row
 from ssl_audio.data.member import Member
+from ssl_audio.data.remarks import Remarks
 from ssl_audio.errors import AudioError, ShardError
 from ssl_audio.kinds import kind_of_file
 from ssl_audio.names import printable
 
+# Others may be something else beside a recording, such as features in HTK's format.
+_SURELY_AUDIO = ("flac", "wav", "ogg", "opus", "mp3", "oga", "aiff", "aif", "au", "caf", "w64")
 _LABEL_ENDINGS = ("cls", "txt")
 
 # A description may be a little off: durations are rounded, and lossy codecs pad.
@@ -25,7 +28,6 @@ _TOLERATED_SECONDS = 0.1
 _LARGE_BYTES = 1 << 18
 _BLOCK = 512
 _MOST_ZEROS = 1 << 26
-_SHOWN = 3
 
 # What is remarked upon, of one and of several.
 _NO_CLIP = "audio member is not a clip", "audio members are not clips"
@@ -36,27 +38,6 @@ _WRONG_DURATION = (
 )
 _NOT_OPENED = "clip cannot be opened", "clips cannot be opened"
 _NO_END = "tar has no end mark and may be cut off", "tars have no end mark and may be cut off"
-
-
-class Remarks:
-    """What of some tars is not as it should be but need stop nobody: how often what is, and the first examples."""
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, str], list[str]] = {}
-        self._count: dict[tuple[str, str], int] = {}
-
-    def add(self, what: tuple[str, str], example: str) -> None:
-        """Count one more; `what` is said of one and of several."""
-        self._count[what] = self._count.get(what, 0) + 1
-        if self._count[what] <= _SHOWN:
-            self._found.setdefault(what, []).append(example)
-
-    def lines(self) -> tuple[str, ...]:
-        """One line for each kind: "2 audio members are not clips: a.m4a, b.m4a"."""
-        return tuple(
-            printable(f"{count} {what[count > 1]}: {', '.join(self._found[what])}{', ...' if count > _SHOWN else ''}")
-            for what, count in self._count.items()
-        )
 
 
 def clips_of(tar: Path, remarks: Remarks | None = None) -> Iterator[Row]:
@@ -78,13 +59,15 @@ def clips_of(tar: Path, remarks: Remarks | None = None) -> Iterator[Row]:
     with tar.open("rb") as file:
         for key, places in members.items():
             endings = [ending for ending in AUDIO_ENDINGS if ending in places]
-            if len(endings) > 1:
+            if len(endings) > 1 and endings[1] in _SURELY_AUDIO:
                 names = " and ".join(f"{key}.{ending}" for ending in endings)
                 raise ShardError(
                     f"{tar}: {names} have one key; expected one audio member a clip, so rename or remove one"
                 )
             if not endings or not key.rpartition("/")[2] or _is_companion(key):
                 continue
+            for ending in endings[1:]:
+                remarks.add(_NO_CLIP, f"{tar.name}:{key}.{ending} ({endings[0]} is taken)")
             described = _description(key, members)
             taken.update((key, described))
             audio, beside = places[endings[0]], members[described]
@@ -210,8 +193,8 @@ def _kind(tar: Path) -> str | None:
 
 
 def _parted(name: str) -> tuple[str, str]:
-    """A member's name without its last ending, and the ending in small letters. Bytes that are no UTF-8 are escaped."""
-    plain = name.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace")
+    """A member's name, with what is no character of a line escaped, as key and last ending in small letters."""
+    plain = printable(name)
     folder, slash, last = plain.rpartition("/")
     stem, dot, ending = last.rpartition(".")
     return (folder + slash + stem, ending.lower()) if dot else (plain, "")

@@ -10,7 +10,8 @@ from ssl_audio.data.columns import columns_of
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import INDEX_NAME, ShardIndex, open_shards, tars_in
 from ssl_audio.data.manifest import FILE_NAME, Manifest
-from ssl_audio.data.tars import Remarks, clips_of
+from ssl_audio.data.remarks import Remarks
+from ssl_audio.data.tars import clips_of
 from ssl_audio.data.writing import describe_tar
 from ssl_audio.errors import ShardError
 from ssl_audio.kinds import kind_of_file

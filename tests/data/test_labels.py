@@ -10,6 +10,7 @@ from ssl_audio.data.clip import Clip
 from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.labelled import Draw, sampling_weights
 from ssl_audio.data.labels import part_clips, targets_of
+from ssl_audio.data.remarks import say_once
 from ssl_audio.errors import RecipeError, ShardError
 
 
@@ -97,3 +98,71 @@ def test_balanced_draws_favour_rare_labels():
     alone = Draw(clips=40, batch_clips=10, seed=1).epoch(3)
     for one, other, both in zip(*ranks, alone, strict=True):
         assert sorted([*one, *other]) == sorted(both)
+
+
+def said(caplog) -> list[str]:
+    found = [record.getMessage() for record in caplog.records]
+    caplog.clear()
+    say_once.cache_clear()
+    return found
+
+
+def test_clips_that_come_into_no_part_are_said(demo_shards, caplog):
+    say_once.cache_clear()
+    index, clips = corpus(demo_shards)
+    odd = {"valid": "dev", "test": "Test"}
+    renamed = [dataclasses.replace(clip, split=odd.get(clip.split, clip.split)) for clip in clips]
+    with pytest.raises(ShardError, match=r"in split 'test'; .* Test, dev, train; did you mean 'Test'\?"):
+        part_clips(index, renamed, target="label", several=False, protocol="split", splits=("train", None, "test"))
+    part_clips(index, renamed, target="label", several=False, protocol="split", splits=("train", None, "Test"))
+    hint = " (data.train_split, data.validation_split and data.test_split name the parts)"
+    assert said(caplog) == [f"24 labelled clips of split 'dev' are in no part{hint}"]
+    few = [dataclasses.replace(clip, split="Train") if row == 0 else clip for row, clip in enumerate(clips)]
+    few[4] = dataclasses.replace(few[4], split=None)
+    part_clips(index, few, target="label", several=False, protocol="split")
+    assert said(caplog) == [
+        "1 labelled clip without a split is in no part",
+        f"1 labelled clip of split 'Train' is in no part; did you mean 'train'?{hint}",
+    ]
+    part_clips(index, clips, target="label", several=False, protocol="split", validation_share=0.2)
+    assert said(caplog) == [f"24 labelled clips of split 'valid' are in no part{hint}"]
+    folds = [dataclasses.replace(clip, fold=None) if row < 3 else clip for row, clip in enumerate(clips)]
+    part_clips(index, folds, target="label", several=False, protocol="fold")
+    assert said(caplog) == ["3 labelled clips without a fold are in no part"]
+
+
+@pytest.mark.parametrize("protocol", ["split", "fold", "random"])
+def test_background_trains_chooses_and_tests_where_it_is_asked_for(demo_shards, caplog, protocol):
+    say_once.cache_clear()
+    index, clips = corpus(demo_shards)
+    clips = [dataclasses.replace(clip, labels={}) if row % 3 == 0 else clip for row, clip in enumerate(clips)]
+    without = part_clips(index, clips, target="label", several=True, protocol=protocol)
+    assert sum(len(part) for part in (without.train, without.valid, without.test)) == 80
+    (line,) = said(caplog)
+    assert line.startswith("40 of 120 clips have no label of kind 'label' and are left out; ")
+    parts = part_clips(index, clips, target="label", several=True, protocol=protocol, negatives=True)
+    assert parts.labels == without.labels
+    assert sum(len(part) for part in (parts.train, parts.valid, parts.test)) == 120
+    for part in (parts.train, parts.valid, parts.test):
+        assert 0.2 < (~part.targets.any(axis=1)).mean() < 0.5
+    assert not said(caplog)
+    few = part_clips(index, clips, target="label", several=True, protocol=protocol, negatives=True, labels_per_class=2)
+    assert (~few.train.targets.any(axis=1)).sum() == 2
+    weights = sampling_weights(parts.train.targets)
+    shares = [weights[row].sum() for row in (*parts.train.targets.T, ~parts.train.targets.any(axis=1))]
+    np.testing.assert_allclose(shares, 0.2, atol=0.01)
+    with pytest.raises(RecipeError, match=r"exactly one label a clip; set --data\.several true"):
+        part_clips(index, clips, target="label", several=False, protocol=protocol, negatives=True)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_one_class_only_is_nothing_to_tell_apart(demo_shards, several):
+    index, clips = corpus(demo_shards, labels={"label": ["yes"]})
+    with pytest.raises(ShardError, match="all 120 clips have the one label 'yes', so there is nothing to tell apart"):
+        part_clips(index, clips, target="label", several=several, protocol="split")
+    mixed = [dataclasses.replace(clip, labels={}) if row % 2 else clip for row, clip in enumerate(clips)]
+    parts = part_clips(index, mixed, target="label", several=True, protocol="split", negatives=True)
+    assert parts.labels == ["yes"]
+    quiet = [dataclasses.replace(clip, labels={}) if clip.split == "test" else clip for clip in clips]
+    with pytest.raises(ShardError, match="no clip that tests has a label, so nothing can be measured"):
+        part_clips(index, quiet, target="label", several=True, protocol="split", negatives=True)

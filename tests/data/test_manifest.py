@@ -11,8 +11,9 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 
 from ssl_audio.data.corpora import Folder
-from ssl_audio.data.index import _say, open_shards
+from ssl_audio.data.index import open_shards
 from ssl_audio.data.manifest import FILE_NAME, Manifest
+from ssl_audio.data.remarks import say_once
 from ssl_audio.data.verifying import verify_shards
 from ssl_audio.data.writing import write_shards
 from ssl_audio.errors import ShardError
@@ -109,7 +110,7 @@ def test_the_tars_that_are_listed_are_those_that_are_there(tmp_path, caplog):
     (tmp_path / second.name).unlink()
     with pytest.raises(ShardError, match=rf"{second.name}: missing"):
         verify_shards(tmp_path)
-    _say.cache_clear()
+    say_once.cache_clear()
     caplog.clear()
     open_shards([tmp_path])
     assert [record.message for record in caplog.records] == [

@@ -12,9 +12,10 @@ import pytest
 import soundfile
 
 from ssl_audio.data.clip import Clip
-from ssl_audio.data.index import _say, open_shards
+from ssl_audio.data.index import open_shards
 from ssl_audio.data.loading import ClipReader
-from ssl_audio.data.tars import Remarks, clips_of
+from ssl_audio.data.remarks import Remarks, say_once
+from ssl_audio.data.tars import clips_of
 from ssl_audio.errors import ShardError
 
 
@@ -79,7 +80,7 @@ def test_what_is_no_clip_is_listed_and_counted_at_each_opening(tmp_path, caplog)
     assert "1 clip cannot be opened: a.tar:bad (" in lines
     for _ in range(2):
         caplog.clear()
-        _say.cache_clear()
+        say_once.cache_clear()
         index = open_shards([tmp_path])
         assert sum("audio members are not clips" in record.message for record in caplog.records) == 1
         assert caplog.records[0].levelno == logging.WARNING
