@@ -74,7 +74,7 @@ AS_USUAL = Reading()
 class Finding(NamedTuple):
     """What was found in a recording that can be read all the same: its kind, and words for it."""
 
-    kind: Literal["overs", "rescaled", "short", "antiphase"]
+    kind: Literal["overs", "rescaled", "short", "antiphase", "end"]
     text: str
 
 
@@ -82,6 +82,7 @@ _SUMMARIES = {
     "overs": "beyond full scale and clipped there",
     "rescaled": "far beyond full scale and scaled down",
     "short": "without some of their sound",
+    "end": "whose file ends before they do",
     "antiphase": "with channels that nearly cancel when mixed (choose one with --channel left)",
 }
 

@@ -1,6 +1,7 @@
 """`ssl-audio evaluate`: a fine-tuned checkpoint on labelled shards."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from ssl_audio.cli.parser import call, claimed, write_bytes, write_text
 from ssl_audio.cli.progress import bar
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.labels import kinds_of, labels_of, targets_of
-from ssl_audio.errors import CheckpointError, ShardError
+from ssl_audio.errors import CheckpointError, RecipeError, ShardError
 from ssl_audio.evaluation.journal import Journal
 from ssl_audio.evaluation.metrics import confusion
 from ssl_audio.evaluation.predictions import Over, Predictions, check_speakers
 from ssl_audio.evaluation.pretrained import pretrained
 from ssl_audio.evaluation.windows import Sound, fitting
+from ssl_audio.names import printable
 from ssl_audio.training.run import json_text
 
 
@@ -34,6 +36,7 @@ def evaluate(
     split: str | None = None,
     fold: int | None = None,
     target: str | None = None,
+    negatives: bool | None = None,
     label_names: Path | None = None,
     intervals: Over = "clips",
     out: Path = Path("evaluation"),
@@ -49,6 +52,8 @@ def evaluate(
         split: Only the clips of this split.
         fold: Only the clips of this fold, by its number in the shards.
         target: Kind of label; by default the one the checkpoint was trained on.
+        negatives: Clips without a label of the kind count as having none of the labels, where a clip may have several;
+            by default as in the checkpoint's training.
         label_names: File with the names of the labels, one a line in the head's order, for a published checkpoint.
         intervals: Draw `clips` for the interval, or whole `speakers`: what would it be on others of these.
         out: Folder for the results.
@@ -65,8 +70,22 @@ def evaluate(
     index = open_shards(shards)
     index = index if split is None else index.of_split(split)
     clips = [index.describe(row) for row in range(len(index))]
-    chosen = [row for row, clip in enumerate(clips) if labels_of(clip, kind) and fold in (None, clip.fold)]
-    if not chosen:
+    folded = [row for row, clip in enumerate(clips) if fold in (None, clip.fold)]
+    labelled = [row for row in folded if labels_of(clips[row], kind)]
+    if negatives is None:
+        negatives = face.several and bool(face.checkpoint.recipe.get("data", {}).get("negatives"))
+    if negatives and not face.several:
+        raise RecipeError(
+            "--negatives true counts clips without a label as having none, but the checkpoint gives one label a clip"
+        )
+    chosen = folded if negatives else labelled
+    if face.several and len(chosen) < len(folded):
+        print(
+            f"{len(folded) - len(chosen)} of {len(folded)} clips have no label of kind {kind!r} and are left out; to "
+            "count them as having none of the labels: --negatives true",
+            file=sys.stderr,
+        )
+    if not labelled:
         place = "" if fold is None else f" in fold {fold}"
         raise ShardError(f"no clip{place} has a label of kind {kind!r}; these shards have {kinds_of(clips)} (--target)")
     clips = [clips[row] for row in chosen]
@@ -74,6 +93,13 @@ def evaluate(
     speakers = np.array([clip.speaker or "" for clip in clips])
     if intervals == "speakers":
         check_speakers(speakers)
+    only = np.flatnonzero(targets.all(axis=0))
+    if not face.several and len(only):
+        print(
+            f"all {len(clips)} clips are {printable(face.labels[only[0]])!r}: the share that is found is measured, but "
+            "not how well it is told from others",
+            file=sys.stderr,
+        )
 
     def sounds(start: int) -> Iterator[tuple[int, Sound]]:
         for number, row in enumerate(chosen[start:], start):

@@ -66,10 +66,18 @@ def tasks_of(index: ShardIndex, targets: list[str], *, protocol: str = "split", 
         seed: Decides those parts.
 
     Raises:
-        ShardError: if a kind of label does not occur, or nothing is held out.
+        ShardError: if a kind of label does not occur, nothing is held out, or there is nothing to tell apart.
     """
     clips = [index.describe(number) for number in range(len(index))]
-    return {target: _task(clips, target, protocol, seed) for target in targets}
+    tasks = {target: _task(clips, target, protocol, seed) for target in targets}
+    for target, task in tasks.items():
+        for fitted, _ in task.parts:
+            if len(np.unique(task.labels[fitted])) < 2:
+                raise ShardError(
+                    f"probing {target!r} by {protocol}: all {len(fitted)} clips to fit on are "
+                    f"{str(task.labels[fitted[0]])!r}, so there is nothing to tell apart; expected two labels or more"
+                )
+    return tasks
 
 
 def _task(clips: list[Clip], target: str, protocol: str, seed: int) -> Task:

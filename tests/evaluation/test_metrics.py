@@ -15,6 +15,7 @@ from ssl_audio.evaluation.metrics import (
     per_label,
     summarise,
 )
+from ssl_audio.evaluation.predictions import Predictions
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "singlelabel"])
@@ -68,3 +69,28 @@ def test_the_equal_error_rate_of_claims_is_that_of_all_clips_with_all_labels():
     nearest = np.abs(accepted - (1 - found)).argmin()
     assert summarise(scores, targets, several=False)["EER"] == pytest.approx(accepted[nearest], abs=0.005)
     assert np.isnan(summarise(scores[:, :1], np.ones((300, 1), bool), several=False)["EER"])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("several", [False, True])
+def test_one_class_only_is_measured_as_far_as_it_can_be(several):
+    """Without a warning of numpy or scikit-learn: what cannot be measured is NaN."""
+    scores = np.random.default_rng(0).uniform(size=(30, 3)).astype(np.float32)
+    targets = np.zeros((30, 3), dtype=bool)
+    targets[:, 1] = True
+    found = summarise(scores, targets, several=several)
+    assert 0 < found["accuracy"] < 1
+    assert found["mAP"] == 1
+    assert np.isnan([found["AUC"], found["d_prime"]]).all()
+    assert [row.clips for row in per_label(scores, targets, ["a", "b", "c"], several=several)] == [0, 30, 0]
+    confusion(scores, targets)
+    shown = Predictions(
+        labels=["a", "b", "c"],
+        several=several,
+        keys=np.array([str(row) for row in range(30)]),
+        scores=scores,
+        targets=targets,
+        speakers=np.full(30, "s"),
+    )
+    assert np.isfinite(shown.interval()).all()
+    assert np.isnan(summarise(scores, np.zeros_like(targets), several=True)["mAP"])

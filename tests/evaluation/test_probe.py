@@ -49,6 +49,12 @@ def test_no_voice_is_fitted_and_tested(demo_shards):
         tasks_of(index, ["colour"])
     with pytest.raises(ShardError, match="by fold"):
         tasks_of(index, ["keyword"], protocol="fold")
+    first = index.describe(int(tasks["keyword"].clips[0])).labels["keyword"]
+    same = [row for row in tasks["keyword"].clips if index.describe(int(row)).labels["keyword"] == first]
+    with pytest.raises(
+        ShardError, match=rf"all \d+ clips to fit on are '{first[0]}', so there is nothing to tell apart"
+    ):
+        tasks_of(index.select(np.array(same)), ["keyword"])
 
 
 def test_scores_are_those_of_separable_and_of_random_features():

@@ -12,7 +12,7 @@ from jsonargparse.typing import ClosedUnitInterval
 from ssl_audio.audio.formats import AUDIO_ENDINGS, FFMPEG_ENDINGS, ending_of
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.corpora.corpus import Recording
-from ssl_audio.data.corpora.files import Files, found_in, rows_of, within
+from ssl_audio.data.corpora.files import Files, found_in, names_in, rows_of, within
 from ssl_audio.errors import ShardError
 
 Part = Literal["balanced", "unbalanced", "eval"]
@@ -90,7 +90,7 @@ def _segments(path: Path) -> list[tuple[str, list[str]]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader((line for line in file if not line.startswith("#")), skipinitialspace=True))
     try:
-        return [(row[0], row[3].split(",")) for row in rows if row]
+        return [(row[0], names_in(row[3], ",")) for row in rows if row]
     except IndexError as error:
         raise ShardError(
             f"{path}: a row has fewer than four columns; expected YTID, start_seconds, end_seconds, positive_labels"

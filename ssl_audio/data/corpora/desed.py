@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.corpora.corpus import Recording
-from ssl_audio.data.corpora.files import Files, audio_below, found_in, keys_of, rows_of, within
+from ssl_audio.data.corpora.files import Files, audio_below, found_in, keys_of, names_in, rows_of, within
 from ssl_audio.data.corpora.table import events_of
 from ssl_audio.errors import ShardError
 
@@ -50,7 +50,7 @@ class DESED(Files):
         if place.parts[0] not in _SPLITS:
             raise ShardError(f"{table}: no split is called {place.parts[0]}; expected one of {', '.join(_SPLITS)}")
         rows = rows_of(table, ["filename"], delimiter="\t")
-        weak = {row["filename"]: row["event_labels"].split(",") for row in rows if row.get("event_labels")}
+        weak = {row["filename"]: names_in(row["event_labels"], ",") for row in rows if row.get("event_labels")}
         events = {} if weak else events_of(table)
         sources = [path.relative_to(self.root).as_posix() for path in paths]
         return [

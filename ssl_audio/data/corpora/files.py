@@ -10,9 +10,12 @@ from jaxtyping import Float
 
 from ssl_audio.audio.files import decode
 from ssl_audio.audio.formats import AUDIO_ENDINGS, ending_of
-from ssl_audio.audio.reading import Findings
-from ssl_audio.data.corpora.corpus import Corpus, Recording
+from ssl_audio.audio.reading import Finding, Findings
+from ssl_audio.data.corpora.corpus import SAMPLE_RATE, Corpus, Recording
 from ssl_audio.errors import ShardError
+
+# Tables round; a frame of a lossy codec is no longer.
+_ROUNDED_SECONDS = 0.1
 
 
 class Files(Corpus):
@@ -26,13 +29,17 @@ class Files(Corpus):
         self.root = root
 
     def waveform(self, recording: Recording, findings: Findings | None = None) -> Float[np.ndarray, " sample"]:
-        return decode(
+        waveform = decode(
             self.root / (recording.path or str(recording.clip.source)),
             start=recording.start,
             seconds=None if recording.end is None else recording.end - recording.start,
             reading=self.reading,
             findings=findings,
         )
+        last = recording.start + len(waveform) / SAMPLE_RATE
+        if findings is not None and recording.end is not None and last < recording.end - _ROUNDED_SECONDS:
+            findings.add(Finding("end", f"was to end at {recording.end:g} s, but its file ends at {last:.2f} s"))
+        return waveform
 
 
 def within(root: Path, folders: Sequence[str], expected: Sequence[str], *, what: str) -> Path:
@@ -79,8 +86,14 @@ def audio_below(folder: Path, endings: Collection[str] = AUDIO_ENDINGS) -> Itera
     )
 
 
-def rows_of(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list[dict[str, str]]:
-    """The rows of a table with a heading.
+class Row(dict[str, str]):
+    """The cells of a row of a table by column, and the line that it ends in."""
+
+    line: int = 0
+
+
+def rows_of(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list[Row]:
+    """The rows of a table with a heading. No cell begins or ends with blanks, and rows of blanks are left out.
 
     Args:
         path: The table.
@@ -88,23 +101,42 @@ def rows_of(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list
         delimiter: What separates them.
 
     Raises:
-        ShardError: if it cannot be read, has no rows, or lacks a column.
+        ShardError: if it cannot be read, has no rows, lacks a column or has it twice, or a row has more cells than the
+            heading.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [
-                {str(k).strip(): v or "" for k, v in row.items() if k is not None}
-                for row in csv.DictReader(file, delimiter=delimiter)
-            ]
+            table = csv.reader(file, delimiter=delimiter)
+            heading = [name.strip() for name in next(table, [])]
+            rows = [_row(path, heading, cells, table.line_num) for cells in table if any(map(str.strip, cells))]
     except OSError as error:
         raise ShardError(f"{path}: {error.strerror}; expected a table with {_columns(columns)}") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise ShardError(f"{path}: no table ({error}); expected UTF-8 text with one row a clip") from error
+    if twice := next((name for name in heading if name and heading.count(name) > 1), None):
+        raise ShardError(f"{path}: two columns `{twice}`; rename one, so that no cell is lost")
     if not rows:
         raise ShardError(f"{path}: no rows; expected one a clip under a heading with {_columns(columns)}")
     if missing := [column for column in columns if column not in rows[0]]:
         raise ShardError(f"{path}: no {_columns(missing)}; it has {', '.join(rows[0])}; expected {_columns(columns)}")
     return rows
+
+
+def _row(path: Path, heading: Sequence[str], cells: Sequence[str], line: int) -> Row:
+    stripped = [cell.strip() for cell in cells]
+    if any(stripped[len(heading) :]):
+        raise ShardError(
+            f"{path} line {line}: {len(cells)} cells under a heading of {len(heading)}; put a cell that holds the "
+            "separator in quotes"
+        )
+    row = Row(zip(heading, stripped + [""] * (len(heading) - len(cells)), strict=False))
+    row.line = line
+    return row
+
+
+def names_in(cell: str, separator: str) -> list[str]:
+    """The names in a cell, each once, without those that are blank."""
+    return list(dict.fromkeys(name.strip() for name in cell.split(separator) if name.strip()))
 
 
 def _columns(names: Sequence[str]) -> str:
