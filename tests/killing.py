@@ -47,6 +47,7 @@ class Launched:
         call: Words for `ssl-audio`.
         folder: Where it runs.
         ranks: How many processes.
+        threads: Threads of each.
         environment: Variables beside those that torchrun would set.
         fault: Called in each process before the run begins; see `faults`.
     """
@@ -57,19 +58,22 @@ class Launched:
         folder: Path,
         *,
         ranks: int = 1,
+        threads: int = 1,
         environment: dict[str, str] | None = None,
         fault: Callable[[], None] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log"
-        shared = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | (environment or {})
+        shared = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
+        shared |= environment or {}
         if ranks > 1:
             shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
             shared |= {"TORCHELASTIC_RUN_ID": "test", "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0"}
         self.processes: list[Any] = []
         for rank in range(ranks):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
-            process = CONTEXT.Process(target=_run, args=(call, shared | own, str(folder), str(self.log), fault))
+            given = (call, shared | own, str(folder), str(self.log), threads, fault)
+            process = CONTEXT.Process(target=_run, args=given)
             process.start()
             self.processes.append(process)
 
@@ -98,7 +102,14 @@ class Launched:
             time.sleep(0.002)
 
 
-def _run(call: list[str], environment: dict[str, str], folder: str, log: str, fault: Callable[[], None] | None) -> None:
+def _run(
+    call: list[str],
+    environment: dict[str, str],
+    folder: str,
+    log: str,
+    threads: int,
+    fault: Callable[[], None] | None,
+) -> None:
     os.environ.update(environment)
     os.chdir(folder)
     with open(log, "a") as file:  # noqa: PTH123
@@ -110,7 +121,7 @@ def _run(call: list[str], environment: dict[str, str], folder: str, log: str, fa
 
     from ssl_audio.cli import main, pretrain
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     # Pictures take longer than these runs.
     pretrain.assess = lambda this, module, data, summary, **_: this.save_summary(summary)
     if fault is not None:

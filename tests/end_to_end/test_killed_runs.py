@@ -14,16 +14,19 @@ def finished(launched: Launched) -> None:
 
 
 def test_killed_runs_go_on_to_the_bit(demo_shards, tmp_path):
-    # Every killed run reads with other workers than the one that was left alone.
-    for encoder, kills in (("transformer", (3, 9)), ("bimamba", (6,))):
-        whole, cut = tmp_path / encoder / "whole", tmp_path / encoder / "cut"
-        finished(Launched(words(demo_shards, encoder, "--name=run"), whole))
+    # Every killed run reads with other workers than the one that was left alone. The soak tries both encoders with both
+    # numbers of threads.
+    for encoder, threads, kills in (("transformer", 2, (3, 9)), ("bimamba", 1, (6,))):
+        root = tmp_path / f"{encoder}-{threads}"
+        whole, cut = root / "whole", root / "cut"
+        finished(Launched(words(demo_shards, encoder, "--name=run"), whole, threads=threads))
         for number, step in enumerate(kills):
-            launched = Launched(words(demo_shards, encoder, "--name=run", f"--data.workers={1 + number}"), cut)
+            call = words(demo_shards, encoder, "--name=run", f"--data.workers={1 + number}")
+            launched = Launched(call, cut, threads=threads)
             launched.until(cut / STEP.format(step))
             launched.kill()
-        finished(Launched(words(demo_shards, encoder, "--name=run", "--data.workers=2"), cut))
-        assert same(outcome(whole / RUN), outcome(cut / RUN)), encoder
+        finished(Launched(words(demo_shards, encoder, "--name=run", "--data.workers=2"), cut, threads=threads))
+        assert same(outcome(whole / RUN), outcome(cut / RUN)), (encoder, threads)
 
 
 def test_two_ranks_go_on_to_the_bit(demo_shards, tmp_path):

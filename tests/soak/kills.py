@@ -2,7 +2,8 @@
 
     python tests/soak/kills.py --kills 100
 
-Runs take turns through both encoders, one and two ranks, and none to four workers. Each is killed up to six times, then
+Runs take turns through both encoders, one and two ranks, one and two
+threads, and none to four workers. Each is killed up to six times, then
 left to end. Losses, weights and optimizer states must be equal to the bit.
 """
 
@@ -32,19 +33,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         shards = write_demo(root)
-        alone: dict[tuple[str, int], tuple[Path, float]] = {}
-        cells = list(itertools.product(("transformer", "bimamba"), (1, 2), range(5)))
+        alone: dict[tuple[str, int, int], tuple[Path, float]] = {}
+        cells = list(itertools.product(("transformer", "bimamba"), (1, 2), (1, 2), range(5)))
         draws.shuffle(cells)
         while kills < chosen.kills and time.monotonic() - begun < chosen.seconds:
-            encoder, ranks, workers = cells[runs % len(cells)]
-            if (encoder, ranks) not in alone:
-                alone[encoder, ranks] = _whole(root, shards, encoder, ranks)
-            expected, usual = alone[encoder, ranks]
+            encoder, ranks, threads, workers = cells[runs % len(cells)]
+            if (encoder, ranks, threads) not in alone:
+                alone[encoder, ranks, threads] = _whole(root, shards, encoder, ranks, threads)
+            expected, usual = alone[encoder, ranks, threads]
             folder = root / f"run{runs}"
             call = words(shards, encoder, f"--data.workers={workers}", "--name=run", steps=24, ranks=ranks)
             here = 0
             while here < _MOST:
-                launched = Launched(call, folder, ranks=ranks)
+                launched = Launched(call, folder, ranks=ranks, threads=threads)
                 for process in launched.processes:
                     process.join(draws.uniform(0.1, 1.1) * usual / ranks)
                 if not any(process.is_alive() for process in launched.processes):
@@ -52,13 +53,14 @@ def main() -> None:
                 launched.kill()
                 here += 1
             if here == _MOST:
-                launched = Launched(call, folder, ranks=ranks)
+                launched = Launched(call, folder, ranks=ranks, threads=threads)
             codes = launched.wait(300.0)
             kills, runs = kills + here, runs + 1
             found = outcome(folder / "runs/pretrain/run/0") if codes == [0] * ranks else None
             right = found is not None and same(found, outcome(expected))
             print(
-                f"{kills} kills  {encoder}, {workers} workers, {ranks} ranks: {'equal' if right else 'DIFFERENT'}",
+                f"{kills} kills  {encoder}, {workers} workers, {ranks} ranks, {threads} threads: "
+                f"{'equal' if right else 'DIFFERENT'}",
                 flush=True,
             )
             if not right:
@@ -66,7 +68,7 @@ def main() -> None:
                 raise SystemExit(1)
     print(
         f"{kills} kills of {runs} runs in {time.monotonic() - begun:.0f} s, {min(runs, len(cells))} of {len(cells)} "
-        "combinations of encoder, ranks and workers: every run equal to the bit"
+        "combinations of encoder, ranks, threads and workers: every run equal to the bit"
     )
 
 
@@ -79,9 +81,10 @@ def write_demo(root: Path) -> Path:
     return root / "demo"
 
 
-def _whole(root: Path, shards: Path, encoder: str, ranks: int) -> tuple[Path, float]:
-    begun, folder = time.monotonic(), root / f"{encoder}-{ranks}"
-    launched = Launched(words(shards, encoder, "--name=run", steps=24, ranks=ranks), folder, ranks=ranks)
+def _whole(root: Path, shards: Path, encoder: str, ranks: int, threads: int) -> tuple[Path, float]:
+    begun, folder = time.monotonic(), root / f"{encoder}-{ranks}-{threads}"
+    call = words(shards, encoder, "--name=run", steps=24, ranks=ranks)
+    launched = Launched(call, folder, ranks=ranks, threads=threads)
     if launched.wait(300.0) != [0] * ranks:
         raise SystemExit(launched.log.read_text()[-3000:])
     return folder / "runs/pretrain/run/0", time.monotonic() - begun
