@@ -52,3 +52,14 @@ def recipe_path(word: str, verb: str) -> str:
         )
     near = suggest(Path(word).stem, known).removeprefix("; ")
     raise RecipeError(f"--config {word}: no such recipe; {f'{near} ' if near else ''}recipes here: {', '.join(known)}")
+
+
+def asked_alone(words: list[str], option: str, default: str) -> str:
+    """The value of an option that counts on the command line alone, whatever recipes say."""
+    found = default
+    for before, word in zip(["", *words], [*words, ""], strict=True):
+        if before == option:
+            found = word
+        elif before.startswith(f"{option}="):
+            found = before.split("=", 1)[1]
+    return found

@@ -19,8 +19,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.cli.parser import RecipeParser, add_runs_argument, one_line, quiet_warnings
 from ssl_audio.cli.progress import TrainingProgress
-from ssl_audio.cli.recipes import recipe_name, with_recipe_paths
+from ssl_audio.cli.recipes import asked_alone, recipe_name, with_recipe_paths
 from ssl_audio.cli.wandb import wandb_logger, wandb_wanted
+from ssl_audio.data.remote import Remote, allow
 from ssl_audio.errors import RecipeError, SslAudioError
 from ssl_audio.locking import BusyError, Lock
 from ssl_audio.storing import sweep
@@ -58,6 +59,7 @@ class TrainingCLI(LightningCLI):
         held: contextlib.ExitStack | None = None,
     ) -> None:
         self._held = held
+        self._remote = asked_alone(words, "--remote", "none")
         super().__init__(
             model,
             data,
@@ -94,12 +96,25 @@ class TrainingCLI(LightningCLI):
             help="auto: go on with an unfinished run of this name; never: begin a new one; or a "
             "checkpoint to go on from.",
         )
+        parser.add_argument(
+            "--remote",
+            type=Remote,
+            default="none",
+            help="What data.shards may name besides paths: urls, or commands (`pipe:...`, run by a shell) too. Only on "
+            "the command line: a recipe cannot say it.",
+        )
 
     def before_instantiate_classes(self) -> None:
         config = self.config
+        if config.remote != self._remote:
+            raise RecipeError(
+                f"remote: {config.remote} stands in a recipe; a recipe cannot allow what it asks for: give "
+                f"--remote {config.remote} on the command line"
+            )
+        allow(config.remote)
         name = config.name or recipe_name(config)
         self.recipe = self.plain_config()
-        for outside in ("config", "resume"):
+        for outside in ("config", "resume", "remote"):
             self.recipe.pop(outside, None)
         self.recipe["name"] = name
         self.open = open_run(self._folder(name), resume=config.resume)

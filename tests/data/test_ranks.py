@@ -12,6 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import webdataset
 
+from ssl_audio.data import remote
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.loading import BatchLoader, ClipReader
 from ssl_audio.data.order import Bucketed, Once, Order
@@ -95,6 +96,7 @@ def test_shards_behind_a_url_are_fetched_once_and_kept(ragged, tmp_path_factory,
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("SSL_AUDIO_CACHE", str(cache))
     url = f"pipe:cat {ragged}/theirs-{{0..2}}.tar"
+    monkeypatch.setattr(remote, "_allowed", "commands")
     index = open_shards([url])
     assert (len(index), len(index.paths)) == (11, 3)
     assert {path.parent for path in index.paths} == {cache}
@@ -102,3 +104,22 @@ def test_shards_behind_a_url_are_fetched_once_and_kept(ragged, tmp_path_factory,
     assert list(open_shards([url]).key) == list(index.key)
     with pytest.raises(ShardError, match=r"theirs-9.tar: cannot be fetched"):
         open_shards([f"pipe:cat {ragged}/theirs-9.tar"])
+
+
+@pytest.mark.parametrize(
+    ("allowed", "url", "line"),
+    [
+        ("none", "pipe:touch {}/ran", "is a command.*--remote commands"),
+        ("urls", "pipe:touch {}/ran", "is a command"),
+        ("none", "https://127.0.0.1:9/a.tar", "is a URL.*--remote urls"),
+        ("urls", "https://127.0.0.1:9/{{}}::pipe:touch {}/ran", "cannot be fetched|is a command"),
+        ("urls", "x://::pipe:touch {}/ran", "is a command|cannot be fetched"),
+        ("commands", "pipe:true::/etc/passwd", "is a path among URLs|cannot be fetched"),
+    ],
+)
+def test_urls_and_commands_are_opened_only_where_they_are_asked_for(tmp_path, monkeypatch, allowed, url, line):
+    monkeypatch.setenv("SSL_AUDIO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "_allowed", allowed)
+    with pytest.raises(ShardError, match=line):
+        open_shards([url.format(tmp_path)])
+    assert not (tmp_path / "ran").exists()
