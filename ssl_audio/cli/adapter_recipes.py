@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import yaml
-
 from ssl_audio.checkpoints.checkpoint import Checkpoint
-from ssl_audio.cli.recipes import recipe_path
+from ssl_audio.cli.recipes import read_recipe, recipe_path
 from ssl_audio.errors import CheckpointError, LayoutError, RecipeError, own_cause
 
 
@@ -27,8 +25,8 @@ def refusal(encoder: Path, adapter: Path) -> str | None:
     """
     options = {
         "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}},
-        "encoder": yaml.safe_load(encoder.read_text(encoding="utf-8")),
-        "adapters": yaml.safe_load(adapter.read_text(encoding="utf-8")).get("adapters"),
+        "encoder": read_recipe(encoder),
+        "adapters": read_recipe(adapter).get("adapters"),
     }
     spec = {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}
     try:

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt
 
@@ -15,6 +14,7 @@ from ssl_audio.checkpoints.newest import chosen_checkpoint, newest_checkpoint, o
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.parser import VerbParser, add_runs_argument
+from ssl_audio.cli.recipes import read_recipe, section
 from ssl_audio.errors import RecipeError
 from ssl_audio.model import encoders
 from ssl_audio.model.backbone import Backbone
@@ -59,8 +59,8 @@ def with_backbone(words: list[str]) -> list[str]:
     told, backbones, early = [], [any(word.startswith(_BACKBONE) for word in words)], []
     for before, word in zip(["", *words], words, strict=False):
         if before == "--config":
-            recipe = _read(Path(word))
-            backbones.append((recipe.get("model") or {}).get("backbone") is not None)
+            recipe = read_recipe(Path(word))
+            backbones.append(section(recipe, "model").get("backbone") is not None)
             told.append({name: value for name, value in recipe.items() if name in names and name != "config"})
     for place, word in enumerate(words):
         if word.startswith("--") and word[2:].split("=")[0].split(".")[0] in names and word != "--config":
@@ -88,14 +88,6 @@ def opened(path: Path, chosen: Namespace, *, fold: int) -> Checkpoint:
     """
     base = None if chosen.base is None else of_fold(chosen.base, fold)
     return open_checkpoint(path, hints=Hints(**vars(chosen.hints)), base=base, runs=chosen.runs)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
-        return {}  # the parser says what is wrong with it
-    return found if isinstance(found, dict) else {}
 
 
 def _untold(runs: Path, adaptation: Adaptation) -> Checkpoint:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ssl_audio.checkpoints.newest import of_fold
 from ssl_audio.checkpoints.opening import open_alone, open_checkpoint
@@ -21,7 +20,7 @@ from ssl_audio.cli.finetune_options import FinetuneCLI
 from ssl_audio.cli.main import suggest
 from ssl_audio.cli.parser import VerbParser, claimed, write_bytes, write_text
 from ssl_audio.cli.pretrain import run as pretrain
-from ssl_audio.cli.recipes import RECIPES
+from ssl_audio.cli.recipes import RECIPES, read_recipe
 from ssl_audio.cli.trainer import quiet_training
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
@@ -120,7 +119,7 @@ def _check_checkpoints(plan: Plan, parsed: FinetuneCLI, folds: list[int]) -> dic
             raise RecipeError(
                 f"--checkpoints {encoder}: is none of --encoders {known}{suggest(encoder, plan.encoders)}"
             )
-        wanted = yaml.safe_load(_encoder_file(encoder).read_text(encoding="utf-8"))["class_path"].rsplit(".")[-1]
+        wanted = str(read_recipe(_encoder_file(encoder)).get("class_path")).rsplit(".")[-1]
         for path in sorted({of_fold(given, fold) for fold in folds}):
             opened = open_checkpoint(path, hints=hints, base=parsed.config.base, runs=plan.runs)
             found = str(opened.spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]

@@ -1,14 +1,15 @@
 """The demo's version of a task, for a machine that does not have the corpus."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ssl_audio.cli.recipes import with_recipe_paths
+from ssl_audio.cli.recipes import read_recipe, section, with_recipe_paths
+from ssl_audio.errors import RecipeError
 
 DEMO = Path("shards/demo")
+_QUESTIONS = ("--print_config", "--help")
 
 
 def with_demo(words: list[str]) -> list[str]:
@@ -18,19 +19,23 @@ def with_demo(words: list[str]) -> list[str]:
     told: dict[str, Any] = {}
     tasks = []  # the others, such as adapters, are laid over whatever task there is
     for place in places:
-        recipe = _read(Path(words[place]))
+        recipe = read_recipe(Path(words[place]))
         told |= recipe
         tasks += [place] if "demo" in recipe or "data" in recipe else []
-    shards = [Path(folder) for folder in told.get("data", {}).get("shards", [])]
+    listed = section(told, "data").get("shards")
+    shards = [Path(folder) for folder in listed if isinstance(folder, str)] if isinstance(listed, list) else []
     given = any(word.startswith("--data.shards") for word in words)
     missing = [folder for folder in shards if not folder.exists()]
-    if given or not missing:
+    asked = any(word.startswith(_QUESTIONS) or word == "-h" for word in words)  # nothing is to be written for an answer
+    if given or asked or not missing:
         return words
     if missing == [DEMO] or (DEMO in shards and not DEMO.exists()):
         _write_demo()
         return words
     if told.get("demo") is None:
         return words
+    if not isinstance(told["demo"], str) or not re.fullmatch(r"[\w.-]+", told["demo"]):
+        raise RecipeError(f"demo: {str(told['demo'])[:100]!r} is no name of a recipe that lies beside this one")
     task = "+".join(Path(words[place]).stem for place in places)
     frame = "=" * 100
     print(
@@ -45,14 +50,6 @@ def with_demo(words: list[str]) -> list[str]:
     rest = [word for number, word in enumerate(words) if number not in dropped]
     named = any(word == "--name" or word.startswith("--name=") for word in rest)
     return with_demo(["--config", demo, *([] if named else ["--name", f"{task}-on-demo"]), *rest])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}  # the parser says what is wrong with it
-    return found if isinstance(found, dict) else {}
 
 
 def _write_demo() -> None:

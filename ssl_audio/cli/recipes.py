@@ -3,11 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ssl_audio.cli.main import suggest
+from ssl_audio.cli.yaml_limits import load_yaml
 from ssl_audio.errors import RecipeError
 
 RECIPES = Path("recipes")
 _FLAGS = ("--config", "-c")
+_LARGEST = 2**20
 
 
 def recipe_name(config: Any) -> str:
@@ -24,7 +28,9 @@ def with_recipe_paths(words: list[str], verb: str) -> list[str]:
     recipes, options = [], []
     for before, word in zip(["", *words], words, strict=False):
         if before in _FLAGS:
-            recipes += ["--config", recipe_path(word, verb)]
+            path = recipe_path(word, verb)
+            read_recipe(Path(path))
+            recipes += ["--config", path]
         elif word not in _FLAGS:
             options.append(word)
     # The parser says what is wrong with a flag that nothing follows.
@@ -52,6 +58,39 @@ def recipe_path(word: str, verb: str) -> str:
         )
     near = suggest(Path(word).stem, known).removeprefix("; ")
     raise RecipeError(f"--config {word}: no such recipe; {f'{near} ' if near else ''}recipes here: {', '.join(known)}")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """What a recipe says, options by name.
+
+    Raises:
+        RecipeError: if it cannot be read, is no YAML in UTF-8, or holds something else than options by name.
+    """
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise RecipeError(f"{path}: has {path.stat().st_size} bytes; expected a recipe of {_LARGEST} at most")
+        found = load_yaml(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            f"{path}: is no text in UTF-8 (byte {error.start} is {error.object[error.start]:#04x}); save it as UTF-8"
+        ) from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: is no YAML: {' '.join(str(error).split())[:300]}") from error
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise RecipeError(f"{path}: holds a {type(found).__name__}; expected options by name, such as trainer: ...")
+    return found
+
+
+def section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a recipe; nothing where it is something else, of which the parser says what it should be."""
+    found = recipe.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def asked_alone(words: list[str], option: str, default: str) -> str:

@@ -46,9 +46,10 @@ def fetch(url: str) -> list[Path]:
     folder = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "ssl_audio")
     cache = FileCache(str(folder), url_to_name=_name)
     tars = []
-    for one in expand_urls(url):
-        # It may have had several in it, and variables.
+    urls = expand_urls(url)
+    for one in urls:  # there may have been several in it, and variables
         _check(one)
+    for one in urls:
         try:
             tars.append(Path(cache.get_file(one)))
         except (OSError, ValueError, RuntimeError) as error:

@@ -112,9 +112,8 @@ def test_shards_behind_a_url_are_fetched_once_and_kept(ragged, tmp_path_factory,
         ("none", "pipe:touch {}/ran", "is a command.*--remote commands"),
         ("urls", "pipe:touch {}/ran", "is a command"),
         ("none", "https://127.0.0.1:9/a.tar", "is a URL.*--remote urls"),
-        ("urls", "https://127.0.0.1:9/{{}}::pipe:touch {}/ran", "cannot be fetched|is a command"),
-        ("urls", "x://::pipe:touch {}/ran", "is a command|cannot be fetched"),
-        ("commands", "pipe:true::/etc/passwd", "is a path among URLs|cannot be fetched"),
+        ("urls", "https://127.0.0.1:9/a.tar::pipe:touch {}/ran", "is a command"),
+        ("commands", "pipe:touch {}/ran::/etc/passwd", "is a path among URLs"),
     ],
 )
 def test_urls_and_commands_are_opened_only_where_they_are_asked_for(tmp_path, monkeypatch, allowed, url, line):
