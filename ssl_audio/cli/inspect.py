@@ -18,6 +18,8 @@ from ssl_audio.errors import CheckpointError, SslAudioError
 from ssl_audio.names import printable
 from ssl_audio.training.run import RECIPE, Run
 
+_SHOWN = 1000
+
 
 def run(words: list[str]) -> None:
     """Parse and call `inspect`."""
@@ -144,20 +146,25 @@ def _checkpoint(found: Checkpoint) -> str:
     if "objective" in model:
         lines.append(f"objective   {_named(model['objective'])}")
     if found.task is not None:
-        labels = [str(label) for label in found.task["labels"]]
+        labels = [printable(str(label)) for label in found.task["labels"]]
         more = f", and {len(labels) - 8} more" if len(labels) > 8 else ""
-        lines.append(f"head        {len(labels)} labels of kind {found.task['target']}: {', '.join(labels[:8])}{more}")
+        lines.append(
+            f"head        {len(labels)} labels of kind {printable(found.task['target'])}: {', '.join(labels[:8])}{more}"
+        )
     if found.fates:
         lines.append("tensors     " + report(list(found.fates)))
     return "\n".join(lines)
 
 
-def _named(spec: dict[str, Any]) -> str:
-    """A class with those of its options that are plain values."""
+def _named(spec: Any) -> str:
+    """A class with those of its options that are plain values; whatever else stands in its place, as text."""
+    if not isinstance(spec, dict):
+        return printable(str(spec)[:_SHOWN])
     name = str(spec.get("class_path", "")).rsplit(".", 1)[-1]
+    given = spec.get("init_args")
     options = {
         key: _named(value) if isinstance(value, dict) and "class_path" in value else value
-        for key, value in spec.get("init_args", {}).items()
+        for key, value in (given if isinstance(given, dict) else {}).items()
         if value is not None
     }
-    return f"{name}({', '.join(f'{key}={value}' for key, value in options.items())})"
+    return printable(f"{name}({', '.join(f'{key}={str(value)[:_SHOWN]}' for key, value in options.items())})")

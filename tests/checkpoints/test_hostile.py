@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ssl_audio import pretrained
 from ssl_audio.checkpoints.classes import classes_of
+from ssl_audio.cli.inspect import _checkpoint as checkpoint_text
 from ssl_audio.errors import SslAudioError
 from ssl_audio.model.adapters import Adapter
 from ssl_audio.model.encoders import Transformer
@@ -32,6 +33,8 @@ def opens(path: Path) -> str | None:
         try:
             with watched(path) as seen:
                 face = pretrained(path)
+                shown = checkpoint_text(face.checkpoint)
+            assert shown.replace("\n", "").isprintable()
             if isinstance(face.backbone.encoder, Transformer):  # the other may compile its kernel first
                 face.embed(WAVE, sample_rate=16000)
                 if face.head is not None:
