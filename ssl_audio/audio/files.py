@@ -49,6 +49,8 @@ _BOUNDED = frozenset(["PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "ULAW", 
 
 
 T = TypeVar("T")
+# Made once: an inner function's annotations are made at each call of the outer one.
+_Part = Float[np.ndarray, " sample"] | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def decode(
         if plain is not None:
             return plain
 
-    def read(opened: Opened) -> Float[np.ndarray, " sample"] | None:
+    def read(opened: Opened) -> _Part:
         info = _info(opened, reading)
         if first < 0 or (count is not None and count < 1):
             raise AudioError(f"cannot cut {seconds} s from {start} s on: neither may be below 0, nor empty")
@@ -228,14 +230,14 @@ def _tail(source: Source) -> bytes:
 
 def _info(opened: Opened, reading: Reading) -> AudioInfo:
     """The header, if a file of its size can be what it says, and enough of it is there."""
-    file, size = opened.file, opened.size
-    if file.format not in FORMATS and opened.format not in FORMATS:
-        raise AudioError(f"is {file.format}; {EXPECTED}")
+    file, size, format = opened.file, opened.size, opened.file.format
+    if format not in FORMATS and opened.format not in FORMATS:
+        raise AudioError(f"is {format}; {EXPECTED}")
     if not RATES[0] <= file.samplerate <= RATES[1]:
         raise AudioError(f"claims {file.samplerate} samples per second; expected {RATES[0]} to {RATES[1]}")
     if file.frames < 1:
         raise AudioError("has a header but no sound")
-    most = size * _MOST_FRAMES_PER_BYTE.get(file.format, _FRAMES_PER_BYTE_OTHERWISE)
+    most = size * _MOST_FRAMES_PER_BYTE.get(format, _FRAMES_PER_BYTE_OTHERWISE)
     if file.frames > most:
         raise AudioError(f"claims {file.frames} frames, but its {size} bytes cannot hold more than {most}")
     # libsndfile goes on with what is there when the data chunk of a WAV ends early, and only logs it.
