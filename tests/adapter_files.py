@@ -9,6 +9,7 @@ from ssl_audio.checkpoints.adaptation import Adaptation, load_backbone
 from ssl_audio.checkpoints.adapters_only import only_trained
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe
 from ssl_audio.checkpoints.opening import base_behind, open_checkpoint
+from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.objectives.tasks import Head
 
 LORA = {
@@ -54,6 +55,7 @@ def trained_at(
     frames: int | None = None,
     labels: str = "abc",
     seed: int = 1,
+    hints: Hints = NO_HINTS,
 ) -> dict[str, torch.Tensor]:
     """Write an adapter checkpoint whose trained tensors were drawn anew; returns all weights."""
     spec = Adaptation(frames=frames, mean=-5.0).spec(source)
@@ -71,7 +73,9 @@ def trained_at(
     state = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
     state |= {f"head.{name}": value for name, value in head.state_dict().items()}
     task = {"target": "event", "labels": list(labels), "several": False, "head": {"pooling": "mean", "norm": "layer"}}
-    content = only_trained(state, recipe, base_behind(source), trained=trained, rule="place", task=task, step=7)
+    content = only_trained(
+        state, recipe, base_behind(source), trained=trained, rule="place", hints=hints, task=task, step=7
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
     return copy.deepcopy(state)

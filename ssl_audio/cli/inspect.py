@@ -127,6 +127,7 @@ def _checkpoint(found: Checkpoint) -> str:
         f"checkpoint  {found.path} ({size / 1e6:.{1 if size > 1e5 else 3}f} MB), step {found.step}, "
         f"{found.kind} {found.version}",
         f"encoder     {_named(parts['encoder'])}",
+        *(f"adapter     {_named(adapter)}" for adapter in parts.get("adapters") or []),
     ]
     lines += _trained(found)
     whole = found.base is None or found.base.path is not None

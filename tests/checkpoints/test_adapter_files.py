@@ -10,6 +10,7 @@ from adapter_files import LORA, NECK, base_at, trained_at
 import ssl_audio
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.errors import CheckpointError, RecipeError
 
 
@@ -57,6 +58,19 @@ def test_base_and_file_are_the_weights_that_were_saved(tmp_path, adapters, train
     later = open_checkpoint(tmp_path / "elsewhere/second.ckpt", runs=runs)
     same(later, second)
     assert later.base.digest == found.base.digest
+
+
+@pytest.mark.parametrize(("image", "hints"), [(False, Hints(heads=3)), (True, Hints(heads=3, colours="mean"))])
+def test_a_published_base_is_opened_as_it_was(tmp_path, golden, image, hints):
+    """What its tensors do not say stands in the adapter's file: without it, others would come out of them."""
+    ssast = not image and golden("ssast_patch_mini.pt")["state_dict"]
+    weights = ssast or golden("ast_mini.pt", full=True)["tiny224"]["source_vit_state_dict"]
+    torch.save(weights, tmp_path / "published.pth")
+    base = open_checkpoint(tmp_path / "published.pth", hints=hints)
+    state = trained_at(tmp_path / "lora.ckpt", base, [LORA], frames=64, hints=hints)
+    found = open_checkpoint(tmp_path / "lora.ckpt", runs=tmp_path / "none")
+    same(found, state)
+    assert found.base.kind == f"{base.kind} Transformer"
 
 
 def test_a_wrong_or_missing_base_is_one_line(tmp_path):
