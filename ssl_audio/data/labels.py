@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from ssl_audio import randomness
+from ssl_audio.audio.formats import AUDIO_ENDINGS, FFMPEG_ENDINGS, ending_of
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.remarks import say_once
@@ -153,17 +154,18 @@ def part_clips(
     # Where clips without labels take part, being one of them is shared out like a label.
     classes = np.column_stack([targets, ~targets.any(axis=1)]) if negatives and not named.all() else targets
     speakers = np.array([clip.speaker or "" for clip in clips])
+    files = _files_of(index, clips)
     folds = 0
     if protocol == "fold":
         train, valid, test, folds = _by_fold(clips, fold, validation_share)
     elif protocol == "random":
         nobody = np.full(len(clips), "")
-        train, test = set_aside(np.arange(len(clips)), classes, nobody, share=_TEST_SHARE, seed=seed)
+        train, test = set_aside(np.arange(len(clips)), classes, nobody, share=_TEST_SHARE, seed=seed, files=files)
         valid = test[:0]
     else:
         train, valid, test = _by_split(clips, splits, validation_share)
     if not len(valid):
-        train, valid = set_aside(train, classes, speakers, share=validation_share or 0.1, seed=seed)
+        train, valid = set_aside(train, classes, speakers, share=validation_share or 0.1, seed=seed, files=files)
     if labels_per_class is not None:
         train, valid = (few_of_each(rows, classes, labels_per_class, seed=seed) for rows in (train, valid))
     empty = [name for name, rows in zip(labels, targets[train].T, strict=True) if not rows.any()]
@@ -182,6 +184,25 @@ def part_clips(
 
 
 Rows = Int[np.ndarray, " _"]
+
+
+def _files_of(index: ShardIndex, clips: Sequence[Clip]) -> Int[np.ndarray, " clip"]:
+    """A number for each clip, the same for stretches of one file.
+
+    A source is a file if its name ends as one of sound does; others, such as the name of a collection, are none.
+    """
+    folders = index.folder.tolist()
+    numbers: dict[object, int] = {}
+    return np.array(
+        [
+            numbers.setdefault(
+                (folder, clip.source) if ending_of(clip.source or "") in (*AUDIO_ENDINGS, *FFMPEG_ENDINGS) else row,
+                row,
+            )
+            for row, (folder, clip) in enumerate(zip(folders, clips, strict=True))
+        ],
+        dtype=np.int64,
+    )
 
 
 def _check_number(clips: Sequence[Clip], target: str, several: bool) -> None:
@@ -271,10 +292,12 @@ def set_aside(
     *,
     share: float,
     seed: int,
+    files: Int[np.ndarray, " clip"] | None = None,
 ) -> tuple[Rows, Rows]:
     """A share of the training clips to choose on: whole speakers where there are enough, else some of each label.
 
-    Speakers are not set aside where a label would lose all its clips, as when speakers are the labels.
+    Speakers are not set aside where a label would lose all its clips, as when speakers are the labels. Of each label
+    whole files are set aside, where clips are stretches of files: so no file lies in both parts.
     """
     rng = randomness.generator(seed, "set aside")
     names = np.unique(speakers[train])
@@ -289,11 +312,20 @@ def set_aside(
         if aside:
             held = np.isin(speakers[train], list(aside))
             return train[~held], train[held]
-    held = np.zeros(len(train), dtype=bool)
+    known = np.arange(len(train)) if files is None else files[train]
+    _, first, group = np.unique(known, return_index=True, return_inverse=True)
+    # Files in the order of their first clips, each with the labels of all its clips.
+    order = np.argsort(np.argsort(first))
+    group, has = order[group], np.zeros((len(first), targets.shape[1]), dtype=bool)
+    np.logical_or.at(has, group, targets[train])
+    held = np.zeros(len(first), dtype=bool)
     for label in range(targets.shape[1]):
-        rows = rng.permutation(np.flatnonzero(targets[train, label] & ~held))
-        held[rows[: max(round(share * len(rows)), min(1, len(rows) - 1))]] = True
-    return train[~held], train[held]
+        rows = rng.permutation(np.flatnonzero(has[:, label] & ~held))
+        # The stretches of a file have many labels: those that came with others count.
+        already = int((has[:, label] & held).sum()) if len(first) < len(train) else 0
+        wanted = round(share * (len(rows) + already)) - already
+        held[rows[: max(wanted, 0 if already else min(1, len(rows) - 1), 0)]] = True
+    return train[~held[group]], train[held[group]]
 
 
 def few_of_each(clips: Rows, targets: Bool[np.ndarray, "clip label"], number: int, *, seed: int) -> Rows:

@@ -166,3 +166,25 @@ def test_one_class_only_is_nothing_to_tell_apart(demo_shards, several):
     quiet = [dataclasses.replace(clip, labels={}) if clip.split == "test" else clip for clip in clips]
     with pytest.raises(ShardError, match="no clip that tests has a label, so nothing can be measured"):
         part_clips(index, quiet, target="label", several=True, protocol="split", negatives=True)
+
+
+@pytest.mark.parametrize("protocol", ["split", "random"])
+def test_stretches_of_one_file_are_never_parted(demo_shards, protocol):
+    """Where parts are drawn; a source that is no file parts nothing."""
+    index, clips = corpus(demo_shards, speaker=None)
+    splits = ("train", None, "test")
+    drawn = part_clips(index, clips, target="label", several=False, protocol=protocol, splits=splits)
+    collection = [dataclasses.replace(clip, source="freesound") for clip in clips]
+    same = part_clips(index, collection, target="label", several=False, protocol=protocol, splits=splits)
+    assert [keys(part) for part in (same.train, same.valid, same.test)] == [
+        keys(part) for part in (drawn.train, drawn.valid, drawn.test)
+    ]
+    clips = [dataclasses.replace(clip, source=f"{row // 3 % 20}.wav") for row, clip in enumerate(clips)]
+    file = {clip.key: clip.source for clip in clips}
+    parts = part_clips(index, clips, target="label", several=False, protocol=protocol, splits=splits)
+    train, valid, test = ({file[key] for key in keys(part)} for part in (parts.train, parts.valid, parts.test))
+    assert not train & valid
+    assert valid
+    if protocol == "random":
+        assert not (train | valid) & test
+        assert 0.1 < len(parts.test) / len(clips) < 0.4
