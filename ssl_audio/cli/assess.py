@@ -27,7 +27,6 @@ from ssl_audio.evaluation.embedding import (
     frame_statistics,
     token_statistics,
 )
-from ssl_audio.evaluation.pictures import curves_picture, reconstruction_picture, scores_picture, watch_picture
 from ssl_audio.evaluation.probe import Score, Task, score, tasks_of
 from ssl_audio.evaluation.reconstruction import reconstruct
 from ssl_audio.evaluation.report import Table, page
@@ -66,6 +65,12 @@ def assess(
     probing: list[Probing],
 ) -> None:
     """Probe, draw, report and close the run."""
+    from ssl_audio.evaluation.pictures import (  # matplotlib takes half a second
+        curves_picture,
+        scores_picture,
+        watch_picture,
+    )
+
     backbone = module.backbone.eval().cpu()
     before = copy.deepcopy(backbone)
     before.load_state_dict(untrained)
@@ -190,6 +195,8 @@ def score_tables(scores: Scores) -> list[Table]:
 def draw_reconstruction(module: Pretraining, index: ShardIndex, seconds: float, *, clips: int = 4) -> bytes:
     """Original, masked and reconstructed spectrograms of a few clips that fill a crop, from all over the corpus."""
     import numpy as np
+
+    from ssl_audio.evaluation.pictures import reconstruction_picture  # matplotlib takes half a second
 
     long_enough = np.flatnonzero(index.seconds >= min(seconds, float(index.seconds.max())) * 0.999)
     drawn = []

@@ -12,7 +12,6 @@ from ssl_audio.cli.parser import write_bytes, write_text
 from ssl_audio.cli.progress import bar
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.encoder_benchmark import CONTENDERS, Cost, Setting, cost_of, crossover
-from ssl_audio.evaluation.pictures import costs_picture
 from ssl_audio.evaluation.report import Table
 
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384, 32768]
@@ -73,6 +72,8 @@ def encoders(
         pictured[mode] = _series(found)
         # After each mode, for the longest lengths take minutes.
         if picture is not None:
+            from ssl_audio.evaluation.pictures import costs_picture  # matplotlib takes half a second
+
             write_bytes(picture, costs_picture(pictured))
         if out is not None:
             write_text(out, json.dumps(figures, indent=1) + "\n")

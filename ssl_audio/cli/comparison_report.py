@@ -11,7 +11,6 @@ import yaml
 from ssl_audio.cli.comparison_plan import Plan, plain
 from ssl_audio.cli.results import signed
 from ssl_audio.evaluation.cost import Cost
-from ssl_audio.evaluation.pictures import beside_picture, scores_picture, trained_picture
 from ssl_audio.evaluation.predictions import Predictions, joined
 from ssl_audio.evaluation.report import Table, page
 from ssl_audio.training.metrics_log import read_rows
@@ -34,6 +33,12 @@ def write_comparison(
         checkpoints: What each encoder began at.
         refused: Why an encoder has no place for an adapter.
     """
+    from ssl_audio.evaluation.pictures import (  # matplotlib takes half a second
+        beside_picture,
+        scores_picture,
+        trained_picture,
+    )
+
     some = next(iter(found.values()))[0]
     head = "mAP" if some.several else "accuracy"
     rows: list[list[str | float]] = []

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from ssl_audio.cli.imports import light_imports
 from ssl_audio.errors import RecipeError, SslAudioError
 from ssl_audio.names import printable
 
@@ -83,7 +84,8 @@ def _load(verb: str) -> ModuleType:
         return sys.modules[name]
     gc.disable()
     try:
-        module = importlib.import_module(name)
+        with light_imports():
+            module = importlib.import_module(name)
     finally:
         gc.enable()
     gc.freeze()

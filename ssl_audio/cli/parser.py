@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import LightningArgumentParser
 
 from ssl_audio.errors import RecipeError, SslAudioError, own_cause
 from ssl_audio.locking import Lock
@@ -41,7 +40,7 @@ def _same_leaf(wrong: str, known: Sequence[str]) -> list[str]:
     return [leaves[found] for found in difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.6)]
 
 
-class _OneLine:
+class OneLine:
     """Mixin: complain in one line and with exit code 2, as every other mistake of ours."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -51,12 +50,8 @@ class _OneLine:
         raise RecipeError(f"{one_line(message, known)} (see `{self.prog} --help`)")  # type: ignore[attr-defined]
 
 
-class VerbParser(_OneLine, ArgumentParser):
+class VerbParser(OneLine, ArgumentParser):
     """A parser for the verbs that are plain functions."""
-
-
-class RecipeParser(_OneLine, LightningArgumentParser):
-    """A parser for the verbs that train from a recipe."""
 
 
 def add_runs_argument(parser: Any) -> None:

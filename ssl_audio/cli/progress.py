@@ -1,4 +1,4 @@
-"""Progress on the terminal: a live bar where there is one, a line now and then where there is not."""
+"""Progress of a loop on the terminal: a live bar where there is one, a line now and then where there is not."""
 
 import sys
 import time
@@ -7,21 +7,16 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import lightning as L
-from lightning.pytorch.callbacks import ProgressBar, Timer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
-    SpinnerColumn,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-_LINE_SECONDS = 15.0
-_SMOOTHING = 0.95
+LINE_SECONDS = 15.0
 
 
 @contextmanager
@@ -69,105 +64,9 @@ def _lines(title: str) -> Any:
     def show(done: int, total: int) -> None:
         nonlocal last
         now, speed = time.monotonic(), rate(done)
-        if now - last >= _LINE_SECONDS or done == total:
+        if now - last >= LINE_SECONDS or done == total:
             last = now
             left = f", {timedelta(seconds=round((total - done) / speed))} left" if speed and done < total else ""
             print(f"{title}: {done}/{total} ({speed:.0f}/s{left})", file=sys.stderr, flush=True)
 
     return show
-
-
-class TrainingProgress(ProgressBar):
-    """Step, loss, pretext accuracy beside chance, clips per second and time left."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._clips = 0
-        self._smooth: dict[str, float] = {}
-        self._enabled = True
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._begun: float | None = None
-        self._first_step = 0
-        self._last_line = 0.0
-        self.seconds = 0.0
-        self.clips_per_second = 0.0
-
-    def disable(self) -> None:
-        self._enabled = False
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._first_step = trainer.global_step
-        if self._enabled and sys.stderr.isatty():
-            self._progress = Progress(
-                SpinnerColumn(),
-                BarColumn(bar_width=8),
-                TextColumn("{task.completed}/{task.total}"),
-                TextColumn("{task.description}"),
-                console=Console(stderr=True),
-            )
-            self._progress.start()
-            self._task = self._progress.add_task(
-                "", total=trainer.max_steps if trainer.max_steps > 0 else None, completed=self._first_step
-            )
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        now = time.monotonic()
-        if self._begun is None:
-            # The first step warms up: it is not counted.
-            self._begun, self._first_counted = now, trainer.global_step
-            return
-        self.seconds = now - self._begun
-        self._clips += batch.clips * trainer.world_size
-        self.clips_per_second = self._clips / max(self.seconds, 1e-9)
-        if not self._enabled or trainer.global_step % 5:
-            return
-        left = self._left(trainer)
-        state = self._state(trainer, compact=self._progress is not None)
-        state += "" if left is None else f"  {timedelta(seconds=round(left))} left"
-        if self._progress is not None:
-            self._progress.update(self._task, completed=trainer.global_step, description=state)
-        elif now - self._last_line >= _LINE_SECONDS:
-            self._last_line = now
-            print(f"step {trainer.global_step}  {state}", file=sys.stderr, flush=True)
-
-    def _left(self, trainer: L.Trainer) -> float | None:
-        """Seconds until training ends, by its steps or by its time."""
-        estimates = []
-        if trainer.max_steps > 0:
-            done = trainer.global_step - self._first_counted
-            estimates.append((trainer.max_steps - trainer.global_step) * self.seconds / max(done, 1))
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
-                estimates.append(left)
-        return min(estimates, default=None)
-
-    def _state(self, trainer: L.Trainer, *, compact: bool) -> str:
-        """Loss, accuracies beside chance and speed; compact enough for a terminal of 80 columns where it must be."""
-        metrics = trainer.callback_metrics
-        for name in ("train/loss", "train/pretext_accuracy", "train/clip_accuracy"):
-            if name in metrics:
-                value = float(metrics[name])
-                self._smooth[name] = _SMOOTHING * self._smooth.get(name, value) + (1 - _SMOOTHING) * value
-        parts = [f"loss {self._smooth.get('train/loss', float('nan')):.2f}"]
-        for title, kind in (("patches", "pretext"), ("clips", "clip")):
-            if f"train/{kind}_accuracy" in self._smooth:
-                chance = float(metrics[f"train/{kind}_chance"])
-                accuracy = f"{title} {self._smooth[f'train/{kind}_accuracy']:.1%}"
-                parts.append(f"{accuracy}/{chance:.1%}" if compact else f"{accuracy} (chance {chance:.1%})")
-        parts.append(f"{self.clips_per_second:.0f}{'/s' if compact else ' clips/s'}")
-        return "  ".join(parts)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._stop(trainer)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._stop(trainer)
-
-    def _stop(self, trainer: L.Trainer) -> None:
-        if self._progress is not None:
-            self._progress.update(self._task, completed=trainer.global_step)
-            self._progress.stop()
-            self._progress = None

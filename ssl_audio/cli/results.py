@@ -12,7 +12,6 @@ import yaml
 from ssl_audio.checkpoints.newest import of_fold
 from ssl_audio.checkpoints.opening import open_alone
 from ssl_audio.evaluation.metrics import confusion, d_prime
-from ssl_audio.evaluation.pictures import confusion_picture, curves_picture
 from ssl_audio.evaluation.predictions import Over, Predictions, joined
 from ssl_audio.evaluation.report import Table, page
 from ssl_audio.training.metrics_log import read_rows
@@ -125,6 +124,8 @@ def write_report(
         )
     pictures = {}
     if not several:
+        from ssl_audio.evaluation.pictures import confusion_picture  # matplotlib takes half a second
+
         matrix = confusion_picture(confusion(together[first].scores, together[first].targets), together[first].labels)
         pictures["What was taken for what"] = matrix
         this.write("confusion.png", matrix)
@@ -213,5 +214,7 @@ def _number(value: float) -> str:
 
 
 def _curves(this: Run) -> bytes | None:
+    from ssl_audio.evaluation.pictures import curves_picture  # matplotlib takes half a second
+
     metrics = next(iter(sorted(this.folder.glob(f"**/{METRICS}"))), None)
     return None if metrics is None else curves_picture(read_rows(metrics))

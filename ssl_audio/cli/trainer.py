@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 import lightning as L
 import yaml
 from lightning.pytorch.callbacks import Callback, Checkpoint
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
-from ssl_audio.cli.parser import RecipeParser, add_runs_argument, one_line, quiet_warnings
-from ssl_audio.cli.progress import TrainingProgress
+from ssl_audio.cli.parser import OneLine, add_runs_argument, one_line, quiet_warnings
 from ssl_audio.cli.recipes import asked_alone, recipe_name, with_recipe_paths
+from ssl_audio.cli.training_progress import TrainingProgress
 from ssl_audio.cli.wandb import wandb_logger, wandb_wanted
 from ssl_audio.data.remote import Remote, allow
 from ssl_audio.errors import RecipeError, SslAudioError
@@ -33,6 +33,10 @@ from ssl_audio.training.preemption import StoppedError, Stopping, preemptible
 from ssl_audio.training.random_state import RandomState
 from ssl_audio.training.run import METRICS, Run, open_run, run_folder
 from ssl_audio.training.storing import AtomicCheckpointIO
+
+
+class RecipeParser(OneLine, LightningArgumentParser):
+    """A parser for the verbs that train from a recipe."""
 
 
 class TrainingCLI(LightningCLI):

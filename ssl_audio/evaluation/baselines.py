@@ -4,7 +4,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import expit, softmax
 
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.data.labelled import LabelledShards
@@ -30,6 +29,8 @@ def statistics_baseline(data: LabelledShards, statistics: Statistics) -> Predict
     Returns:
         Predictions of the test clips; the strength of the penalty is chosen on validation.
     """
+    from scipy.special import expit, softmax  # takes a third of a second to import
+
     frontend = Fbank(level_db=LEVEL_DB, floor=FLOOR) if statistics.startswith("levelled") else Fbank()
     measure = frame_statistics(frontend, cepstra=CEPSTRA if statistics.endswith("cepstra") else None)
     score = headline(several=data.several)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import sparse
 
 from ssl_audio.evaluation.metrics import Scores, Targets
 
@@ -57,6 +56,8 @@ def _sums(
     rows: Int[np.ndarray, " row"], bounds: Int[np.ndarray, " bound"], counts: Counts
 ) -> Int[np.ndarray, "part draw"]:
     """Counts summed over each part of the rows, without a copy of them."""
+    from scipy import sparse  # takes a third of a second to import
+
     shape = (len(bounds) - 1, len(counts))
     return sparse.csr_array((np.ones(len(rows), dtype=counts.dtype), rows, bounds), shape=shape) @ counts
 

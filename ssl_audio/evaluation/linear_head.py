@@ -4,9 +4,6 @@ import warnings
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 PENALTIES = (0.01, 0.1, 1.0)
 """Values of scikit-learn's C that validation chooses among."""
@@ -23,6 +20,10 @@ def fit_linear(
         several: A clip may have several labels: each is a regression of its own.
         C: Inverse strength of the L2 penalty.
     """
+    from sklearn.exceptions import ConvergenceWarning  # scikit-learn takes a second to import
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(features)
     rows = scaler.transform(features)
     labels = targets.shape[1]

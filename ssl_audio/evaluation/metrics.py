@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
-from sklearn import metrics as sk
 
 from ssl_audio.errors import RecipeError
 
@@ -22,6 +20,8 @@ def accuracy(scores: Scores, targets: Targets) -> float:
 
 def average_precision(scores: Scores, targets: Targets) -> Float[np.ndarray, " label"]:
     """Average precision of each label; NaN where no clip has it."""
+    from sklearn import metrics as sk  # takes a second to import
+
     return np.array(
         [
             sk.average_precision_score(target, score) if target.any() else np.nan
@@ -37,6 +37,8 @@ def mean_average_precision(scores: Scores, targets: Targets) -> float:
 
 def area_under_curve(scores: Scores, targets: Targets) -> Float[np.ndarray, " label"]:
     """Area under the ROC curve of each label; NaN where all clips or none have it."""
+    from sklearn import metrics as sk  # takes a second to import
+
     return np.array(
         [
             sk.roc_auc_score(target, score) if 0 < target.sum() < len(target) else np.nan
@@ -52,6 +54,8 @@ def mean_area_under_curve(scores: Scores, targets: Targets) -> float:
 
 def d_prime(area: float) -> float:
     """Distance of two unit normals with this area under their ROC curve. Source: ast@31088be `d_prime`."""
+    from scipy import stats  # takes a second to import
+
     return float(np.sqrt(2.0) * stats.norm.ppf(area))
 
 
@@ -67,6 +71,8 @@ def equal_error_rate(scores: Float[np.ndarray, " trial"], same: Bool[np.ndarray,
     Raises:
         RecipeError: if all trials are of one kind.
     """
+    from sklearn import metrics as sk  # takes a second to import
+
     if same.all() or not same.any():
         raise RecipeError("an equal error rate needs trials of both kinds; found one kind")
     accepted, found, _ = sk.roc_curve(same, scores, drop_intermediate=False)
@@ -79,6 +85,8 @@ def equal_error_rate(scores: Float[np.ndarray, " trial"], same: Bool[np.ndarray,
 
 def confusion(scores: Scores, targets: Targets) -> Int[np.ndarray, "label label"]:
     """How many clips of each label (rows) were taken for each (columns); one label a clip."""
+    from sklearn import metrics as sk  # takes a second to import
+
     return sk.confusion_matrix(targets.argmax(axis=1), scores.argmax(axis=1), labels=np.arange(scores.shape[1]))
 
 
@@ -113,6 +121,8 @@ def per_label(scores: Scores, targets: Targets, labels: Sequence[str], *, severa
         several: Clips may have several labels: a score above 0.5 (a probability) takes a clip for a label. Else the
             highest score does.
     """
+    from sklearn import metrics as sk  # takes a second to import
+
     taken = scores > 0.5 if several else np.eye(scores.shape[1], dtype=bool)[scores.argmax(axis=1)]
     precision, recall, _, _ = sk.precision_recall_fscore_support(
         targets, taken, average=None, labels=np.arange(scores.shape[1]), zero_division=0.0

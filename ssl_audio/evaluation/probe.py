@@ -6,11 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
 
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.index import ShardIndex
@@ -118,6 +113,8 @@ def _label(clip: Clip, target: str) -> str | None:
 
 
 def _random_parts(labels: Shaped[np.ndarray, " clip"], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    from sklearn.model_selection import StratifiedKFold  # scikit-learn takes a second to import
+
     folds = StratifiedKFold(n_splits=_PARTS, shuffle=True, random_state=seed)
     return folds.split(np.zeros(len(labels)), labels)
 
@@ -129,6 +126,10 @@ def score(features: Float[np.ndarray, "clip feature"], task: Task) -> Score:
         features: Embeddings of the task's clips, in its order.
         task: What to tell apart.
     """
+    from sklearn.linear_model import LogisticRegression  # scikit-learn takes a second to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     linear = []
     for fitted, tested in task.parts:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=100))
@@ -142,6 +143,10 @@ def score(features: Float[np.ndarray, "clip feature"], task: Task) -> Score:
 
 def score_neighbours(features: Float[np.ndarray, "clip feature"], task: Task) -> float:
     """Test five nearest neighbours on every fold: quick enough to look at while training."""
+    from sklearn.neighbors import KNeighborsClassifier  # scikit-learn takes a second to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import Normalizer, StandardScaler
+
     found = []
     for fitted, tested in task.parts:
         nearest = make_pipeline(StandardScaler(), Normalizer(), KNeighborsClassifier(min(5, len(fitted))))

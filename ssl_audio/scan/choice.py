@@ -28,7 +28,6 @@ TOLERANCE = {torch.float32: 2e-4, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 """Largest error over the largest value that the self-test puts up with, by type."""
 
 
-@torch.compiler.assume_constant_result
 def choose(wanted: str, device_type: str, dtype: torch.dtype) -> str:
     """The name of the backend for such tensors; found out once and logged with its reason.
 
@@ -42,6 +41,10 @@ def choose(wanted: str, device_type: str, dtype: torch.dtype) -> str:
     """
     asked = wanted if wanted != "auto" else os.environ.get(VARIABLE, "auto") or "auto"
     return _choose(asked, device_type, dtype)
+
+
+# What torch.compiler.assume_constant_result does, without torch._dynamo, which takes longer to import than torch.
+choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache

@@ -7,18 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
 from ssl_audio.model.encoders.encoder import Encoder
@@ -66,6 +58,8 @@ class FullySharded(ModelParallelStrategy):
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """As an optimizer gives it that has everything; empty but on the first rank. All of them must ask."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
         assert self.model is not None
         inner = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -77,6 +71,12 @@ class FullySharded(ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Give each device its part; everything else in the file is returned."""
+        from torch.distributed.checkpoint.state_dict import (
+            StateDictOptions,
+            set_model_state_dict,
+            set_optimizer_state_dict,
+        )
+
         assert self.model is not None
         folder = getattr(self.checkpoint_io, "folder", None)
         found = load_training(Path(self.broadcast(checkpoint_path)), folder, mmap=True)
@@ -114,6 +114,8 @@ def shard(module: nn.Module, encoders: list[Encoder], mesh: DeviceMesh, *, metho
         mesh: With the dimension `data_parallel`.
         method: The method of the module that stands for its `forward`.
     """
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method  # half a second to import
+
     devices = mesh["data_parallel"]
     for encoder in encoders:
         for block in encoder.blocks:
@@ -164,6 +166,8 @@ def compile_blocks(encoder: Encoder, *, lengths_vary: bool) -> None:
         encoder: Whose blocks.
         lengths_vary: Compile for any number of clips and tokens from the first batch on, rather than for one.
     """
+    import torch._dynamo  # takes longer to import than torch
+
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
     for block in encoder.blocks:
         block.compile(dynamic=True if lengths_vary else None)

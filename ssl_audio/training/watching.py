@@ -10,7 +10,6 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.audio.reading import FAR_OVER
@@ -155,7 +154,8 @@ def gradients_by_floor(module: L.LightningModule) -> dict[str, list[Tensor]]:
 def norm_of(gradients: list[Tensor]) -> Tensor:
     """Euclidean norm of all of them together; of sharded ones, over all shards."""
     norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    # Only a DTensor has it; to import its class takes half a second.
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def training_flops(module: L.LightningModule, batch: Any) -> float:

@@ -1,0 +1,80 @@
+"""Import Lightning without what it imports and no verb needs before it trains.
+
+At its import Lightning loads torch._dynamo (and with it sympy and FSDP) for one class and one decorator, and
+torchmetrics loads scipy.signal and matplotlib for metrics and plots that nothing here uses. Together they take longer
+than torch itself.
+"""
+
+import builtins
+import contextlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+_DYNAMO = "torch._dynamo"
+_NOT_FOR_METRICS = ("scipy", "matplotlib")
+
+
+class _IsOptimized(type):
+    """Nothing is of a class whose module nobody has imported."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        dynamo = sys.modules.get(_DYNAMO)
+        return dynamo is not None and isinstance(instance, dynamo.OptimizedModule)
+
+
+class OptimizedModule(metaclass=_IsOptimized):
+    """Stands for `torch._dynamo.OptimizedModule` in Lightning, which only asks `isinstance` of it."""
+
+
+@contextlib.contextmanager
+def light_imports() -> Iterator[None]:
+    """Within it, whoever first imports Lightning gets it light; everything else is imported as always."""
+    normal = builtins.__import__
+
+    def importing(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> ModuleType:
+        if not level and name.partition(".")[0] == "lightning" and "lightning" not in sys.modules:
+            with _dynamo_at_first_use(), _metrics_alone():
+                normal("lightning.pytorch")
+        if name == _DYNAMO and fromlist == ("OptimizedModule",) and _is_of_lightning(globals):
+            return sys.modules[__name__]
+        return normal(name, globals, locals, fromlist, level)
+
+    with mock.patch.object(builtins, "__import__", importing):
+        yield
+
+
+def _is_of_lightning(globals: Any) -> bool:
+    return globals is not None and str(globals.get("__name__")).startswith("lightning.")
+
+
+@contextlib.contextmanager
+def _dynamo_at_first_use() -> Iterator[None]:
+    """`torch.compiler.disable` as torch's own optimizers say it: torch._dynamo comes with the first call."""
+    import torch
+
+    later = getattr(torch, "_disable_dynamo", None)
+    with mock.patch.object(torch.compiler, "disable", later or torch.compiler.disable):
+        yield
+
+
+@contextlib.contextmanager
+def _metrics_alone() -> Iterator[None]:
+    """torchmetrics is imported as where scipy and matplotlib are not installed."""
+    from lightning_utilities.core import imports
+
+    available, check = imports.package_available, imports.RequirementCache._check_available
+
+    def check_others(requirement: Any) -> None:
+        if requirement.requirement in _NOT_FOR_METRICS:
+            requirement.available, requirement.message = False, "not for metrics"
+        check(requirement)
+
+    with (
+        mock.patch.object(imports, "package_available", lambda name: name not in _NOT_FOR_METRICS and available(name)),
+        mock.patch.object(imports.RequirementCache, "_check_available", check_others),
+    ):
+        import torchmetrics  # noqa: F401
+    yield
