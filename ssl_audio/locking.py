@@ -26,6 +26,7 @@ PATIENCE_SECONDS = 45.0
 """So long a count may stand still."""
 _POLL_SECONDS = 0.5
 _SIZE = 512
+_LONGEST = 200  # bytes of a name, of the 255 that a disk takes
 
 _log = logging.getLogger(__name__)
 _held: set[Path] = set()
@@ -75,8 +76,10 @@ class Lock:
 
     def __init__(self, path: Path, *, waiting: bool = False) -> None:
         self.what = path
-        name = path.name if len(os.fsencode(path.name)) < 200 else hashlib.sha256(os.fsencode(path.name)).hexdigest()
-        self.path = path.with_name(f".{name}.lock")
+        there = Path(os.path.realpath(path))
+        long = len(os.fsencode(there.name)) >= _LONGEST
+        name = hashlib.sha256(os.fsencode(there.name)).hexdigest() if long else there.name
+        self.path = there.parent / f".{name}.lock"
         self.waiting = waiting
         self._me = Holder(socket.gethostname(), _machine(), os.getpid(), secrets.token_hex(4))
         self._released = threading.Event()

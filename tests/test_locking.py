@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,18 @@ def test_the_second_is_told_who_is_first_and_the_dead_do_not_hold(child, tmp_pat
         Lock(tmp_path / "out").__enter__()
     assert list(tmp_path.iterdir()) == []
     assert caplog.text == ""
+
+
+def test_a_thing_has_one_lock_by_whatever_name(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").symlink_to("a")
+    monkeypatch.chdir(tmp_path / "a")
+    with Lock(Path()):
+        for name in ("../b", "../b/../a", tmp_path / "a"):
+            with pytest.raises(BusyError):
+                Lock(Path(name)).__enter__()
+    with Lock(tmp_path / ("ä" * 120)), Lock(tmp_path / ("ä" * 119 + "a")):
+        pass
 
 
 def test_waiting_is_said(child, tmp_path, monkeypatch, caplog):

@@ -100,7 +100,8 @@ def claimed(path: Path) -> Iterator[None]:
                 held.enter_context(Lock(path))
             except OSError as error:
                 raise SslAudioError(f"cannot write {path} ({error.strerror}); choose another place") from error
-            sweep(path.parent, path.name)
+            there = path.resolve()
+            sweep(there.parent, there.name)
         yield
 
 

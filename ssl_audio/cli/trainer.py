@@ -239,7 +239,7 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModu
         raise
     except SystemExit as error:
         # Lightning's answer to a KeyboardInterrupt: Ctrl-C before the first step, or a second time within one.
-        if not trainer.interrupted:
+        if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         kept = f"the last whole checkpoint is in {this.checkpoints}" if this.last.exists() else "nothing was saved yet"
         raise StoppedError(f"interrupted; {kept}; give the same command again to go on") from error

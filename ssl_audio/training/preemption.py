@@ -82,12 +82,14 @@ class Stopping(Callback):
         saved = "nothing is saved, for checkpoints are off"
         if self.save is not None:
             saved = f"step {trainer.global_step} is saved in {self.save(trainer)}"
+        done = "" if by_hand or not trainer.is_global_zero else requeue()
+        trainer.strategy.barrier("requeue")
+        if not trainer.is_global_zero:
+            # One line and one exit code speak for all ranks.
+            raise SystemExit(StoppedError.exit_code if by_hand else PreemptedError.exit_code)
         if by_hand:
             raise StoppedError(f"interrupted; {saved}; give the same command again to go on")
-        done = f"; {requeue()}" if trainer.is_global_zero else ""
-        trainer.strategy.barrier("requeue")
-        # One exit code speaks for all ranks.
-        raise PreemptedError(f"told to stop by the machine; {saved}{done}")
+        raise PreemptedError(f"told to stop by the machine; {saved}; {done}")
 
 
 def agreed(trainer: L.Trainer, wanted: bool) -> bool:
