@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from ssl_audio.audio.headers import HEADER_BYTES, stated_seconds
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.loading import ClipReader
@@ -158,6 +159,16 @@ def test_a_wrong_duration_is_blamed_on_the_json_and_the_audio_counts(tmp_path, w
     (record,) = caplog.records
     assert "1 clip has another duration in its .json than in its audio, which counts: a.tar:a (" in record.message
     assert len(ClipReader(index, crop_seconds=0.1, cover=True)) == 10
+
+
+@pytest.mark.parametrize("format", ["FLAC", "WAV"])
+def test_a_header_states_the_length_unless_the_file_cannot_hold_it(format):
+    data = audio(0.5, format)
+    assert stated_seconds(data[:HEADER_BYTES], len(data)) == 0.5
+    assert stated_seconds(data[: HEADER_BYTES - 1], len(data)) is None
+    assert stated_seconds(data[:HEADER_BYTES], 0 if format == "FLAC" else len(data) - 1) is None
+    assert stated_seconds(bytes(HEADER_BYTES), 1000) is None
+    assert stated_seconds(data[:18] + bytes(HEADER_BYTES - 18), len(data)) is None
 
 
 @pytest.mark.parametrize(
