@@ -135,12 +135,13 @@ def _positions(backbone: Backbone, found: Checkpoint, table: Tensor, rule: str) 
 def _mismatch(
     missing: list[str], unknown: list[str], other: list[str], weights: dict[str, Tensor], wanted: dict[str, Tensor]
 ) -> str:
+    todo = "give an encoder of the checkpoint's kind and size, and adapters of its sizes"
     if other:
         name = other[0]
         more = f" and {len(other) - 1} more" if len(other) > 1 else ""
-        return f"{name} is {tuple(weights[name].shape)}, expected {tuple(wanted[name].shape)}{more}"
+        return f"{name} is {tuple(weights[name].shape)}, expected {tuple(wanted[name].shape)}{more}; {todo}"
     parts = [
         f"it lacks {', '.join(missing[:3])}" if missing else "",
         f"it has {', '.join(unknown[:3])} too" if unknown else "",
     ]
-    return "; ".join(part for part in parts if part) + "; give an encoder of the checkpoint's kind and size"
+    return "; ".join([*(part for part in parts if part), todo])
