@@ -139,13 +139,13 @@ def kept_table(
     named = [*job, str(face.batch_windows), *(one.name for one in inputs)]
     with claimed(out), Journal(out, job=named) as journal:
         with bar(title) as progress:
-            progress(journal.done, total)
             for group in fitting(openings.sounds(inputs, start=journal.done), face.grid, face.batch_windows):
                 numbers, sounds = [number for number, _ in group], [sound for _, sound in group]
                 found = zip(numbers, rows(sounds), strict=True)
                 journal.add((number, {"path": inputs[number].name, **row}) for number, row in found)
                 progress(journal.done, total)
-            progress(total, total)
+            if journal.done < total:  # the last cannot be read
+                progress(total, total)
         openings.refused = total - len(journal)
         openings.check(total)
         yield journal.table()

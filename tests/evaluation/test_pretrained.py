@@ -23,6 +23,7 @@ from ssl_audio.cli.predict import predict
 from ssl_audio.errors import AudioError, CheckpointError, RecipeError
 from ssl_audio.evaluation.pretrained import Pretrained
 from ssl_audio.evaluation.windows import Grid, Sound, windows_of
+from ssl_audio.locking import BusyError, Lock
 from ssl_audio.objectives.tasks import Head
 
 
@@ -208,6 +209,8 @@ def test_a_kill_loses_the_recording_in_work_and_no_digit(face, tmp_path, frames)
     inputs = inputs_of([tmp_path])
     face.batch_windows = 2
     embed(face, inputs, out=tmp_path / "whole.parquet", frames=frames)
+    with Lock(tmp_path / "cut.parquet"), pytest.raises(BusyError, match=r"cut.parquet already"):
+        embed(face, inputs, out=tmp_path / "cut.parquet", frames=frames)
     begun, rows = [], tmp_path / ".cut.parquet.rows"
     while embed_and_die(face, inputs, tmp_path / "cut.parquet", frames):
         begun.append(rows.stat().st_size)
