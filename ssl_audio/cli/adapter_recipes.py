@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint
-from ssl_audio.cli.recipes import read_recipe, recipe_path
+from ssl_audio.cli.recipe_files import expected
+from ssl_audio.cli.recipes import read_recipe
 from ssl_audio.errors import CheckpointError, LayoutError, RecipeError, own_cause
 
 
@@ -13,7 +14,7 @@ def adapter_file(name: str) -> Path:
     Raises:
         RecipeError: if there is none; the message lists those there are.
     """
-    return Path(recipe_path(f"adapters/{name}", "finetune"))
+    return expected(name, ["adapters"], option="--adapters")
 
 
 def refusal(encoder: Path, adapter: Path) -> str | None:

@@ -20,7 +20,8 @@ from ssl_audio.cli.finetune_options import FinetuneCLI
 from ssl_audio.cli.main import suggest
 from ssl_audio.cli.parser import VerbParser, claimed, write_bytes, write_text
 from ssl_audio.cli.pretrain import run as pretrain
-from ssl_audio.cli.recipes import RECIPES, read_recipe
+from ssl_audio.cli.recipe_files import expected
+from ssl_audio.cli.recipes import read_recipe
 from ssl_audio.cli.trainer import quiet_training
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
@@ -101,11 +102,7 @@ def compare(plan: Plan) -> None:
 
 
 def _encoder_file(encoder: str) -> Path:
-    path = RECIPES / "encoders" / f"{encoder}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(found.stem for found in (RECIPES / "encoders").glob("*.yaml")))
-        raise RecipeError(f"--encoders {encoder}: no {path}; expected some of {known}")
-    return path
+    return expected(encoder, ["encoders"], option="--encoders")
 
 
 def _check_checkpoints(plan: Plan, parsed: FinetuneCLI, folds: list[int]) -> dict[str, Path]:

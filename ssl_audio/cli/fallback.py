@@ -5,16 +5,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ssl_audio.cli.recipes import read_recipe, section, with_recipe_paths
+from ssl_audio.cli.recipes import read_recipe, recipe_path, section, with_recipe_paths
 from ssl_audio.errors import RecipeError
 
 DEMO = Path("shards/demo")
 _QUESTIONS = ("--print_config", "--help")
 
 
-def with_demo(words: list[str]) -> list[str]:
+def with_demo(words: list[str], verb: str = "finetune") -> list[str]:
     """The same call, or one of the recipe that the recipe names for when its shards are missing. It says so loudly."""
-    words = with_recipe_paths(words, "finetune")
+    words = with_recipe_paths(words, verb)
     places = [place + 1 for place, word in enumerate(words) if word in ("--config", "-c") and place + 1 < len(words)]
     told: dict[str, Any] = {}
     tasks = []  # the others, such as adapters, are laid over whatever task there is
@@ -45,11 +45,12 @@ def with_demo(words: list[str]) -> list[str]:
         f"How to get the corpus: {told.get('how_to_get') or 'see shards/README.md'}\n{frame}",
         file=sys.stderr,
     )
-    demo = str(Path(words[tasks[0]]).parent / f"{told['demo']}.yaml")
+    beside = Path(words[tasks[0]]).parent / f"{told['demo']}.yaml"
+    demo = str(beside) if beside.is_file() else recipe_path(told["demo"], verb)
     dropped = {number for place in tasks for number in (place - 1, place)}
     rest = [word for number, word in enumerate(words) if number not in dropped]
     named = any(word == "--name" or word.startswith("--name=") for word in rest)
-    return with_demo(["--config", demo, *([] if named else ["--name", f"{task}-on-demo"]), *rest])
+    return with_demo(["--config", demo, *([] if named else ["--name", f"{task}-on-demo"]), *rest], verb)
 
 
 def _write_demo() -> None:

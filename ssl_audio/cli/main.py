@@ -25,6 +25,7 @@ VERBS = {
     "probe": "frozen linear and nearest-neighbour scores of a checkpoint on labelled shards",
     "export": "a checkpoint whole, with its adapters merged, or its LoRA as peft has it",
     "inspect": "say what a run, a checkpoint or a folder of shards is",
+    "recipes": "list the recipes, or write one out to edit",
     "bench": "measure speed, as ratios in one run",
     "doctor": "say what this machine has, what is missing and how to get it",
 }

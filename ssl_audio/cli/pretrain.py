@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Timer
 
 from ssl_audio.cli.assess import Probing, assess, check_probing
+from ssl_audio.cli.fallback import with_demo
 from ssl_audio.cli.trainer import TrainingCLI, fit, quiet_training
 from ssl_audio.cli.wandb import send_alert
 from ssl_audio.cli.watch import Watch, device_peak, looker
@@ -74,7 +75,7 @@ def run(words: list[str]) -> None:
             Pretraining,
             AudioShards,
             description="Pretrain an encoder on unlabelled shards.",
-            words=words,
+            words=with_demo(words, "pretrain"),
             held=held,
         )
         train(cli)

@@ -6,10 +6,10 @@ from typing import Any
 import yaml
 
 from ssl_audio.cli.main import suggest
+from ssl_audio.cli.recipe_files import copy, expected, find, listing, names_in
 from ssl_audio.cli.yaml_limits import load_yaml
 from ssl_audio.errors import RecipeError
 
-RECIPES = Path("recipes")
 _FLAGS = ("--config", "-c")
 _LARGEST = 2**20
 
@@ -32,9 +32,17 @@ def with_recipe_paths(words: list[str], verb: str) -> list[str]:
             read_recipe(Path(path))
             recipes += ["--config", path]
         elif word not in _FLAGS:
-            options.append(word)
+            options.append(_with_path(word))
     # The parser says what is wrong with a flag that nothing follows.
     return [*recipes, *options, *(words[-1:] if words and words[-1] in _FLAGS else [])]
+
+
+def _with_path(word: str) -> str:
+    """`recipes/encoders/NAME.yaml` where a value is that and lies in the package alone."""
+    option, equals, value = word.rpartition("=")
+    if value.startswith("recipes/") and (path := find(value)) is not None:
+        return f"{option}{equals}{path}"
+    return word
 
 
 def recipe_path(word: str, verb: str) -> str:
@@ -43,21 +51,10 @@ def recipe_path(word: str, verb: str) -> str:
     Raises:
         RecipeError: if there is none; the message lists those there are.
     """
-    if Path(word).is_file():
-        return word
-    for here in (RECIPES / verb / f"{word}.yaml", RECIPES / f"{word}.yaml"):
-        if here.is_file():
-            return str(here)
-    if (RECIPES / word).parent != RECIPES and (RECIPES / word).parent.is_dir():
-        verb, word = Path(word).parts[0], Path(word).name
-    known = [path.stem for path in sorted((RECIPES / verb).glob("*.yaml"))]
-    if not known:
-        raise RecipeError(
-            f"--config {word}: no such file, and no folder {RECIPES / verb} here to look for a recipe of that name; "
-            "expected a YAML file, or to be run where recipes/ lies"
-        )
-    near = suggest(Path(word).stem, known).removeprefix("; ")
-    raise RecipeError(f"--config {word}: no such recipe; {f'{near} ' if near else ''}recipes here: {', '.join(known)}")
+    group, _, name = word.partition("/")
+    if name and not Path(word).is_absolute() and names_in(group):
+        return str(expected(name, [group], option="--config"))
+    return str(expected(word, [verb, ""], option="--config"))
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -102,3 +99,28 @@ def asked_alone(words: list[str], option: str, default: str) -> str:
         elif before.startswith(f"{option}="):
             found = before.split("=", 1)[1]
     return found
+
+
+def run(words: list[str]) -> None:
+    """List the recipes, or write one out."""
+    if not words:
+        print(listing())
+        print("\n`ssl-audio recipes copy NAME` writes one out to edit: recipes/ here comes before the package's.")
+        return
+    if words[0] in ("-h", "--help"):
+        print("usage: ssl-audio recipes\n       ssl-audio recipes copy NAME [--out FILE]")
+        return
+    if words[0] != "copy":
+        raise RecipeError(f"recipes: no action {words[0]!r}{suggest(words[0], ['copy'])}; expected copy, or nothing")
+    from ssl_audio.cli.parser import call
+
+    def copy_recipe(name: str, out: Path | None = None) -> None:
+        """Write a recipe of the package out, to be edited.
+
+        Args:
+            name: Of a recipe, alone or with its group, such as ks2 or encoders/bimamba_tiny.
+            out: Where to; by default recipes/GROUP/NAME.yaml, which comes before the package's.
+        """
+        print(copy(name, out))
+
+    call(copy_recipe, words[1:], prog="ssl-audio recipes copy")

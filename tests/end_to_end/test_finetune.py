@@ -444,7 +444,7 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     (tmp_path / "runs/compare/y").mkdir()
     (tmp_path / "runs/compare/y/plan.json").write_text("{")
     assert "plan.json: unreadable" in fails(capsys, new, code=2)
-    assert "no recipes/encoders/smal.yaml; expected some of small" in fails(
+    assert "--encoders smal: no such recipe; did you mean 'small'?" in fails(
         capsys, [*words[:3], "--encoders=[smal]", *words[4:]], code=2
     )
     begun = next(folder.glob("pretrained/**/last.ckpt"))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hostile import watched
 
-from ssl_audio.cli import main
-from ssl_audio.cli.recipes import read_recipe
+from ssl_audio.cli import main, recipe_files
+from ssl_audio.cli.recipes import read_recipe, recipe_path, with_recipe_paths
 from ssl_audio.cli.yaml_limits import load_yaml
 from ssl_audio.errors import RecipeError
 
@@ -87,3 +87,50 @@ def test_asking_for_the_options_writes_nothing(tmp_path, monkeypatch, capsys):
             main([verb, "--config", str(Path(__file__).parents[2] / f"recipes/{recipe}.yaml"), "--print_config"])
         assert caught.value.code in (0, 1)
     assert not list(tmp_path.iterdir())
+
+
+def test_recipes_are_found_here_then_in_the_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    packaged = recipe_files.PACKAGED
+    encoder = "--model.backbone.encoder=recipes/encoders/bimamba_tiny.yaml"
+    found = with_recipe_paths(["--config", "demo", "--config=adapters/lora", "--lr", "1", encoder], "pretrain")
+    assert found == [
+        "--config", str(packaged / "pretrain/demo.yaml"), "--config", str(packaged / "adapters/lora.yaml"), "--lr", "1",
+        f"--model.backbone.encoder={packaged}/encoders/bimamba_tiny.yaml",
+    ]  # fmt: skip
+    assert recipe_path("recipes/cluster/gpu.yaml", "pretrain") == str(packaged / "cluster/gpu.yaml")
+    main(["recipes", "copy", "pretrain/demo"])
+    assert recipe_path("demo", "pretrain") == "recipes/pretrain/demo.yaml"
+    assert Path("recipes/pretrain/demo.yaml").read_bytes() == (packaged / "pretrain/demo.yaml").read_bytes()
+    Path("recipes/pretrain/mine.yaml").write_text("# Ours.\nseed_everything: 1\n")
+    main(["recipes"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.fullmatch(r"  mine +\(recipes/pretrain/mine.yaml\) Ours\.", line) for line in lines)
+    assert any(re.fullmatch(r"  ks2 +KS2: the 35 words.*", line) for line in lines)
+    assert {"adapters", "encoders", "finetune", "pretrain", "shards"} <= set(lines)
+    main(["recipes", "copy", "shards/esc50", "--out", "mine/esc.yaml"])
+    assert Path("mine/esc.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("recipes copy ks3", "no recipe 'ks3'; did you mean 'ks2'"),
+        ("recipes copy encoders/bimamba_tin", "did you mean 'encoders/bimamba_tiny'"),
+        ("recipes copy esc50", "'esc50' is several: finetune/esc50, shards/esc50"),
+        ("recipes copy ks2 --out kept.yaml", "kept.yaml: there is such a file, which is not written over"),
+        ("recipes copi ks2", "no action 'copi'; did you mean 'copy'"),
+        ("pretrain --config adapters/lorra", "no such recipe; did you mean 'lora'"),
+        ("compare --task ks2 --encoders=[bimamba_tinny]", "--encoders bimamba_tinny: no such recipe; did you mean"),
+    ],
+)
+def test_mistakes_about_recipes_are_one_line(tmp_path, monkeypatch, capsys, words, line):
+    monkeypatch.chdir(tmp_path)
+    Path("kept.yaml").write_text("mine")
+    with pytest.raises(SystemExit) as caught:
+        main(words.split())
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert caught.value.code == 2
+    assert len(printed) == 1, printed
+    assert line in printed[0]
+    assert Path("kept.yaml").read_text() == "mine"

@@ -254,7 +254,7 @@ def test_other_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "did you mean 'pretrain'" in fails(capsys, ["pretrian"], code=2)
     nowhere = fails(capsys, ["pretrain", "--config", "demi"], code=2)
-    assert "no folder recipes/pretrain here to look for a recipe of that name" in nowhere
+    assert "no such recipe; did you mean 'demo'? recipes of recipes/pretrain: demo, " in nowhere
     assert "--corpus is missing" in fails(capsys, ["shards", "write", "--out", "x"], code=2)
     assert "did you mean 'folder'" in fails(capsys, ["shards", "write", "--corpus", "foldr", "--out", "x"], code=2)
     assert "no action 'wirte'; did you mean 'write'" in fails(capsys, ["shards", "wirte"], code=2)
