@@ -13,6 +13,7 @@ from ssl_audio.errors import AudioError
 _MOST_FRAMES_PER_BYTE = {"FLAC": MOST_FRAMES_PER_BYTE, "OGG": MOST_FRAMES_PER_BYTE, "CAF": 1024, "MP3": 64}
 _FRAMES_PER_BYTE_OTHERWISE = 8
 _LOSSY_TOLERANCE = 0.05
+_UNKNOWN_FRAMES = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +53,11 @@ def info_of(opened: Opened, reading: Reading) -> AudioInfo:
         raise AudioError(f"claims {file.samplerate} samples per second; expected {RATES[0]} to {RATES[1]}")
     if file.frames < 1:
         raise AudioError("has a header but no sound")
+    if file.frames == _UNKNOWN_FRAMES:
+        raise AudioError(
+            "does not say how long it is, as a program that writes into a pipe leaves it; write it again, such as with "
+            "ffmpeg -i"
+        )
     most = size * _MOST_FRAMES_PER_BYTE.get(format, _FRAMES_PER_BYTE_OTHERWISE)
     if file.frames > most:
         raise AudioError(f"claims {file.frames} frames, but its {size} bytes cannot hold more than {most}")

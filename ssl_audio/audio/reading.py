@@ -10,15 +10,14 @@ from jaxtyping import Float
 
 from ssl_audio.errors import AudioError, RecipeError
 
-LOUDEST = 1e4
-"""A sample beyond this, 80 dB over full scale, is damage, as NaN is."""
+INTEGER_SCALED = 128.0
+"""A peak beyond this, 42 dB over full scale, is damage, or of floats that hold integers."""
 
 FAR_OVER = 2.0
 """A peak beyond this is no recording as it should be: 6 dB over full scale."""
 
 _CANCELLED = 0.01
 _FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)
-_INTEGER_SCALED = 128.0
 _SPIKE = 1000.0
 _LOUD_SHARE = 1e-4
 
@@ -138,7 +137,7 @@ def check_peak(peak: float) -> None:
         raise AudioError("holds samples that are NaN or infinite; expected finite numbers")
     if peak > FAR_OVER:
         asked = f"{20 * np.log10(peak):.0f} dB over full scale"
-        if peak > _INTEGER_SCALED:
+        if peak > INTEGER_SCALED:
             asked = "is it integer-scaled?" if peak <= _FULL_SCALES[-1] else "is it damaged?"
         raise AudioError(f"peaks at {peak:g} ({asked}); expected samples in [-1, 1]; --overs rescale scales it down")
 
@@ -168,7 +167,7 @@ def scale_of(peak: float) -> float:
     """What a recording with floats beyond full scale is divided by: the full scale of its integers, or its peak."""
     if not FAR_OVER < peak <= _FULL_SCALES[-1]:
         return 1.0
-    if peak <= _INTEGER_SCALED:
+    if peak <= INTEGER_SCALED:
         return peak
     return next(scale for scale in _FULL_SCALES if peak <= scale)
 

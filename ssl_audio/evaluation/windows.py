@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ssl_audio.audio.reading import LOUDEST
+from ssl_audio.audio.reading import INTEGER_SCALED
 from ssl_audio.errors import AudioError
 from ssl_audio.model.backbone import Backbone
 
@@ -122,8 +122,8 @@ def check_finite(name: str, waveform: Float[Tensor, " _"]) -> None:
     peak = float(waveform.abs().max()) if len(waveform) else 0.0
     if not peak < math.inf:
         raise AudioError(f"{name}: holds NaN or infinity")
-    if peak > LOUDEST:
-        raise AudioError(f"{name}: peaks at {peak:g}; expected samples in [-1, 1]")
+    if peak > INTEGER_SCALED:
+        raise AudioError(f"{name}: peaks at {peak:g} (is it integer-scaled?); expected floats in [-1, 1], or int16")
 
 
 Numbered = list[tuple[int, Sound]]
