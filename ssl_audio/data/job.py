@@ -6,11 +6,12 @@ any moment, and its parts may run on as many machines as like.
 """
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,10 @@ class Job:
     def plan(self) -> Plan | None:
         """What was begun here, if anything was."""
         path = self.folder / PLAN
-        return Plan(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        if not path.exists():
+            return None
+        with self._told(path):
+            return Plan(**json.loads(path.read_text(encoding="utf-8")))
 
     def begin(self, plan: Plan) -> None:
         """Make the folder, or go on in the one that is there.
@@ -201,17 +205,33 @@ class Job:
     def finished(self, number: int) -> Entry | None:
         """The journal's entry of a shard, once it is done."""
         path = self._entry(number)
-        return Entry.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+        if not path.exists():
+            return None
+        with self._told(path):
+            return Entry.from_json(path.read_text(encoding="utf-8"))
 
     def columns(self, number: int) -> Columns:
         """The index of a shard that is done."""
-        return load_columns(self._entry(number).with_suffix(".npz"))
+        path = self._entry(number).with_suffix(".npz")
+        with self._told(path):
+            return load_columns(path)
 
     def finish(self, number: int, entry: Entry, columns: Columns | None) -> None:
         """Enter a shard into the journal."""
         if columns is not None:
             save_columns(columns, self._entry(number).with_suffix(".npz"))
         store(self._entry(number), entry.to_json())
+
+    @contextlib.contextmanager
+    def _told(self, path: Path) -> Iterator[None]:
+        """A damaged file of the working folder is one line that says what can be done."""
+        try:
+            yield
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ShardError(
+                f"{path}: damaged ({reason}); remove it and give the same command again, or remove {self.folder}"
+            ) from error
 
     def abandon(self) -> None:
         """Remove the folder, unless there are finished shards in it to go on from."""

@@ -149,7 +149,9 @@ def summarise(scores: Scores, targets: Targets, *, several: bool) -> dict[str, f
     """
     area = mean_area_under_curve(scores, targets)
     ranked = {"mAP": mean_average_precision(scores, targets), "AUC": area, "d_prime": d_prime(area)}
-    hits = {"accuracy": accuracy(scores, targets)}
+    # Background, a clip of no label, has no highest score that could be right.
+    labelled = targets.any(axis=1)
+    hits = {"accuracy": accuracy(scores[labelled], targets[labelled]) if labelled.any() else float("nan")}
     if several:
         return {**ranked, **hits}
     decided = targets.any() and not targets.all()
