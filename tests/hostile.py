@@ -166,6 +166,36 @@ def tampered(draw: Callable[..., Any], outside: Path) -> dict[str, Any]:
 
 
 @st.composite
+def published(draw: Callable[..., Any], states: list[dict[str, Any]]) -> dict[str, Any]:
+    """The tensors of a published checkpoint with one or two changes.
+
+    Args:
+        draw: Of hypothesis.
+        states: State dicts of published layouts.
+    """
+    state = dict(draw(st.sampled_from(states)))
+    for _ in range(draw(st.integers(1, 2))):
+        name = draw(st.sampled_from(sorted(state)))
+        value = state[name]
+        kind = draw(st.sampled_from(["remove", "tensor", "cut", "rename", "add", "value", "flat", "row"]))
+        if kind == "remove":
+            del state[name]
+        elif kind == "tensor":
+            state[name] = draw(tensors())
+        elif kind == "cut" and value.ndim:
+            state[name] = value[: draw(st.integers(0, value.shape[0]))].clone()
+        elif kind == "rename":
+            state[name.replace(".0.", ".999999.").replace("1", "7")] = value
+        elif kind == "add":
+            state[f"{name}.x"] = value
+        elif kind == "value":
+            state[name] = torch.full(value.shape, draw(st.sampled_from([float("nan"), -1.0, 0.0, 1e9, 3.0])))
+        elif kind in ("flat", "row"):
+            state[name] = value.reshape(-1) if kind == "flat" else value[None].clone()
+    return state
+
+
+@st.composite
 def broken(draw: Callable[..., Any], whole: bytes) -> bytes:
     """The bytes of a checkpoint, cut, changed, or something else altogether."""
     kind = draw(st.sampled_from(["cut", "flip", "flip", "front", "other"]))

@@ -10,6 +10,7 @@ import torch
 from ssl_audio.audio import fbank
 from ssl_audio.audio.frontend import Frontend
 from ssl_audio.model import adapters, encoders
+from ssl_audio.model.adapters import Adapter
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.objectives.masked_patches import MaskedPatches
@@ -18,10 +19,12 @@ from ssl_audio.objectives.masking import Masking
 KNOWN = (fbank, adapters, encoders)
 """Modules that are imported so that their classes are known; what a file names is never imported."""
 
-MODEL_BASES: tuple[type, ...] = (Backbone, Frontend, Encoder, MaskedPatches, Masking)
-"""Bases of the classes that a model's recipe names, beside those that the signatures of these add."""
-
-OPTIMIZERS: tuple[type, ...] = (torch.optim.Optimizer,)
+MODEL_BASES: tuple[type, ...] = (
+    *(Backbone, Frontend, Encoder, Adapter),
+    *(MaskedPatches, Masking),
+    torch.optim.Optimizer,
+)
+"""Bases of the classes that the recipe of a model names."""
 
 
 def classes_of(base: type) -> dict[str, type]:
@@ -63,7 +66,7 @@ def expected(base: type, *, most: int = 8) -> str:
     return f"{', '.join(names[:most])}{', ...' if len(names) > most else ''}" or "none"
 
 
-def unknown(tree: Any, bases: Sequence[type]) -> str | None:
-    """The first class that a recipe names and that is of none of these bases."""
-    known = set().union(*map(classes_of, bases))
+def unknown(tree: Any, bases: Sequence[type], *, asked: Any = None) -> str | None:
+    """The first class that a recipe names and that is of none of these bases, nor named in what the user asked for."""
+    known = set(names_in(asked)).union(*map(classes_of, bases))
     return next((name for name in names_in(tree) if name not in known), None)

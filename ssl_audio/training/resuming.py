@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
+from ssl_audio.checkpoints.classes import MODEL_BASES, unknown
 from ssl_audio.errors import CheckpointError, RecipeError
+from ssl_audio.names import printable
+from ssl_audio.training.optimisation import Schedule
 
 # What may differ between the run that stopped and the one that goes on: where it runs and how long, not what it does.
 # Shards may lie elsewhere: that they are the same is seen from their manifests.
@@ -54,10 +57,18 @@ def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
 
     Raises:
         RecipeError: naming what differs.
+        CheckpointError: if its recipe names classes that nobody here knows.
     """
     if checkpoint is None:
         return
-    before, now = (bound(described) for described in (load_checkpoint(checkpoint).recipe, recipe))
+    told = load_checkpoint(checkpoint).recipe
+    named = unknown(told["model"], (*MODEL_BASES, Schedule), asked=recipe)
+    if named is not None:
+        raise CheckpointError(
+            f"{checkpoint}: its recipe names {named[:100]!r}, which is no optimizer, schedule or part of a model that "
+            "is known here; begin a new run with --resume never"
+        )
+    before, now = bound(told), bound(recipe)
     for part in ("model", "data", "trainer", "seed_everything"):
         one, other = (flatten(described.get(part)) for described in (before, now))
         # An option that only one of the versions knows has its default in the other.
@@ -66,7 +77,10 @@ def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
             changed = [name for name in {**one, **other} if one.get(name) != other.get(name)]
         if not changed:
             continue
-        shown = "; ".join(f"{name or part} was {one.get(name)}, is {other.get(name)}" for name in changed[:_SHOWN])
+        shown = "; ".join(
+            printable(f"{name or part} was {str(one.get(name))[:200]}, is {other.get(name)}")
+            for name in changed[:_SHOWN]
+        )
         raise RecipeError(
             f"{checkpoint} is of another {part} ({shown}{'; ...' if len(changed) > _SHOWN else ''}); give it back, or "
             "begin a new run with --resume never or another --name"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from hostile import broken, content, little_room, repacked, tampered, watched
+from hostile import broken, content, little_room, published, repacked, tampered, watched
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssl_audio import pretrained
+from ssl_audio import Hints, pretrained
 from ssl_audio.checkpoints.classes import classes_of
 from ssl_audio.cli.inspect import _checkpoint as checkpoint_text
 from ssl_audio.errors import SslAudioError
@@ -22,7 +22,7 @@ from ssl_audio.model.encoders import Transformer
 WAVE = torch.sin(torch.arange(4000) / 9.0)
 
 
-def opens(path: Path) -> str | None:
+def opens(path: Path, *, heads: int | None = None) -> str | None:
     """Open a checkpoint and embed with it; returns the line that it is refused with.
 
     Raises:
@@ -32,7 +32,7 @@ def opens(path: Path) -> str | None:
     with little_room():
         try:
             with watched(path) as seen:
-                face = pretrained(path)
+                face = pretrained(path, hints=Hints(heads=heads))
                 shown = checkpoint_text(face.checkpoint)
             assert shown.replace("\n", "").isprintable()
             if isinstance(face.backbone.encoder, Transformer):  # the other may compile its kernel first
@@ -168,3 +168,16 @@ def test_changed_content(folder, data):
 def test_changed_bytes(folder, data):
     (folder / "y.ckpt").write_bytes(data.draw(broken((folder / "whole.ckpt").read_bytes())))
     opens(folder / "y.ckpt")
+
+
+@pytest.fixture(scope="module")
+def states(golden) -> list[dict[str, Any]]:
+    """State dicts of published layouts."""
+    return [golden(f"{name}_mini.pt")["state_dict"] for name in ("ssamba_frame", "ssast_patch")]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_changed_published_files(folder, states, data):
+    torch.save(data.draw(published(states)), folder / "p.pth")
+    opens(folder / "p.pth", heads=4)

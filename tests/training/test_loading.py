@@ -1,15 +1,18 @@
 """What a resumed checkpoint may do: give its numbers back. It removes and opens nothing that it names."""
 
+import copy
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
+from hostile import content
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ssl_audio.errors import CheckpointError
+from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.training.loading import going_on, load_training
 from ssl_audio.training.random_state import KEY, RandomState, capture
+from ssl_audio.training.resuming import check_resume
 from ssl_audio.training.storing import AtomicCheckpointIO
 
 NAME = "ModelCheckpoint{'monitor': None}"
@@ -123,3 +126,22 @@ def test_states_of_generators_are_looked_at_when_they_are_loaded(state, trainer)
     random_state.on_load_checkpoint(trainer, module, {KEY: [capture()]})
     with pytest.raises(CheckpointError, match="no states of random generators"):
         random_state.on_load_checkpoint(trainer, module, {KEY: state})
+
+
+def test_a_resumed_recipe_names_only_classes_that_are_known_or_asked_for(tmp_path):
+    found, path = content(), tmp_path / "x.ckpt"
+    recipe = copy.deepcopy(found["ssl_audio"]["recipe"])
+    model = found["ssl_audio"]["recipe"]["model"]
+    torch.save(found, path)
+    check_resume(path, recipe)
+    for part, name in (("optimizer", "os.system"), ("schedule", "this.s"), ("objective", "torch.optim.AdamX")):
+        model[part] = {"class_path": name}
+        torch.save(found, path)
+        with pytest.raises(CheckpointError, match=f"names '{name}', which is no optimizer"):
+            check_resume(path, recipe)
+        del model[part]
+    model["optimizer"] = recipe["model"]["optimizer"] = {"class_path": "others.Optimizer"}
+    model["label_smoothing"] = "\x1b[2J\n"
+    torch.save(found, path)
+    with pytest.raises(RecipeError, match=r"label_smoothing was \\x1b\[2J\\n, is None"):
+        check_resume(path, recipe)
