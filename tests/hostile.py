@@ -131,7 +131,7 @@ def tensors() -> st.SearchStrategy[Any]:
 
 def _at(tree: Any, place: tuple[Any, ...]) -> Any:
     for name in place:
-        tree = tree[name]
+        tree = tree[name] if isinstance(tree, dict | list) else None
     return tree
 
 
@@ -145,12 +145,12 @@ def tampered(draw: Callable[..., Any], outside: Path) -> dict[str, Any]:
         place = draw(st.sampled_from(draw(st.sampled_from([said, said, where]))))
         try:
             owner, name = _at(found, place[:-1]), place[-1]
+            if not isinstance(owner, dict | list):
+                continue
             owner[name]
         except (KeyError, TypeError, IndexError):  # an earlier change took it away
             continue
         kind = draw(st.sampled_from(["replace", "replace", "tensor", "remove", "add", "again"]))
-        if isinstance(owner, str | torch.Tensor):
-            continue
         if kind == "replace":
             owner[name] = draw(values(outside))
         elif kind == "tensor":

@@ -176,7 +176,7 @@ def states(golden) -> list[dict[str, Any]]:
     return [golden(f"{name}_mini.pt")["state_dict"] for name in ("ssamba_frame", "ssast_patch")]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_changed_published_files(folder, states, data):
     torch.save(data.draw(published(states)), folder / "p.pth")
