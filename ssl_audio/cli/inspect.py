@@ -16,7 +16,7 @@ from ssl_audio.data.index import is_shard_folder, open_shards
 from ssl_audio.data.manifest import FILE_NAME, Manifest
 from ssl_audio.errors import CheckpointError, SslAudioError
 from ssl_audio.names import printable
-from ssl_audio.training.run import RECIPE, Run
+from ssl_audio.training.run import RECIPE, SUMMARY, Run
 
 _SHOWN = 1000
 
@@ -66,27 +66,39 @@ def _shards(folder: Path) -> str:
 
 
 def _run(this: Run) -> str:
-    summary = this.summary()
-    lines = [f"run         {this.folder} ({'finished' if summary else 'unfinished: the same command goes on with it'})"]
-    if summary:
-        if "steps" in summary:
-            lines.append(
-                f"training    {summary['steps']} steps in {summary['seconds']:.0f} s, "
-                f"{summary['clips_per_second']:.0f} clips/s, {summary['precision']}, {summary['device']}"
-            )
-        lines += [
-            f"versions    ssl_audio {summary['version']}, commit {str(summary['commit'])[:12]}, "
-            + ", ".join(f"{name} {version}" for name, version in summary["packages"].items()),
-            f"data        {', '.join(summary['data'])}",
-        ]
-        if summary["verb"] == "finetune":
-            return "\n".join([*lines, *(_score(start, row) for start, row in summary["scores"].items())])
-        for task, row in summary.get("scores", {}).items():
-            values = ", ".join(f"{name} {value['linear']:.3f}" for name, value in row.items())
-            lines.append(f"probe       {task}: {values}")
-    if this.last.exists():
+    try:
+        summary = this.summary()
+        lines = _summary(this, summary)
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise SslAudioError(
+            f"{this.folder / SUMMARY}: is no summary of a run ({type(error).__name__}); expected what the verbs write"
+        ) from error
+    if this.last.exists() and (summary or {}).get("verb") != "finetune":
         lines.append(_checkpoint(open_checkpoint(this.last)))
     return "\n".join(lines)
+
+
+def _summary(this: Run, summary: dict[str, Any] | None) -> list[str]:
+    """What the summary of a run says, line by line."""
+    lines = [f"run         {this.folder} ({'finished' if summary else 'unfinished: the same command goes on with it'})"]
+    if not summary:
+        return lines
+    if "steps" in summary:
+        lines.append(
+            f"training    {summary['steps']} steps in {summary['seconds']:.0f} s, "
+            f"{summary['clips_per_second']:.0f} clips/s, {summary['precision']}, {summary['device']}"
+        )
+    lines += [
+        f"versions    ssl_audio {summary['version']}, commit {str(summary['commit'])[:12]}, "
+        + ", ".join(f"{name} {version}" for name, version in summary["packages"].items()),
+        f"data        {', '.join(summary['data'])}",
+    ]
+    if summary["verb"] == "finetune":
+        return [*lines, *(_score(start, row) for start, row in summary["scores"].items())]
+    for task, row in summary.get("scores", {}).items():
+        values = ", ".join(f"{name} {value['linear']:.3f}" for name, value in row.items())
+        lines.append(f"probe       {task}: {values}")
+    return lines
 
 
 def _score(start: str, row: dict[str, Any]) -> str:

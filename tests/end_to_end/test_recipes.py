@@ -134,3 +134,12 @@ def test_mistakes_about_recipes_are_one_line(tmp_path, monkeypatch, capsys, word
     assert len(printed) == 1, printed
     assert line in printed[0]
     assert Path("kept.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["[" * 100000, '{"verb": 1}', "[1]", "\\xff", '{"steps": 1, "seconds": "x"}'])
+def test_a_summary_that_is_none_is_one_line(tmp_path, capsys, text):
+    (tmp_path / "recipe.yaml").write_text("")
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(SystemExit):
+        main(["inspect", str(tmp_path)])
+    assert re.fullmatch(r"ssl-audio: .*summary.json: is no summary of a run \(\w+\);.*\n", capsys.readouterr().err)
