@@ -13,10 +13,10 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "checkpoints")]
-import manifests  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import manifests
 
-import shards  # noqa: E402
+import shards
 
 
 def soak_manifests(count: int) -> collections.Counter[bool]:
