@@ -62,10 +62,14 @@ def _dynamo_at_first_use() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _metrics_alone() -> Iterator[None]:
-    """torchmetrics is imported as where scipy and matplotlib are not installed."""
+    """torchmetrics is imported as where scipy and matplotlib are not installed; in full if it asks in other ways."""
     from lightning_utilities.core import imports
 
-    available, check = imports.package_available, imports.RequirementCache._check_available
+    available = getattr(imports, "package_available", None)
+    check = getattr(getattr(imports, "RequirementCache", None), "_check_available", None)
+    if available is None or check is None:
+        yield
+        return
 
     def check_others(requirement: Any) -> None:
         if requirement.requirement in _NOT_FOR_METRICS:
