@@ -73,7 +73,9 @@ def _options(kind: type, given: Any, where: str) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise OptionError(f"{where}: init_args is {_shown(given)}; expected options by name")
     types_of = typing.get_type_hints(inspect.unwrap(kind.__init__))  # type: ignore[misc]
-    parameters = {name: p for name, p in inspect.signature(kind).parameters.items() if p.kind is not p.VAR_KEYWORD}
+    # A class without a constructor of its own has that of `Module`, which takes anything and names nothing.
+    anything = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = {name: p for name, p in inspect.signature(kind).parameters.items() if p.kind not in anything}
     unknown = [name for name in given if name not in parameters]
     if unknown:
         raise OptionError(f"{where}: {kind.__name__} has no option {str(unknown[0])[:40]!r} in this version")
