@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ssl_audio.cli.main import suggest
 from ssl_audio.errors import RecipeError
+from ssl_audio.storing import store
 
 RECIPES = Path("recipes")
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -103,6 +104,8 @@ def copy(name: str, out: Path | None) -> Path:
         raise RecipeError(
             f"{target}: there is such a file, which is not written over; edit it, remove it, or give --out FILE"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(source.read_bytes())
+    try:
+        store(target, source.read_bytes())
+    except OSError as error:
+        raise RecipeError(f"cannot write {target} ({error.strerror or error}); give --out FILE") from error
     return target
