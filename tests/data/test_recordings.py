@@ -22,7 +22,7 @@ from ssl_audio.data.manifest import Manifest
 from ssl_audio.data.preparing import Form
 from ssl_audio.data.verifying import verify_shards
 from ssl_audio.data.writing import write_shards
-from ssl_audio.errors import AudioError
+from ssl_audio.errors import AudioError, ShardError
 
 RATE = 16000
 FORMATS = {
@@ -85,6 +85,39 @@ def test_every_format_is_read_and_what_cannot_be_is_listed(folder: Path, tmp_pat
         assert len(clip) == pytest.approx(8000, abs=1200)
         if ending not in ("oga", "MP3", "iff"):
             np.testing.assert_allclose(clip, sound(number), atol=1e-2)
+
+
+def test_what_links_lead_to_is_read_and_links_to_nothing_are_listed(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    (root / "b").mkdir(parents=True)
+    elsewhere.mkdir()
+    soundfile.write(root / "b" / "one.wav", sound(1), RATE)
+    soundfile.write(elsewhere / "two.wav", sound(2), RATE)
+    (root / "a").symlink_to(root / "b")
+    (root / "b" / "circle").symlink_to(root)
+    (root / "linked").symlink_to(elsewhere)
+    (root / "annexed.wav").symlink_to(tmp_path / "not fetched")
+    os.mkfifo(root / "pipe.wav")
+    manifest = write_shards(Folder(root), tmp_path / "out", name="folder", max_rejected=1.0)
+    assert manifest.clips == 2
+    rejected = rows_of(tmp_path / "out" / "rejected.csv")
+    assert "cannot be read (No such file or directory)" in rejected["annexed.wav"]
+    assert "is no file" in rejected["pipe.wav"]
+
+
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "one.wav", sound(1), RATE)
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(ShardError, match=r"closed: cannot be listed \(Permission denied\); make it readable"):
+        Folder(tmp_path).recordings()
 
 
 def test_names_that_are_no_utf8_and_what_is_found_are_stored(folder: Path, tmp_path: Path, capfd) -> None:

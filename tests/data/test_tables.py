@@ -55,6 +55,8 @@ def test_cells_are_stripped_and_rows_of_a_stretch_are_one_clip(tmp_path):
         ("path,split\na.wav,train\na.wav,test\n", "lines 2 and 3: a.wav has the split 'train' and 'test'"),
         ("path,speaker\na.wav,x\na.wav,y\n", "has the speaker 'x' and 'y'"),
         ("path,label\n,dog\n", "line 2: no path"),
+        ('path,label\na.wav,"dog\nb.wav,cat\n', "line 3: unexpected end of data; expected quotes around whole cells"),
+        ('path,label\na.wav,"dog\nb.wav,"cat\n', "line 3: ',' expected after '\"'; expected quotes around whole cells"),
         ("path,fold\na.wav,one\n", "line 2: invalid literal .* 'one'; expected a whole number for fold"),
         ("path,fold\na.wav,1.5\n", "line 2: invalid literal .* '1.5'"),
         ("path,start\na.wav,nan\n", "'nan' is not finite"),

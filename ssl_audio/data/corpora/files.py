@@ -1,9 +1,11 @@
 """Corpora that are audio files below a root, and what can be said when a root is not laid out as expected."""
 
 import csv
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Float
@@ -75,15 +77,35 @@ def found_in(folder: Path, *, most: int = 8) -> str:
 def audio_below(folder: Path, endings: Collection[str] = AUDIO_ENDINGS) -> Iterator[Path]:
     """Every audio file below a folder, in the order of their paths; the companions that macOS writes are none.
 
+    Folders behind links are read as well, each folder once. A link to nothing and a pipe are listed, so that they are
+    rejected by name.
+
     Args:
         folder: Where to look.
         endings: What their names end in.
+
+    Raises:
+        ShardError: if a folder cannot be listed.
     """
-    yield from sorted(
-        path
-        for path in folder.rglob("*")
-        if ending_of(path.name) in endings and not path.name.startswith("._") and path.is_file()
-    )
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    folders = [folder]
+    for top in folders:  # links are appended, so that a folder is found under its own name first
+        for place, subfolders, names in os.walk(top, onerror=_not_listed):
+            here = Path(place)
+            identity = (here.stat().st_dev, here.stat().st_ino)
+            if identity in seen:
+                subfolders.clear()
+                continue
+            seen.add(identity)
+            subfolders.sort()
+            folders += [here / name for name in subfolders if (here / name).is_symlink()]
+            found += [here / name for name in names if ending_of(name) in endings and not name.startswith("._")]
+    yield from sorted(found)
+
+
+def _not_listed(error: OSError) -> NoReturn:
+    raise ShardError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable, or move it elsewhere")
 
 
 class Row(dict[str, str]):
@@ -106,12 +128,17 @@ def rows_of(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.reader(file, delimiter=delimiter)
+            # Strict, because a quote that is never closed swallows the rows behind it.
+            table = csv.reader(file, delimiter=delimiter, strict=True)
             heading = [name.strip() for name in next(table, [])]
             rows = [_row(path, heading, cells, table.line_num) for cells in table if any(map(str.strip, cells))]
     except OSError as error:
         raise ShardError(f"{path}: {error.strerror}; expected a table with {_columns(columns)}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
+    except csv.Error as error:
+        raise ShardError(
+            f"{path} line {table.line_num}: {error}; expected quotes around whole cells only, and doubled within them"
+        ) from error
+    except UnicodeDecodeError as error:
         raise ShardError(f"{path}: no table ({error}); expected UTF-8 text with one row a clip") from error
     if twice := next((name for name in heading if name and heading.count(name) > 1), None):
         raise ShardError(f"{path}: two columns `{twice}`; rename one, so that no cell is lost")
