@@ -129,18 +129,19 @@ class ShardIndex:
         """What the shard says of a clip."""
         part, row = self._at(clip)
         offset, size = (int(number) for number in part.meta[row])
-        if size:
-            described = Clip.from_json(part.key(row), self._read(clip, offset, size))
-            seconds = float(part.seconds[row])
-            if described.duration is None or abs(described.duration - seconds) <= _ROUNDING_SECONDS:
-                return described
-            return dataclasses.replace(described, duration=seconds)
+        seconds: float | None = float(part.seconds[row])
         labels: dict[str, list[str]] = {}
         start = int(part.label_ends[row - 1]) if row else 0
         for code in part.label_codes[start : int(part.label_ends[row])]:
             kind, name = part.labels[code]
             labels.setdefault(kind, []).append(name)
-        return Clip(key=part.key(row), duration=float(part.seconds[row]), labels=labels)
+        if not size:
+            return Clip(key=part.key(row), duration=seconds, labels=labels)
+        described = Clip.from_json(part.key(row), self._read(clip, offset, size))
+        if described.duration is None or abs(described.duration - part.seconds[row]) <= _ROUNDING_SECONDS:
+            seconds = described.duration
+        # A .cls or .txt beside the .json is in the index only.
+        return dataclasses.replace(described, duration=seconds, labels=labels | described.labels)
 
     def select(self, clips: Int[np.ndarray, " kept"]) -> "ShardIndex":
         """Only these clips, in this order. Nothing is copied but their numbers."""

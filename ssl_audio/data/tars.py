@@ -74,7 +74,8 @@ def clips_of(tar: Path, remarks: Remarks | None = None) -> Iterator[Row]:
             audio, beside = places[endings[0]], members[described]
             meta = beside.get("json", Place())
             try:
-                clip = Clip.from_json(key, _read(file, meta)) if meta.size else _labelled(file, key, beside)
+                clip = Clip.from_json(key, _read(file, meta)) if meta.size else Clip(key=key)
+                clip = dataclasses.replace(clip, labels=_labels_beside(file, beside) | clip.labels)
             except ShardError as error:
                 raise ShardError(f"{tar}: {error}") from error
             claimed = clip.duration
@@ -134,14 +135,14 @@ def _stretch(file: BinaryIO, offset: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _labelled(file: BinaryIO, key: str, places: dict[str, Place]) -> Clip:
-    """Labels as others write them: `.cls` holds a class number, `.txt` words."""
-    labels = {}
-    for ending in _LABEL_ENDINGS:
-        if ending in places:
-            text = _read(file, places[ending]).decode("utf-8", errors="replace").strip()
-            labels[ending] = [text] if text else []
-    return Clip(key=key, labels={kind: names for kind, names in labels.items() if names})
+def _labels_beside(file: BinaryIO, places: dict[str, Place]) -> dict[str, list[str]]:
+    """Labels as others write them: `.cls` holds a class number, `.txt` words. What is no UTF-8 is escaped."""
+    texts = {
+        ending: _read(file, places[ending]).decode("utf-8", errors="backslashreplace").strip()
+        for ending in _LABEL_ENDINGS
+        if ending in places
+    }
+    return {ending: [text] for ending, text in texts.items() if text}
 
 
 def _seconds(file: BinaryIO, audio: Place, name: str, remarks: Remarks) -> float:

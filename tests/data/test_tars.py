@@ -65,6 +65,14 @@ def test_the_last_ending_counts_and_finds_its_description(tmp_path, members, cli
     assert not remarks
 
 
+def test_labels_beside_a_description_count_and_stay_apart(tmp_path):
+    members = [("a.flac", FLAC), ("a.json", b'{"speaker": "x"}'), ("a.cls", b"3\n"), ("a.txt", b"caf\xe9")]
+    tar = tar_of(tmp_path / "a.tar", [*members, ("b.flac", FLAC), ("b.txt", b"caf\xe8"), ("b.json", DOG)])
+    index = open_shards([tar])
+    assert index.describe(0) == Clip(key="a", labels={"cls": ["3"], "txt": [r"caf\xe9"]}, speaker="x")
+    assert index.describe(1).labels == {"txt": [r"caf\xe8"], "label": ["dog"]}
+
+
 def test_what_is_no_clip_is_listed_and_counted_at_each_opening(tmp_path, caplog):
     others = [("a.m4a", b"0"), ("._ok.flac", b"0"), (".flac", FLAC), ("lone.json", DOG), ("README", b"0")]
     tar = tar_of(tmp_path / "a.tar", [("ok.flac", FLAC), ("bad.wav", b"RIFF"), *others])
