@@ -170,6 +170,7 @@ class Pretrained:
 
         Raises:
             AudioError: if a clip is shorter than one frame (25 ms), or holds NaN or infinity.
+            CheckpointError: if the weights are so large that what they give is not finite.
         """
         return torch.stack(list(self.vectors(self.sounds(waveforms, sample_rate))))
 
@@ -187,6 +188,7 @@ class Pretrained:
 
         Raises:
             AudioError: if a clip is shorter than one frame (25 ms), or holds NaN or infinity.
+            CheckpointError: if the weights are so large that what they give is not finite.
         """
         found = [states for states, _ in self.frames(self.sounds(waveforms, sample_rate))]
         longest = max(len(states) for states in found)
@@ -199,7 +201,7 @@ class Pretrained:
         """Probabilities of the labels; of long recordings the mean over their windows.
 
         Raises:
-            CheckpointError: if the checkpoint has no head.
+            CheckpointError: if the checkpoint has no head, or its weights give what is not finite.
         """
         return torch.stack(list(self.probabilities(self.sounds(waveforms, sample_rate))))
 
@@ -275,7 +277,7 @@ class Pretrained:
         """Probabilities of the labels of each recording, one after the other.
 
         Raises:
-            CheckpointError: if the checkpoint has no head.
+            CheckpointError: if the checkpoint has no head, or its weights give what is not finite.
         """
         if self.head is None:
             raise CheckpointError(
@@ -286,6 +288,7 @@ class Pretrained:
             waveforms, samples = padded(windows)
             with torch.inference_mode():
                 logits = self.logits(waveforms.to(self.device), samples)
+            self._check_finite(logits)
             found = logits.sigmoid() if self.several else logits.softmax(dim=1)
             for window, row in zip(windows, found.float().cpu(), strict=True):
                 total = total + row * len(window.waveform)
@@ -306,7 +309,16 @@ class Pretrained:
         with torch.inference_mode():
             tokens = self.backbone(waveforms.to(self.device), samples)
         counts = [self.grid.columns_in(len(window.waveform)) for window in windows]
-        return _columns(tokens, counts, bands=self.backbone.bands if self.bands == "apart" else 1)
+        found = _columns(tokens, counts, bands=self.backbone.bands if self.bands == "apart" else 1)
+        self._check_finite(torch.cat(found))
+        return found
+
+    def _check_finite(self, found: Tensor) -> None:
+        if not found.isfinite().all():
+            raise CheckpointError(
+                f"{self.checkpoint.path}: gives numbers that are not finite, though the sound is; its weights are too "
+                "large (a training that diverged?), take an earlier checkpoint"
+            )
 
 
 def usable_device(device: torch.device | str) -> torch.device:

@@ -1,6 +1,7 @@
 """Recordings of any length in overlapping windows, a few in memory at a time."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 
@@ -67,7 +68,7 @@ class Grid:
         frontend = backbone.frontend
         hop = round(frontend.hop_seconds * frontend.sample_rate)
         # The shortest waveform with one frame tells how long a frame is.
-        frame = next(n for n in range(1, frontend.sample_rate) if frontend.frames_of(n) > 0)
+        frame = next(n for n in itertools.count(1) if frontend.frames_of(n) > 0)
         step = backbone.stride[1] * hop
         reach = frame + (backbone.patch[1] - 1) * hop
         columns = backbone.positions.table.shape[1]

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 
+from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.reading import Reading
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.cli.embed import embed
@@ -24,6 +25,8 @@ from ssl_audio.errors import AudioError, CheckpointError, RecipeError
 from ssl_audio.evaluation.pretrained import Pretrained
 from ssl_audio.evaluation.windows import Grid, Sound, windows_of
 from ssl_audio.locking import BusyError, Lock
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.model.encoders import Transformer
 from ssl_audio.objectives.tasks import Head
 
 
@@ -262,6 +265,22 @@ def test_weights_of_a_training_that_diverged_are_told(face):
     spoilt = {**face.checkpoint.weights, name: torch.full_like(face.checkpoint.weights[name], float("nan"))}
     with pytest.raises(CheckpointError, match=rf"{name} holds numbers that are not finite"):
         Pretrained(dataclasses.replace(face.checkpoint, weights=spoilt))
+
+
+def test_weights_that_make_sound_infinite_are_told(face):
+    face._face.labels = ["a", "b"]
+    face._face.head = Head(face.backbone.width, labels=2)
+    with torch.no_grad():
+        face.backbone.encoder.norm.weight.fill_(1e38)
+    for compute in (face.embed, face.embed_frames, face.predict):
+        with pytest.raises(CheckpointError, match=r"x.ckpt: gives numbers that are not finite.* an earlier checkpoint"):
+            compute(noise(16000), sample_rate=16000)
+
+
+def test_a_frame_may_last_as_long_as_is_allowed():
+    encoder = Transformer(width=32, depth=1, heads=4)
+    backbone = Backbone(frontend=Fbank(frame_seconds=1.0), encoder=encoder, position_frames=16)
+    assert Grid.of(backbone).reach == 16000 + 15 * 160
 
 
 def test_dangerous_names_and_labels_are_safe_wherever_they_are_written(face, tmp_path, capfd):
