@@ -28,6 +28,8 @@ BAD = {
     "open": ("model: [", "is no YAML"),
     "tag": ("model: !!python/object/apply:os.system [touch ran]\n", "is no YAML"),
     "key": ("[1, [2]]: 3\n{a: 1}: 2\n", "cannot be read|is no YAML"),
+    "twice": ("data: {a: 1}\nmodel: {a: 1}\ndata: {b: 1}\n", "line 3: the key 'data' stands twice in one block"),
+    "inner": ("a: {b: [1, {b: 1, b: 2}]}\n", "line 1: the key 'b' stands twice"),
     "large": ("a: " + "x" * 2**20, "expected a recipe of 1048576 at most"),
 }
 
@@ -47,6 +49,8 @@ def test_aliases_numbers_and_empty_recipes_are_read_as_before(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("\ufeffa: &a {rate: 1e-3, day: 2020-01-01}\nb: *a\n")
     assert read_recipe(path) == {"a": {"rate": 0.001, "day": "2020-01-01"}, "b": {"rate": 0.001, "day": "2020-01-01"}}
+    path.write_text("a: &a {x: a, a: x}\nb: &b [a, a]\nc: {<<: *a, x: b}\nd: *b\n")
+    assert read_recipe(path)["c"] == {"x": "b", "a": "x"}
     path.write_text("# nothing\n")
     assert read_recipe(path) == {}
     assert load_yaml("[1, 2]") == [1, 2]
