@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
+from ssl_audio.cli import yaml_limits  # noqa: F401 -- registers how values are read
 from ssl_audio.errors import RecipeError, SslAudioError, own_cause
 from ssl_audio.locking import Lock
 from ssl_audio.storing import store, sweep

@@ -19,8 +19,10 @@ def load_yaml(stream: str) -> Any:
 
     Raises:
         RecipeError: if it is deeper or larger than any recipe, refers to itself, multiplies itself, or has a key twice.
-        yaml.YAMLError: if it is no YAML.
+        yaml.YAMLError: if it is no YAML, and so a plain word.
     """
+    if not stream.isascii() and any("\ud800" <= character <= "\udfff" for character in stream):
+        raise yaml.YAMLError("a name that is no UTF-8")
     if len(stream) >= _SHORT or "*" in stream or stream.count(":") > 1:
         _check(stream)
     try:

@@ -1,6 +1,7 @@
 """Pictures of a run, as PNG bytes."""
 
 import io
+import warnings
 from typing import Any
 
 import matplotlib
@@ -16,6 +17,7 @@ from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.files import decode
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.evaluation.reconstruction import Reconstruction
+from ssl_audio.names import printable
 
 _TITLES = {
     "loss": "loss",
@@ -244,9 +246,10 @@ def confusion_picture(matrix: Any, labels: list[str]) -> bytes:
     figure, axis = plt.subplots(figsize=(size + 0.8, size), layout="constrained")
     image = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     if len(labels) <= 60:
+        names = [printable(label) for label in labels]
         small = 8 if len(labels) <= 20 else 6
-        axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=small)
-        axis.set_yticks(range(len(labels)), labels, fontsize=small)
+        axis.set_xticks(range(len(labels)), names, rotation=90, fontsize=small, parse_math=False)
+        axis.set_yticks(range(len(labels)), names, fontsize=small, parse_math=False)
     if len(labels) <= 20:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
@@ -294,6 +297,9 @@ def _smoothed(steps: list[int], values: list[float]) -> tuple[Any, Any]:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    with warnings.catch_warnings():
+        # Of labels in scripts that the font lacks, once a letter.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
+        figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
     return buffer.getvalue()

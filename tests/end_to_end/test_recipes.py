@@ -1,5 +1,6 @@
 """What a recipe of somebody else may do: be refused in one line. Asking for its options writes nothing."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from hostile import watched
 
 from ssl_audio.cli import main, recipe_files
+from ssl_audio.cli.parser import VerbParser
 from ssl_audio.cli.recipes import read_recipe, recipe_path, with_recipe_paths
 from ssl_audio.cli.yaml_limits import load_yaml
 from ssl_audio.errors import RecipeError
@@ -54,6 +56,13 @@ def test_aliases_numbers_and_empty_recipes_are_read_as_before(tmp_path):
     path.write_text("# nothing\n")
     assert read_recipe(path) == {}
     assert load_yaml("[1, 2]") == [1, 2]
+
+
+def test_names_on_the_command_line_are_kept_as_they_are():
+    parser = VerbParser(prog="x")
+    parser.add_argument("paths", nargs="+", type=Path)
+    names = [os.fsdecode(b"caf\xe9.wav"), "song #3.wav", "a: b.wav", "0012/[x].wav", "null", "'q'.wav"]
+    assert parser.parse_args(names).paths == [Path(name) for name in names]
 
 
 @pytest.mark.parametrize(

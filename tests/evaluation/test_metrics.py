@@ -15,6 +15,7 @@ from ssl_audio.evaluation.metrics import (
     per_label,
     summarise,
 )
+from ssl_audio.evaluation.pictures import confusion_picture
 from ssl_audio.evaluation.predictions import Predictions
 
 
@@ -94,3 +95,9 @@ def test_one_class_only_is_measured_as_far_as_it_can_be(several):
     )
     assert np.isfinite(shown.interval()).all()
     assert np.isnan(summarise(scores, np.zeros_like(targets), several=True)["mAP"])
+
+
+def test_any_label_may_stand_in_a_picture(recwarn):
+    labels = [r"$\foo$", "a\x1b[31m\nb", "\u65e5\u672c"]
+    assert confusion_picture(np.eye(3), labels).startswith(b"\x89PNG")
+    assert not recwarn.list
