@@ -44,7 +44,7 @@ Corpora: {corpora}.
 def run(words: list[str]) -> None:
     """Write, merge, verify or show shards."""
     actions = {"write": _write, "merge": _merge, "verify": _verify, "show": _show}
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in ("-h", "--help") or words in (["write", "-h"], ["write", "--help"]):
         print(HELP.format(corpora=", ".join(sorted(CORPORA))), end="")
         return
     action, *rest = words
