@@ -39,6 +39,9 @@ _MARKS = (
     (0, b"OggS", "ogg with a codec of its own"),
 )
 
+# Codes of formats in a WAV: integers, floats, and one that stands further behind.
+_PLAIN, _EXTENSIBLE = (b"\1\0", b"\3\0", b""), b"\xfe\xff"
+
 # Neither playlists nor anything else that names other files or hosts.
 _DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,asf,aac,amr,amrnb,amrwb,ac3,eac3,dts,ape,wv,tta,tak,mpc,mpc8,rm,dsf,avi,"
@@ -72,7 +75,7 @@ def reads(head: bytes) -> bool:
         AudioError: if it is for FFmpeg, which is not there.
     """
     name = next((name for at, mark, name in _MARKS if head[at : at + len(mark)] == mark), None)
-    if name is None:
+    if name is None or _is_plain_wav(head):
         return False
     if importlib.util.find_spec("av") is None:
         raise AudioError(
@@ -80,6 +83,12 @@ def reads(head: bytes) -> bool:
             "again as flac"
         )
     return True
+
+
+def _is_plain_wav(head: bytes) -> bool:
+    """Whether it is a WAV of numbers, or ends before it says of what: one that libsndfile refuses is damaged."""
+    code = head[44:46] if head[20:22] == _EXTENSIBLE else head[20:22]
+    return head[:4] == b"RIFF" and code in _PLAIN
 
 
 def decoded(file: View) -> Decoded:

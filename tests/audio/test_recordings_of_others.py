@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ssl_audio.audio import mpeg
+from ssl_audio.audio import ffmpeg, mpeg
 from ssl_audio.audio.files import decode, duration, encode, probe
 from ssl_audio.audio.reading import Findings, Reading
 from ssl_audio.errors import AudioError
@@ -139,6 +139,18 @@ def test_a_wav_that_holds_more_than_it_claims_is_refused_with_both_lengths() -> 
     with pytest.raises(AudioError, match="truncated"):
         decode(lacking)
     assert len(decode(lacking, reading=Reading(tolerance=0.25))) == 16000
+
+
+def test_a_wav_with_a_damaged_header_does_not_ask_for_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ffmpeg.importlib.util, "find_spec", lambda name: None)
+    whole = wav(bytes(32000), 32000)
+    wider = written(sound(1.0), "WAVEX", "PCM_16")
+    no_channels = whole[:22] + b"\0\0" + whole[24:]
+    for data in (whole[:20], no_channels, wider[:40], wider[:22] + b"\0\0" + wider[24:]):
+        with pytest.raises(AudioError, match=r"cannot be decoded .* it is WAV audio"):
+            decode(data)
+    with pytest.raises(AudioError, match="wav with a codec of its own, which needs FFmpeg"):
+        decode(whole[:20] + b"\x61\1" + whole[22:])
 
 
 def test_samples_far_beyond_full_scale_are_refused_or_scaled(tmp_path: Path) -> None:
