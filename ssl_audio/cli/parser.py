@@ -51,6 +51,19 @@ class OneLine:
         raise RecipeError(f"{one_line(message, known)} (see `{self.prog} --help`)")  # type: ignore[attr-defined]
 
 
+@contextlib.contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise errors of ours as they are: where a type is a union, such as `Backbone | None`, jsonargparse wraps what a
+    constructor raises.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if (cause := own_cause(error)) is None:
+            raise
+        raise cause from cause.__cause__
+
+
 class VerbParser(OneLine, ArgumentParser):
     """A parser for the verbs that are plain functions."""
 
@@ -64,7 +77,9 @@ def call(function: Callable[..., Any], words: list[str], *, prog: str, positiona
     """Call a typed function with options from the command line; its signature and docstring are the help."""
     parser = VerbParser(prog=prog, description=(function.__doc__ or "").split("\n\n")[0])
     parser.add_function_arguments(function, as_positional=positional, fail_untyped=True)
-    chosen = parser.instantiate_classes(parser.parse_args(words))
+    chosen = parser.parse_args(words)
+    with unwrapped():
+        chosen = parser.instantiate_classes(chosen)
     return function(**chosen.as_dict() if hasattr(chosen, "as_dict") else vars(chosen))
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
-from ssl_audio.cli.parser import OneLine, add_runs_argument, one_line, quiet_warnings
+from ssl_audio.cli.parser import OneLine, add_runs_argument, one_line, quiet_warnings, unwrapped
 from ssl_audio.cli.recipes import asked_alone, recipe_name, with_recipe_paths
 from ssl_audio.cli.training_progress import TrainingProgress
 from ssl_audio.cli.wandb import wandb_logger, wandb_wanted
@@ -161,6 +161,10 @@ class TrainingCLI(LightningCLI):
     def save(self, trainer: L.Trainer) -> Path:
         """Write a checkpoint between two steps and say where it is. Every rank calls it."""
         raise NotImplementedError
+
+    def instantiate_classes(self) -> None:
+        with unwrapped():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **extra: Any) -> L.Trainer:
         chosen = self._get(self.config_init, "trainer", default={})

@@ -93,5 +93,5 @@ def trained_tensors(backbone: Backbone) -> set[str]:
 
 
 def _examples(backbone: Backbone) -> str:
-    found = {".".join(name.split(".")[:2]) + ".*": None for name, _ in backbone.named_parameters() if "." in name}
+    found = {".".join(name.split(".")[:-1][:2]) + ".*": None for name, _ in backbone.named_parameters() if "." in name}
     return ", ".join([*list(found)[:6], "*.bias"])

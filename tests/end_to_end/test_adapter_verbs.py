@@ -73,6 +73,13 @@ def test_an_adapter_from_training_to_merged_weights(tmp_path, demo_shards, monke
     assert later.base.digest == found.base.digest
     for name in (name for name in found.base.trained if name.startswith("adapters.")):
         assert torch.equal(later.weights[f"backbone.{name}"], found.weights[f"backbone.{name}"])
+    # What the constructor of an adapter refuses is one line too.
+    wrong = json.dumps([{**LORA, "init_args": {**LORA["init_args"], "targets": ["qvk"]}}])
+    with pytest.raises(SystemExit) as refused:
+        main([*common, "--name=wrong", f"--checkpoint={best}", f"--adapters={wrong}"])
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert refused.value.code == 2
+    assert last.startswith("ssl-audio: LowRank: no projection of Transformer is named 'qvk'")
     # Away from its base it is one line, with what to give.
     base.path.rename("base.ckpt")
     for words in (["export", "--out=x.ckpt"], ["embed", "--out=x.npz", "a.wav"]):

@@ -303,6 +303,8 @@ def test_wrong_names_sizes_and_widths_are_one_line_each():
         (BiMamba, lambda: LowRank(rank=2, targets=["qkv[query]"]), ("BiMamba", "'qkv[query]'", "into[x]")),
         (Transformer, lambda: LowRank(rank=2, targets=["qkv[q]"]), ("qkv[q]", "'q'", "query, key, value")),
         (Transformer, lambda: LowRank(rank=2, targets=["qkv", "qkv[key]"]), ("qkv", "adapted twice")),
+        (Transformer, lambda: LowRank(rank=2, targets=["qkv["]), ("'qkv['", "not closed", "qkv[PART]")),
+        (Transformer, lambda: LowRank(rank=2, targets=[]), ("LowRank", "targets is empty", "qkv[query]")),
         (Transformer, lambda: LowRank(targets=["qkv"]), ("LowRank", "rank or reduction", "neither")),
         (Transformer, lambda: LowRank(rank=2, targets=["qkv"], scaling="reduction"), ("LowRank", "reduction")),
         (Transformer, lambda: Conformer(hidden=3, kernel=4), ("Conformer", "kernel", "odd")),

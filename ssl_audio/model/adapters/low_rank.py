@@ -72,8 +72,14 @@ class LowRank(Adapter):
         linears = {name: module for name, module in backbone.encoder.named_modules() if isinstance(module, Linear)}
         self.parts = nn.ModuleDict()
         adapted = set()
+        if not self.targets:
+            raise RecipeError(f"LowRank: targets is empty; expected some of {', '.join(_names(linears))}")
         for target in self.targets:
-            pattern, _, part = target.partition("[")
+            pattern, bracket, part = target.partition("[")
+            if bracket and not part.endswith("]"):
+                raise RecipeError(
+                    f"LowRank: target {target!r} has a bracket that is not closed; expected {pattern}[PART]"
+                )
             found = [name for name in linears if _matches(name, pattern)]
             if not found:
                 raise RecipeError(
