@@ -128,10 +128,6 @@ def complete(alone: Checkpoint, base: Checkpoint) -> Checkpoint:
                 f"{alone.path}: {name[:100]} is {tuple(value.shape)}, and {base.path} with this recipe has {where}; "
                 "it is an adapter of another base"
             )
-    had = {*own, *_backbone_of(base.weights), *STATISTICS}
-    missing = [name for name in wanted if name not in had]
-    if missing:
-        raise CheckpointError(f"{alone.path}: lacks {missing[0]}, and so does its base; it is damaged, take another")
     weights = {_PREFIX + name: value for name, value in wanted.items()} | alone.weights
     return dataclasses.replace(alone, weights=weights, base=dataclasses.replace(alone.base, path=base.path))
 

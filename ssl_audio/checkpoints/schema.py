@@ -149,12 +149,14 @@ def check_over_base(path: Path, planned: Planned, own: Mapping[str, Tensor], bas
         The backbone on the `meta` device.
 
     Raises:
-        CheckpointError: if it asks for more than there is.
+        CheckpointError: if it asks for more than there is; the message names the tensor.
     """
     _check_depth(path, planned, len(base))
     backbone = on_meta(path, planned, most=len(own) + len(base) + _BESIDE)
     for name, wanted in backbone.state_dict().items():
         have = own.get(name, base.get(name))
+        if have is None and name not in STATISTICS:
+            raise CheckpointError(f"{path}: lacks {name}, and so does its base; it is damaged, take another")
         if have is None or have.shape == wanted.shape:
             continue
         # Positions may be brought to another grid.

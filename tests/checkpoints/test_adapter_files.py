@@ -112,6 +112,13 @@ def test_a_wrong_or_missing_base_is_one_line(tmp_path):
         torch.save(changed, tmp_path / "changed.ckpt")
         with pytest.raises(CheckpointError, match=message):
             open_checkpoint(tmp_path / "changed.ckpt", base=base.path)
+    # Terabytes that no tensor stands for are never asked for.
+    changed = copy.deepcopy(content)
+    huge = {"class_path": "ssl_audio.model.adapters.Prompts", "init_args": {"count": 10**12}}
+    changed["ssl_audio"]["recipe"]["model"]["backbone"]["init_args"]["adapters"].append(huge)
+    torch.save(changed, tmp_path / "changed.ckpt")
+    with pytest.raises(CheckpointError, match=r"lacks adapters\.1\.prompts, and so does its base"):
+        open_checkpoint(tmp_path / "changed.ckpt", base=base.path)
 
 
 def test_adapters_on_one_base_are_switched_without_a_second_base(tmp_path):
