@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from ssl_audio.cli import yaml_limits  # noqa: F401 -- registers how values are read
 from ssl_audio.errors import RecipeError, SslAudioError, own_cause
@@ -44,6 +44,23 @@ def _same_leaf(wrong: str, known: Sequence[str]) -> list[str]:
 class OneLine:
     """Mixin: complain in one line and with exit code 2, as every other mistake of ours."""
 
+    def parse_args(
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Namespace | None = None,
+        env: bool | None = None,
+        defaults: bool = True,
+        **private: Any,
+    ) -> Namespace:
+        """As jsonargparse does, and `null` stays null in an option of an object within an object.
+
+        jsonargparse reads the value and gives it to the parser of the inner object, without its defaults, as Python
+        writes it: as `None`, which is a text in YAML.
+        """
+        if args is not None and len(args) == 1 and not defaults and args[0].endswith("=None"):
+            args = [args[0].removesuffix("None") + "null"]
+        return super().parse_args(args, namespace, env, defaults, **private)  # type: ignore[misc]
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         known = [action.dest for action in self._actions]  # type: ignore[attr-defined]
         if (cause := own_cause(ex)) is not None:
@@ -64,7 +81,7 @@ def unwrapped() -> Iterator[None]:
         raise cause from cause.__cause__
 
 
-class VerbParser(OneLine, ArgumentParser):
+class VerbParser(OneLine, ArgumentParser):  # type: ignore[misc]
     """A parser for the verbs that are plain functions."""
 
 

@@ -35,7 +35,7 @@ from ssl_audio.training.run import METRICS, Run, open_run, run_folder
 from ssl_audio.training.storing import AtomicCheckpointIO
 
 
-class RecipeParser(OneLine, LightningArgumentParser):
+class RecipeParser(OneLine, LightningArgumentParser):  # type: ignore[misc]
     """A parser for the verbs that train from a recipe."""
 
 

@@ -102,6 +102,16 @@ def test_asking_for_the_options_writes_nothing(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_null_is_null_in_an_object_within_an_object(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipes = [
+        f"--config={Path(__file__).parents[2] / 'recipes/pretrain'}/{name}.yaml" for name in ("demo", "real_audio")
+    ]
+    with pytest.raises(SystemExit):
+        main(["pretrain", *recipes, "--print_config", "--model.backbone.frontend.init_args.floor=null"])
+    assert "floor: null" in capsys.readouterr().out
+
+
 def test_recipes_are_found_here_then_in_the_package(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     packaged = recipe_files.PACKAGED
