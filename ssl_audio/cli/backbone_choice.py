@@ -55,7 +55,7 @@ def with_backbone(words: list[str]) -> list[str]:
     parser.add_argument("--config", action="config")
     add_runs_argument(parser)
     add_start_arguments(parser)
-    names = [action.dest.split(".")[0] for action in parser._actions]
+    names = {action.dest.split(".")[0] for action in parser._actions} - {"print_config"}
     told, backbones, early = [], [any(word.startswith(_BACKBONE) for word in words)], []
     for before, word in zip(["", *words], words, strict=False):
         if before == "--config":

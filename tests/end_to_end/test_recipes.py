@@ -102,6 +102,15 @@ def test_asking_for_the_options_writes_nothing(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_options_of_a_fine_tuning_are_shown_with_its_backbone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipe = Path(__file__).parents[2] / "recipes/finetune/few.yaml"
+    words = ["--model.backbone.position_start=noise"]
+    with pytest.raises(SystemExit):
+        main(["finetune", f"--config={recipe}", "--checkpoint=none", *words, "--print_config"])
+    assert "position_start: noise" in capsys.readouterr().out
+
+
 def test_null_is_null_in_an_object_within_an_object(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     recipes = [
