@@ -198,9 +198,18 @@ def trained_picture(points: dict[tuple[str, str], tuple[int, float, float, float
         axis.errorbar(
             trained, score, yerr=[score - low, high - score], fmt="o", ms=4, lw=0.8, color=colour, label=encoder
         )
-        for adapter, (x, y, _, _) in chosen.items():
+        # Neighbours have their names above and below in turn.
+        for place, (adapter, (x, y, _, _)) in enumerate(sorted(chosen.items(), key=lambda one: one[1])):
+            below = place % 2
             axis.annotate(
-                adapter, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=colour, rotation=20
+                adapter,
+                (x, y),
+                xytext=(4, -10 if below else 4),
+                textcoords="offset points",
+                fontsize=7,
+                color=colour,
+                rotation=-20 if below else 20,
+                verticalalignment="center",
             )
     axis.set_xscale("log")
     axis.set_xlabel("trained parameters")
