@@ -57,7 +57,7 @@ def trained_at(
     seed: int = 1,
     hints: Hints = NO_HINTS,
 ) -> dict[str, torch.Tensor]:
-    """Write an adapter checkpoint whose trained tensors were drawn anew; returns all weights."""
+    """Write an adapter checkpoint whose trained tensors are random; returns all weights."""
     spec = Adaptation(frames=frames, mean=-5.0).spec(source)
     spec["init_args"]["adapters"] = [*(spec["init_args"].get("adapters") or []), *adapters]
     recipe = {"model": {"backbone": spec}}

@@ -105,7 +105,7 @@ def open_sound(source: Source, size: int, *, joined: bool = True) -> Opened:
     """
     later = False
     if isinstance(source, Path):
-        # Opened anew for each part that is read; what was found out about it is kept.
+        # Opened again for each part that is read; what is known about it is kept.
         stated = os.fsencode(source), size, source.stat().st_mtime_ns
         fetch: Fetch = Disk.of(source)
         find_pieces: Callable[[], list[Piece]] = functools.partial(_pieces_of_path, *stated)

@@ -73,7 +73,7 @@ def load_backbone(
 ) -> list[Fate]:
     """Give a backbone the weights of a checkpoint, positions brought to its own grid.
 
-    The backbone keeps its own statistics, whoever built it chose them, and the fresh weights of adapters that the
+    The backbone keeps its own statistics, which its recipe chose, and the fresh weights of adapters that the
     checkpoint does not have.
 
     Returns:

@@ -90,7 +90,7 @@ def _hints(path: Path, told: Any) -> Hints:
 def digest_of(tensors: Mapping[str, Tensor], *, most: int | None = None) -> str:
     """sha256 over names, types, shapes and bytes of a backbone's tensors in the order of their names.
 
-    The mean and deviation of the frontend are left out, which a task may measure anew.
+    The mean and deviation of the frontend are left out, because a task may measure its own.
 
     Args:
         tensors: By their names within the backbone.

@@ -82,7 +82,7 @@ def _told(folder: Path) -> Checkpoint | None:
 
 
 def base_behind(found: Checkpoint) -> Checkpoint:
-    """What an adapter checkpoint stands on, opened anew; any other checkpoint is its own base.
+    """What an adapter checkpoint stands on, opened from disk; any other checkpoint is its own base.
 
     Raises:
         CheckpointError: if it is not there any more.

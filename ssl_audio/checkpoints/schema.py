@@ -268,7 +268,7 @@ def _check_depth(path: Path, planned: Planned, tensors: int) -> None:
 
 
 def _check_unsaved(path: Path, backbone: Backbone) -> None:
-    """What no tensor tells: tables that are computed anew, and how long every clip is made."""
+    """What no tensor tells: tables that are computed at construction, and the length every clip is cut or padded to."""
     saved = backbone.state_dict()
     unsaved = sum(b.numel() * b.element_size() for name, b in backbone.named_buffers() if name not in saved)
     if unsaved > _UNSAVED_BYTES:

@@ -30,7 +30,7 @@ def export(
     base: Path | None = None,
     hints: Hints = NO_HINTS,
 ) -> None:
-    """Write a checkpoint anew: whole, with its adapters merged into plain weights, or its LoRA as peft has it.
+    """Write a checkpoint in another form: whole, with adapters merged into plain weights, or LoRA in peft's layout.
 
     Args:
         checkpoint: Ours, whole or adapters alone, or a folder of peft's.

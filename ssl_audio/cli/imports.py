@@ -31,7 +31,7 @@ class OptimizedModule(metaclass=_IsOptimized):
 
 @contextlib.contextmanager
 def light_imports() -> Iterator[None]:
-    """Within it, whoever first imports Lightning gets it light; everything else is imported as always."""
+    """Within this context the first import of Lightning leaves those modules out; all other imports are unchanged."""
     normal = builtins.__import__
 
     def importing(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> ModuleType:
@@ -52,7 +52,7 @@ def _is_of_lightning(globals: Any) -> bool:
 
 @contextlib.contextmanager
 def _dynamo_at_first_use() -> Iterator[None]:
-    """`torch.compiler.disable` as torch's own optimizers say it: torch._dynamo comes with the first call."""
+    """Replace `torch.compiler.disable` by the one of torch's optimizers, which imports torch._dynamo when called."""
     import torch
 
     later = getattr(torch, "_disable_dynamo", None)
@@ -62,7 +62,7 @@ def _dynamo_at_first_use() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _metrics_alone() -> Iterator[None]:
-    """torchmetrics is imported as where scipy and matplotlib are not installed; in full if it asks in other ways."""
+    """Import torchmetrics as if scipy and matplotlib were not installed, or in full if it checks in other ways."""
     from lightning_utilities.core import imports
 
     available = getattr(imports, "package_available", None)

@@ -65,7 +65,7 @@ def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
             ),
             strict=True,
         )
-        # The backbone stays as it is meanwhile: it hears the clips that choose once.
+        # The backbone does not change here, so validation clips pass through it once.
         choosing = torch.cat(
             [_pooled(module, batch.to(module.device), copies=0)[0] for batch in data.every(parts.valid)]
         )

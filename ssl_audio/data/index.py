@@ -290,7 +290,7 @@ def _indexed(tars: list[Path], folder: Path, stored: Path | None) -> Columns:
                 f"{folder}: {len(tars)} tar files without a single clip; expected members such as KEY.flac and "
                 f"KEY.json (audio may be {', '.join(AUDIO_ENDINGS)}){''.join(f'; {line}' for line in remarks.lines())}"
             )
-        # Only a cache: a folder that cannot be written to is indexed anew each time. Nor is anything written to where
+        # Only a cache: a folder that cannot be written to is indexed each time. Nor is anything written to where
         # a link that came with the folder leads, or to a pipe.
         if stored is not None and not stored.is_symlink() and (stored.is_file() or not stored.exists()):
             with contextlib.suppress(OSError):
@@ -302,7 +302,7 @@ def _indexed(tars: list[Path], folder: Path, stored: Path | None) -> Columns:
 
 
 def _stored(tars: list[Path], folder: Path, stored: Path) -> Columns | None:
-    """The index that lies beside the tars, if it is of them; one that is damaged, or of other files, is made anew."""
+    """The index that lies beside the tars, if it is of them; one that is damaged, or of other files, is rebuilt."""
     with contextlib.suppress(OSError, ValueError):
         columns = load_columns(stored)
         same = columns.tars == tuple(tar.name for tar in tars)

@@ -29,7 +29,7 @@ class Journal:
 
     Args:
         out: Where the result will be.
-        job: What the rows depend on besides the code; another job begins anew.
+        job: What the rows depend on besides the code; another job starts from the beginning.
 
     Attributes:
         done: So many items are done: the next is this one.

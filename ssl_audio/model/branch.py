@@ -16,7 +16,7 @@ class Context:
     """What an encoder works out once for all its blocks, from where its tokens lie.
 
     Args:
-        renew: The context of other tokens, for whoever changes them between two blocks or within one.
+        renew: Gives the context of other tokens, for parts that change them between two blocks or within one.
         mask: Which pairs of tokens attend to each other; None where all of a row do.
         borders: Where a token belongs to another clip than the token before it; None where every row is one clip.
         past: What a stream carries from the tokens before: keys and values, or states of scans and convolutions.

@@ -35,7 +35,7 @@ class Linear(nn.Linear):
         return self.with_deltas(input, F.linear(input, self.weight, self.bias))
 
     def without_bias(self, input: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
-        """The same without the bias, for whoever adds it later."""
+        """The same without the bias, where the caller adds it later."""
         return self.with_deltas(input, F.linear(input, self.weight))
 
     def with_deltas(

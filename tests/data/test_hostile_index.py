@@ -1,4 +1,4 @@
-"""An index beside shards is a cache: one that cannot be of these tars is made anew, whatever stands in it."""
+"""An index beside shards is a cache: one that cannot be of these tars is rebuilt, whatever stands in it."""
 
 import io
 import json
@@ -145,7 +145,7 @@ def test_a_file_that_is_no_index_is_made_anew(shards):
 
 
 def test_flipped_bytes_never_lead_beyond_the_tar(shards):
-    """Whatever is accepted points into the tar and has the right types; all else is made anew."""
+    """Whatever is accepted points into the tar and has the right types; all else is rebuilt."""
     folder, good = shards
     rng = np.random.default_rng(0)
     for _ in range(60):

@@ -46,7 +46,7 @@ def main() -> None:
         print(f"tars: {tars[False]} refused in one line, {tars[True]} that can be were accepted", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         indexes = shards.soak_indexes(chosen.indexes, Path(folder))
-        print(f"indexes: {indexes[False]} made anew, {indexes[True]} that can be were taken", flush=True)
+        print(f"indexes: {indexes[False]} rebuilt, {indexes[True]} that can be were taken", flush=True)
 
 
 if __name__ == "__main__":

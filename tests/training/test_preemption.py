@@ -26,13 +26,13 @@ def test_processes_that_begin_do_not_hear_what_the_main_one_hears_afterwards():
     def begin() -> None:
         with deaf_to_interrupts():
             child = os.fork()
-            # Sent to the process, it would reach another thread of whoever runs the tests.
+            # Sent to the process, the signal could reach a thread of the test runner.
             signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             if not child:
                 os._exit(0)
             ended.append(os.waitpid(child, 0)[1])
 
-    # Whoever runs the tests in several processes has these ignore it.
+    # Worker processes of pytest-xdist ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):

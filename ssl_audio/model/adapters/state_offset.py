@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class StateOffset(Adapter):
     """One offset for every scan, the same at every token, added to its states where they are read: C (h + offset).
 
-    It is to a scan what a prefix is to attention: a prefix would be forgotten as the scan goes on.
+    The counterpart of a prefix for encoders with scans: the effect of prefix tokens would decay along the scan.
 
     Raises:
         RecipeError: if the encoder has no scans.
