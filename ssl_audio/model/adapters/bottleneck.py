@@ -1,20 +1,14 @@
 """Bottleneck adapters: down, GELU, up."""
 
-from typing import TYPE_CHECKING
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from ssl_audio.model.adapters.in_branches import InBranches
-from ssl_audio.model.adapters.sizes import hidden_channels
 from ssl_audio.model.adapters.slots import Place
 from ssl_audio.model.branch import Context
 from ssl_audio.tokens import Tokens
-
-if TYPE_CHECKING:
-    from ssl_audio.model.backbone import Backbone
 
 
 class Bottleneck(InBranches):
@@ -48,13 +42,10 @@ class Bottleneck(InBranches):
         place: Place = "beside",
         skip: bool | None = None,
     ) -> None:
-        super().__init__(branch=branch, place=place, skip=skip)
-        self.hidden = hidden
-        self.reduction = reduction
+        super().__init__(hidden=hidden, reduction=reduction, branch=branch, place=place, skip=skip)
 
-    def part(self, backbone: "Backbone") -> nn.Module:
-        hidden = hidden_channels(backbone.width, hidden=self.hidden, reduction=self.reduction, who="Bottleneck")
-        return _Neck(backbone.width, hidden=hidden)
+    def part(self, width: int, hidden: int) -> nn.Module:
+        return _Neck(width, hidden=hidden)
 
 
 class _Neck(nn.Module):

@@ -1,7 +1,5 @@
 """The Conformer adapter: a gated depthwise convolution along the tokens of each clip."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -10,14 +8,10 @@ from torch import Tensor, nn
 
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.adapters.in_branches import InBranches
-from ssl_audio.model.adapters.sizes import hidden_channels
 from ssl_audio.model.adapters.slots import Place
 from ssl_audio.model.branch import Context
 from ssl_audio.model.layouts import one_clip_a_row
 from ssl_audio.tokens import Tokens
-
-if TYPE_CHECKING:
-    from ssl_audio.model.backbone import Backbone
 
 
 class Conformer(InBranches):
@@ -52,16 +46,13 @@ class Conformer(InBranches):
         place: Place = "beside",
         skip: bool | None = None,
     ) -> None:
-        super().__init__(branch=branch, place=place, skip=skip)
+        super().__init__(hidden=hidden, reduction=reduction, branch=branch, place=place, skip=skip)
         if kernel % 2 == 0:
             raise RecipeError(f"Conformer: kernel is {kernel}; expected an odd number, so that it has a middle")
-        self.hidden = hidden
-        self.reduction = reduction
         self.kernel = kernel
 
-    def part(self, backbone: "Backbone") -> nn.Module:
-        hidden = hidden_channels(backbone.width, hidden=self.hidden, reduction=self.reduction, who="Conformer")
-        return ConvolutionModule(backbone.width, hidden=hidden, kernel=self.kernel)
+    def part(self, width: int, hidden: int) -> nn.Module:
+        return ConvolutionModule(width, hidden=hidden, kernel=self.kernel)
 
 
 class ConvolutionModule(nn.Module):

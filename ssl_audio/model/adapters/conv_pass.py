@@ -1,7 +1,5 @@
 """ConvPass: a bottleneck with a convolution on the (band, time) grid."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -9,14 +7,10 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from ssl_audio.model.adapters.in_branches import InBranches
-from ssl_audio.model.adapters.sizes import hidden_channels
 from ssl_audio.model.adapters.slots import Place
 from ssl_audio.model.branch import Context
 from ssl_audio.model.layouts import on_grid
 from ssl_audio.tokens import Tokens
-
-if TYPE_CHECKING:
-    from ssl_audio.model.backbone import Backbone
 
 
 class ConvPass(InBranches):
@@ -50,14 +44,17 @@ class ConvPass(InBranches):
         place: Place = "beside",
         skip: bool | None = None,
     ) -> None:
-        super().__init__(branch=branch, place=place, skip=skip)
-        self.hidden = 32 if hidden is None and reduction is None else hidden
-        self.reduction = reduction
+        super().__init__(
+            hidden=32 if hidden is None and reduction is None else hidden,
+            reduction=reduction,
+            branch=branch,
+            place=place,
+            skip=skip,
+        )
         self.dropout = float(dropout)
 
-    def part(self, backbone: "Backbone") -> nn.Module:
-        hidden = hidden_channels(backbone.width, hidden=self.hidden, reduction=self.reduction, who="ConvPass")
-        return _GridNeck(backbone.width, hidden=hidden, dropout=self.dropout)
+    def part(self, width: int, hidden: int) -> nn.Module:
+        return _GridNeck(width, hidden=hidden, dropout=self.dropout)
 
 
 class _GridNeck(nn.Module):

@@ -1,7 +1,5 @@
 """Mixtures of bottleneck adapters: every token through all of them, or all of them on weighted means of the tokens."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -9,14 +7,10 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from ssl_audio.model.adapters.in_branches import InBranches
-from ssl_audio.model.adapters.sizes import hidden_channels
 from ssl_audio.model.adapters.slots import Place
 from ssl_audio.model.branch import Context
 from ssl_audio.model.layouts import one_clip_a_row
 from ssl_audio.tokens import Tokens
-
-if TYPE_CHECKING:
-    from ssl_audio.model.backbone import Backbone
 
 
 class DenseMixture(InBranches):
@@ -47,14 +41,11 @@ class DenseMixture(InBranches):
         place: Place = "beside",
         skip: bool | None = None,
     ) -> None:
-        super().__init__(branch=branch, place=place, skip=skip)
+        super().__init__(hidden=hidden, reduction=reduction, branch=branch, place=place, skip=skip)
         self.experts = experts
-        self.hidden = hidden
-        self.reduction = reduction
 
-    def part(self, backbone: "Backbone") -> nn.Module:
-        hidden = hidden_channels(backbone.width, hidden=self.hidden, reduction=self.reduction, who="DenseMixture")
-        return _Dense(backbone.width, hidden=hidden, experts=self.experts)
+    def part(self, width: int, hidden: int) -> nn.Module:
+        return _Dense(width, hidden=hidden, experts=self.experts)
 
 
 class SoftMixture(InBranches):
@@ -91,15 +82,12 @@ class SoftMixture(InBranches):
         place: Place = "beside",
         skip: bool | None = None,
     ) -> None:
-        super().__init__(branch=branch, place=place, skip=skip)
+        super().__init__(hidden=hidden, reduction=reduction, branch=branch, place=place, skip=skip)
         self.experts = experts
         self.slots = slots
-        self.hidden = hidden
-        self.reduction = reduction
 
-    def part(self, backbone: "Backbone") -> nn.Module:
-        hidden = hidden_channels(backbone.width, hidden=self.hidden, reduction=self.reduction, who="SoftMixture")
-        return _Soft(backbone.width, hidden=hidden, experts=self.experts, slots=self.slots)
+    def part(self, width: int, hidden: int) -> nn.Module:
+        return _Soft(width, hidden=hidden, experts=self.experts, slots=self.slots)
 
 
 class _Dense(nn.Module):
