@@ -1,4 +1,4 @@
-"""Which backbone a fine-tuning trains: the checkpoint's recipe, and over it what was asked for beside it."""
+"""The backbone of a fine-tuning: the recipe of the checkpoint, overridden by the user's options."""
 
 import copy
 import json
@@ -45,8 +45,8 @@ def add_start_arguments(parser: Any) -> None:
 
 
 def with_backbone(words: list[str]) -> list[str]:
-    """The same call with the recipe of the checkpoint's backbone before all else, so that whatever is said of the
-    backbone beside a checkpoint changes it and nothing is dropped.
+    """The same options with the recipe of the checkpoint's backbone in front: options about the backbone that stand
+    beside a checkpoint then override it, and none is dropped.
 
     Args:
         words: With the recipes first, and their paths in full.
@@ -91,14 +91,14 @@ def opened(path: Path, chosen: Namespace, *, fold: int) -> Checkpoint:
 
 
 def _untold(runs: Path, adaptation: Adaptation) -> Checkpoint:
-    """From scratch and with nothing said of the architecture: that of the newest run, or a small one."""
+    """The architecture if neither a checkpoint nor a backbone is given: that of the newest run, or a small one."""
     newest = newest_checkpoint(runs)
     spec = load_checkpoint(newest).spec if newest is not None else _small(adaptation.stride)
     return Checkpoint(Path("scratch"), {"model": {"backbone": spec}}, {}, 0, "")
 
 
 def _small(stride: tuple[int, int] | None) -> dict[str, Any]:
-    """Where the task's stride is for frames of all bins, patches are that, and overlap by half."""
+    """A small Transformer; patches are frames that overlap by half if the task's stride spans all bins."""
     options: dict[str, Any] = {
         "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}},
         "encoder": {"class_path": "ssl_audio.model.encoders.Transformer", "init_args": {}},
@@ -109,7 +109,7 @@ def _small(stride: tuple[int, int] | None) -> dict[str, Any]:
 
 
 def parsed(spec: dict[str, Any]) -> Namespace:
-    """A backbone's recipe with everything that it does not state."""
+    """A backbone's recipe with the defaults of all options that it does not set."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Backbone, "backbone")
     backbone: Namespace = parser.parse_object({"backbone": copy.deepcopy(spec)}).backbone
@@ -117,7 +117,7 @@ def parsed(spec: dict[str, Any]) -> Namespace:
 
 
 def changes(had: Namespace, wanted: Namespace) -> dict[str, tuple[Any, Any]]:
-    """What one recipe says otherwise than another: both values, by name."""
+    """The options in which two recipes differ: both values, by name."""
     before, now = _flat(had), _flat(wanted)
     return {
         name: (before.get(name), now.get(name))
@@ -127,7 +127,7 @@ def changes(had: Namespace, wanted: Namespace) -> dict[str, tuple[Any, Any]]:
 
 
 def changed(spec: dict[str, Any], asked: dict[str, tuple[Any, Any]]) -> Namespace:
-    """A recipe with the changes that another one got."""
+    """A recipe with changes that were made to another one."""
     whole = parsed(spec)
     for name, (_, value) in asked.items():
         whole[name] = copy.deepcopy(value)
@@ -135,7 +135,7 @@ def changed(spec: dict[str, Any], asked: dict[str, tuple[Any, Any]]) -> Namespac
 
 
 def check_changes(asked: dict[str, tuple[Any, Any]], found: Checkpoint) -> None:
-    """The weights of an encoder are of use in that encoder alone.
+    """Check that the options do not change the encoder that the weights belong to.
 
     Raises:
         RecipeError: if the changes make another one of it; the message has both values.

@@ -1,4 +1,4 @@
-"""What of a backbone trains: one list of name patterns."""
+"""Which parameters of a backbone train: one list of name patterns."""
 
 import dataclasses
 import fnmatch
@@ -12,18 +12,18 @@ from ssl_audio.model.backbone import Backbone
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """What of the backbone trains; a head always does.
+    """Which parameters of the backbone train; the head always trains.
 
-    Frozen modules stay in evaluation mode, trained ones train: a batch norm of an adapter gathers statistics while the
-    base's stochastic depth is off.
+    Frozen modules stay in evaluation mode: stochastic depth of a frozen base is off while the batch norm of a trained
+    adapter updates its statistics.
 
     Args:
         train: Patterns (`*`, `?`, `[...]`) of the names of parameters within the backbone: `["*"]` trains everything,
             `[]` nothing (linear probe), `["*.bias"]` all biases (BitFit), `["adapters.*", "encoder.norm.*"]` the
             adapters and the final norm.
         last_blocks: The last so many blocks of the encoder train as well, and the norm behind them.
-        backbone_rate: The base's learning rate over the optimizer's.
-        adapter_rate: The adapters' over the optimizer's.
+        backbone_rate: Factor of the optimizer's learning rate for the base.
+        adapter_rate: The same for the adapters.
     """
 
     train: list[str] = dataclasses.field(default_factory=lambda: ["*"])
@@ -40,7 +40,7 @@ class Tuning:
         return f"{', '.join([*self.train, *blocks])} train" if self.train or blocks else "frozen backbone"
 
     def apply(self, backbone: Backbone) -> None:
-        """Let what is meant have gradients, and nothing else.
+        """Set `requires_grad` of every parameter of the backbone by the patterns.
 
         Raises:
             RecipeError: if a pattern names no parameter, or there are not so many blocks.
@@ -72,8 +72,8 @@ def trains(module: nn.Module) -> bool:
 
 
 def set_modes(module: nn.Module, mode: bool) -> None:
-    """Training mode, if asked for, where something trains; evaluation elsewhere. What has no parameters goes along
-    with the module that it is a part of.
+    """Set training mode (if `mode`) for modules with parameters that train, evaluation mode for all others. A module
+    without parameters takes the mode of its parent.
     """
     module.training = mode and (trains(module) if any(True for _ in module.parameters()) else True)
     for child in module.children():

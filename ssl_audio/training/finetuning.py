@@ -69,7 +69,7 @@ class Finetuning(L.LightningModule):
         optimizer: Made from groups of parameters.
         schedule: Moves the learning rate.
         decay_on: Which parameters weight decay is for.
-        head_rate: The head's learning rate over the optimizer's.
+        head_rate: Factor of the optimizer's learning rate for the head.
         layer_decay: What a block's rate is multiplied with for every block above it.
     """
 

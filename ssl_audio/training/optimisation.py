@@ -56,9 +56,9 @@ def graded_groups(
         backbone: Its blocks learn slower the nearer they are to the input.
         head: What stands on it.
         decay_on: Which parameters decay.
-        head_rate: The head's rate over the optimizer's.
-        backbone_rate: That of the final norm, likewise; blocks below it decay from there.
-        adapter_rate: The adapters', in whatever block they stand.
+        head_rate: Factor of the optimizer's learning rate for the head.
+        backbone_rate: The same for the final norm; the rates of the blocks below decay from there.
+        adapter_rate: The same for the adapters, in whichever block.
         layer_decay: What each block's rate is multiplied with for every block above it; 1 treats all alike.
 
     Source: arXiv 2106.08254 appendix (layer-wise decay); YuanGongND/ssast@a1a3eec (`head_lr`).

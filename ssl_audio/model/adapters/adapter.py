@@ -23,7 +23,7 @@ class Adapter(nn.Module, ABC):
 
     Attributes:
         identity: Whether the backbone with a fresh adapter is the backbone without it.
-        coverage: What of the encoder it adapts, for people; empty if that is every block.
+        coverage: Which part of the encoder it adapts, in words; empty if every block.
     """
 
     identity: bool = True
