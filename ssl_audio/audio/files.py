@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import soundfile
-from jaxtyping import Float
+from jaxtyping import Float, Int16
 
 from ssl_audio.audio.formats import EXPECTED
 from ssl_audio.audio.info import AudioInfo, info_of
@@ -132,13 +132,18 @@ def encode(
     """
     if not len(waveform) or not np.isfinite(waveform).all():
         raise AudioError(f"cannot encode {len(waveform)} samples: expected one or more, all of them finite")
-    steps = np.clip(np.rint(waveform.astype(np.float64) * 32768.0), -32768, 32767).astype(np.int16)
+    steps = steps_of(waveform)
     buffer = io.BytesIO()
     if format == "opus":
         soundfile.write(buffer, steps, sample_rate, format="OGG", subtype="OPUS")
         return renumber(buffer.getvalue(), serial=0)
     soundfile.write(buffer, steps, sample_rate, format=format.upper(), subtype="PCM_16")
     return buffer.getvalue()
+
+
+def steps_of(waveform: Float[np.ndarray, " sample"]) -> Int16[np.ndarray, " sample"]:
+    """What a 16-bit file holds of a waveform: steps of 1/32768, clipped to [-32768, 32767]."""
+    return np.clip(np.rint(waveform.astype(np.float64) * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def _with_file(source: Source, name: str | None, use: Callable[[Opened], T], *, joined: bool = True) -> T:

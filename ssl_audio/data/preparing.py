@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 
 from ssl_audio.audio.fbank import Fbank
-from ssl_audio.audio.files import decode, encode
+from ssl_audio.audio.files import decode, encode, steps_of
 from ssl_audio.audio.reading import Finding, Findings, overs_in, peak_of
 from ssl_audio.audio.statistics import Moments
 from ssl_audio.data.clip import Clip, Event
@@ -125,13 +125,18 @@ def _store(
 ) -> Written:
     audio = encode(waveform, sample_rate=SAMPLE_RATE, format=ENDINGS[form.encoding])
     clip = dataclasses.replace(clip, duration=round(len(waveform) / SAMPLE_RATE, 6), sample_rate=SAMPLE_RATE)
-    return Written(clip, audio, moments_of(audio) if measure else Moments(), findings)
+    if not measure:
+        return Written(clip, audio, Moments(), findings)
+    # Statistics are of what is stored; lossless formats hold the steps of 16 bits, which need no decoding.
+    lossy = form.encoding == "opus"
+    stored = decode(audio, sample_rate=SAMPLE_RATE) if lossy else steps_of(waveform).astype(np.float32) / 32768
+    return Written(clip, audio, moments_of(stored), findings)
 
 
-def moments_of(audio: bytes) -> Moments:
-    """Moments of the log-mel of a clip as it is stored: what was clipped or lost in encoding does not count."""
+def moments_of(waveform: Float[np.ndarray, " sample"]) -> Moments:
+    """Moments of the log-mel of a waveform at `SAMPLE_RATE`."""
     moments = Moments()
-    moments.update(_fbank().log_mel(torch.from_numpy(decode(audio, sample_rate=SAMPLE_RATE))[None]))
+    moments.update(_fbank().log_mel(torch.from_numpy(waveform)[None]))
     return moments
 
 

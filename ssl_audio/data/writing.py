@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ssl_audio import __version__
+from ssl_audio.audio.files import decode
 from ssl_audio.audio.statistics import Moments
 from ssl_audio.data.columns import columns_of, concatenate, save_columns
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE, Corpus, Recording
@@ -381,7 +382,7 @@ def _moments_in(tar: Path) -> Moments:
     with tar.open("rb") as file:
         for row in itertools.islice(clips_of(tar), _MEASURED_INSTEAD):
             file.seek(row.audio.offset)
-            moments.merge(moments_of(file.read(row.audio.size)))
+            moments.merge(moments_of(decode(file.read(row.audio.size), sample_rate=SAMPLE_RATE)))
     return moments
 
 
