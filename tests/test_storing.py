@@ -11,7 +11,8 @@ import torch
 
 import ssl_audio
 from ssl_audio.cli.parser import write_bytes
-from ssl_audio.data.columns import columns_of, save_columns
+from ssl_audio.data.columns import save_columns
+from ssl_audio.data.columns_of_clips import columns_of
 from ssl_audio.data.manifest import Manifest
 from ssl_audio.data.writing import _writing_tar
 from ssl_audio.storing import link, store, sweep, writing

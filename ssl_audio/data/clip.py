@@ -1,8 +1,19 @@
-"""The schema of a clip: what stands in the `<key>.json` beside the audio of a shard."""
+"""The schema of a clip: what stands in the `<key>.json` beside the audio of a shard.
+
+```json
+{"duration": 10.0, "sample_rate": 16000, "split": "train", "fold": 1, "speaker": "anna", "source": "a/b.wav",
+ "labels": {"event": ["Speech", "Dog"], "emotion": {"calm": 0.7, "sad": 0.3}},
+ "events": [{"label": "Dog", "onset": 1.2, "offset": 3.4}]}
+```
+
+Every field may be missing. The labels of a kind are a list of names, or, where labels are soft, an object that gives
+each name a weight from 0 to 1. Events lie within the clip, in seconds from its start.
+"""
 
 import dataclasses
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ssl_audio.data.json_values import finite, number, optional, read_json, shown, whole, word
@@ -39,6 +50,7 @@ class Clip:
         sample_rate: Samples per second as stored in the shard.
         labels: Names by kind: ``{"keyword": ["yes"], "emotion": ["calm"]}``; unlabelled clips have none.
             A table with one label column uses the kind ``label``.
+        soft: Of the kinds with soft labels the weight of each name, from 0 to 1.
         events: Labelled stretches.
         speaker: Who speaks.
         split: ``train``, ``valid`` or ``test``, or whatever the corpus calls its parts.
@@ -50,6 +62,7 @@ class Clip:
     duration: float | None = None
     sample_rate: int | None = None
     labels: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    soft: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     events: list[Event] = dataclasses.field(default_factory=list)
     speaker: str | None = None
     split: str | None = None
@@ -59,6 +72,8 @@ class Clip:
     def to_json(self) -> bytes:
         """Compact, sorted JSON without the fields that are unknown; the key is the file's name, so it is left out."""
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "key" and v not in (None, [], {})}
+        if soft := fields.pop("soft", None):
+            fields["labels"] = self.labels | soft
         return json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
@@ -68,7 +83,7 @@ class Clip:
         A duration is taken as it stands there, even if no sound can last so long.
 
         Raises:
-            ShardError: if it is no JSON object or a known field has the wrong type.
+            ShardError: if it is no JSON object, a known field has the wrong type, or an event ends before it starts.
         """
         if len(text) > MOST_BYTES:
             raise ShardError(
@@ -80,7 +95,7 @@ class Clip:
             raise ShardError(f"clip {key!r}: its .json member is no JSON ({error}); expected one object") from error
         if not isinstance(found, dict):
             raise ShardError(f"clip {key!r}: its .json member is a {type(found).__name__}; expected one object")
-        field = ""
+        field, labels = "", "labels" if "labels" in found else "label"
 
         def get(name: str, read: Callable[[Any], T]) -> T | None:
             nonlocal field
@@ -92,7 +107,8 @@ class Clip:
                 key=key,
                 duration=get("duration", number),
                 sample_rate=get("sample_rate", whole),
-                labels=(get("labels", _labels) if "labels" in found else get("label", _labels)) or {},
+                labels=get(labels, _labels) or {},
+                soft=get(labels, _soft) or {},
                 events=get("events", _events) or [],
                 speaker=get("speaker", word),
                 split=get("split", word),
@@ -100,9 +116,27 @@ class Clip:
                 source=get("source", word),
             )
         except ValueError as error:
-            raise ShardError(
-                f"clip {key!r}: its .json member has a field `{field}` of the wrong type ({error})"
-            ) from error
+            raise ShardError(f"clip {key!r}: its .json member has an invalid field `{field}` ({error})") from error
+
+
+def check_events(events: Sequence[Event], duration: float | None = None) -> None:
+    """Whether events can be of a clip: none starts before it or ends before it starts, and each overlaps the clip.
+
+    An event may end after the clip, as annotations do that were rounded up; only what lies within is used.
+
+    Args:
+        events: What is labelled.
+        duration: Length of the clip in seconds; None where it is not known.
+
+    Raises:
+        ValueError: naming the first event that cannot be.
+    """
+    for event in events:
+        where = f"event {shown(event.label)} from {event.onset:g} to {event.offset:g} s"
+        if not 0 <= event.onset <= event.offset < math.inf:
+            raise ValueError(f"{where}; expected an onset from 0 on, and an offset that is not before it")
+        if duration is not None and event.onset >= duration:
+            raise ValueError(f"{where} lies outside of the clip, which lasts {duration:g} s")
 
 
 def _events(found: Any) -> list[Event]:
@@ -115,14 +149,37 @@ def _events(found: Any) -> list[Event]:
         label = word(event["label"])
         if label is not None:
             events.append(Event(label=label, onset=finite(event["onset"]), offset=finite(event["offset"])))
+    check_events(events)
     return events
 
 
 def _labels(found: Any) -> dict[str, list[str]]:
     """By kind; a name or a list of names alone is of the kind `label`. A blank name is none."""
-    kinds = found if isinstance(found, dict) else {"label": found}
     named = {
-        kind: [name for one in (names if isinstance(names, list) else [names]) if (name := word(one)) is not None]
-        for kind, names in kinds.items()
+        kind: [
+            name for one in (names if isinstance(names, list | dict) else [names]) if (name := word(one)) is not None
+        ]
+        for kind, names in _kinds(found).items()
     }
     return {kind: names for kind, names in named.items() if names}
+
+
+def _soft(found: Any) -> dict[str, dict[str, float]]:
+    """The weights of those kinds that have any."""
+    weighted = {kind: names for kind, names in _kinds(found).items() if isinstance(names, dict)}
+    named = {
+        kind: {name: _weight(weight) for one, weight in names.items() if (name := word(one)) is not None}
+        for kind, names in weighted.items()
+    }
+    return {kind: weights for kind, weights in named.items() if weights}
+
+
+def _kinds(found: Any) -> dict[str, Any]:
+    return found if isinstance(found, dict) else {"label": found}
+
+
+def _weight(found: Any) -> float:
+    weight = finite(found)
+    if not 0 <= weight <= 1:
+        raise ValueError(f"a weight is {shown(found)}; expected 0 to 1")
+    return weight

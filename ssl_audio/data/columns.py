@@ -1,54 +1,87 @@
 """What is known of the clips of a folder of shards, one array a property, stored so that it need not be loaded.
 
-At two million clips lists and strings would be gigabytes in every worker. Here names are one block of bytes with
+At two million clips lists and strings would be gigabytes in every worker. Here strings are one block of bytes with
 offsets, words are numbers, and the file is mapped: a worker touches the pages it reads, and all share them.
 """
 
 import dataclasses
 import functools
-import json
-import os
-import re
-import struct
-import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
+from ssl_audio.data.arrow import Field, read_arrow, write_arrow
 from ssl_audio.data.clip import MOST_BYTES, Clip
-from ssl_audio.data.json_values import read_json, shown
+from ssl_audio.data.json_values import shown
 from ssl_audio.data.streams import Labels
-from ssl_audio.storing import writing
+from ssl_audio.data.strings import Strings
 
-FORMAT = 2
+FORMAT = 3
 
-# Of each array the type, in the byte order of the file, and the columns of a row.
-_ARRAYS = {
-    "shard": ("<i4", ()),
-    "audio": ("<i8", (2,)),
-    "meta": ("<i8", (2,)),
-    "seconds": ("<f4", ()),
-    "split": ("<i2", ()),
-    "letters": ("|u1", ()),
-    "key_ends": ("<i8", ()),
-    "label_codes": ("<i4", ()),
-    "label_ends": ("<i8", ()),
-}
-_WORDS = "words"
-_LISTS = {"tars": str, "tar_bytes": int, "splits": str}
+NO_FOLD = -(1 << 63)
+"""Stands for no fold: a fold may be any number that JSON keeps whole."""
 
-# What numpy writes before an array: 128 bytes, unless it has more dimensions than any here. Its own reader takes
-# whatever Python would, and fails in as many ways.
-_HEADER_BYTES = 128
-_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00\x76\x00\{'descr': '([<|]\w\d)', 'fortran_order': False, 'shape': \((\d{1,18}, ?\d*)\), \} *\n"
+# The table in the file: one row a clip.
+_FIELDS = (
+    Field(name="key"),
+    Field(name="shard", dtype="<i4"),
+    Field(name="audio", dtype="<i8", each=2),
+    Field(name="meta", dtype="<i8", each=2),
+    Field(name="seconds", dtype="<f4"),
+    Field(name="split", dtype="<i2", words=True),
+    Field(name="fold", dtype="<i8", none=NO_FOLD),
+    Field(name="speaker", dtype="<i4", words=True),
+    Field(name="file", dtype="<i4", words=True),
+    Field(
+        name="labels",
+        fields=(
+            Field(name="label", dtype="<i4", words=True),
+            Field(name="weight", dtype="<f4", optional=True),
+        ),
+    ),
+    Field(
+        name="events",
+        fields=(
+            Field(name="label", dtype="<i4", words=True),
+            Field(name="onset", dtype="<f8"),
+            Field(name="offset", dtype="<f8"),
+        ),
+    ),
 )
+# Where the values of the table stand in `Columns`.
+_PLACES = {
+    "key": "keys",
+    "shard": "shard",
+    "audio": "audio",
+    "meta": "meta",
+    "seconds": "seconds",
+    "split": "split",
+    "split words": "splits",
+    "fold": "fold",
+    "speaker": "speaker",
+    "speaker words": "speakers",
+    "file": "file",
+    "file words": "files",
+    "labels": "label_ends",
+    "labels.label": "label_codes",
+    "labels.label words": "names",
+    "labels.weight": "label_weights",
+    "events": "event_ends",
+    "events.label": "event_codes",
+    "events.label words": "event_names",
+    "events.onset": "onset",
+    "events.offset": "offset",
+}
+_METADATA = {"format", "tars", "tar_bytes", "kinds"}
 
 # A byte of no format holds more frames, and no sound has fewer a second.
 _MOST_SECONDS_PER_BYTE = 8192 / 1000
+
+# Rows that are checked at a time: what that takes beside the mapped file is a few MB.
+_CHECKED_ROWS = 1 << 17
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,41 +101,63 @@ class Row:
     meta: Place
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Columns:
     """The clips of one folder, in the order of its shards.
 
     Args:
         tars: Names of the tar files.
         tar_bytes: Their sizes, by which a stale index is told.
-        splits: Names of the splits.
-        labels: Kinds and names of labels.
+        kinds: Kinds of label in the order of their names, each with how many of `names` are of it.
+        names: Names of labels, those of a kind together, in their order.
+        splits: Names of the splits, in their order.
+        speakers: Names of the speakers, in their order.
+        files: Names of the files that several clips are stretches of, in their order.
+        event_names: What the events are, in the order of names.
+        keys: Names of the clips.
         shard: Which tar each clip is in.
         audio: Offset and size of the audio member, in bytes.
         meta: Offset and size of the `.json` member; size 0 means that there is none.
         seconds: Length of each clip.
         split: Which of `splits` each clip is in; -1 is none.
-        letters: The keys one after another, in UTF-8.
-        key_ends: Where each key ends in `letters`.
-        label_codes: Which of `labels` the clips have, one after another.
+        fold: Fold of each clip; `NO_FOLD` is none.
+        speaker: Which of `speakers` speaks in each clip; -1 is nobody known.
+        file: Which of `files` each clip is a stretch of; -1 is of no file, or of one that no other clip is of.
+        label_codes: Which of `names` the clips have, one after another.
         label_ends: Where the labels of each clip end in `label_codes`.
+        label_weights: Weight of each label, from 0 to 1; None where all are 1.
+        event_codes: Which of `event_names` the events of the clips are, one after another.
+        event_ends: Where the events of each clip end in `event_codes`.
+        onset: Where each event starts, in seconds from the start of its clip.
+        offset: Where each event ends, in seconds.
         remarks: What is not as it should be in tars of others; None where nobody looked.
         path: The file it is mapped from, if it is.
     """
 
     tars: tuple[str, ...]
     tar_bytes: tuple[int, ...]
-    splits: tuple[str, ...]
-    labels: tuple[tuple[str, str], ...]
+    kinds: tuple[tuple[str, int], ...]
+    names: Strings
+    splits: Strings
+    speakers: Strings
+    files: Strings
+    event_names: Strings
+    keys: Strings
     shard: Int[np.ndarray, " clip"]
     audio: Int[np.ndarray, "clip 2"]
     meta: Int[np.ndarray, "clip 2"]
     seconds: Float[np.ndarray, " clip"]
     split: Int[np.ndarray, " clip"]
-    letters: UInt8[np.ndarray, " letter"]
-    key_ends: Int[np.ndarray, " clip"]
+    fold: Int[np.ndarray, " clip"]
+    speaker: Int[np.ndarray, " clip"]
+    file: Int[np.ndarray, " clip"]
     label_codes: Int[np.ndarray, " label"]
     label_ends: Int[np.ndarray, " clip"]
+    label_weights: Float[np.ndarray, " label"] | None = None
+    event_codes: Int[np.ndarray, " event"]
+    event_ends: Int[np.ndarray, " clip"]
+    onset: Float[np.ndarray, " event"]
+    offset: Float[np.ndarray, " event"]
     remarks: tuple[str, ...] | None = None
     path: Path | None = None
 
@@ -115,96 +170,49 @@ class Columns:
             return load_columns, (self.path,)
         return functools.partial(Columns, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}), ()
 
-    def key(self, row: int) -> str:
-        """Name of a clip."""
-        start = int(self.key_ends[row - 1]) if row else 0
-        # Only a file that was tampered with ends a key within a letter.
-        return self.letters[start : int(self.key_ends[row])].tobytes().decode(errors="backslashreplace")
+    def names_of(self, kind: str) -> range:
+        """Which of `names` are of a kind."""
+        first = 0
+        for name, count in self.kinds:
+            if name == kind:
+                return range(first, first + count)
+            first += count
+        return range(0)
 
     def labels_of(self, kind: str) -> Labels:
-        """The labels of a kind of every clip; codes are those of `labels`."""
-        wanted = np.array([k == kind for k, _ in self.labels], dtype=bool)
-        kept = wanted[self.label_codes] if len(self.label_codes) else np.zeros(0, dtype=bool)
+        """The labels of a kind of every clip; codes count from the first name of the kind."""
+        names = self.names_of(kind)
+        if len(names) == len(self.names):
+            return Labels(codes=self.label_codes, ends=self.label_ends, weights=self.label_weights)
+        kept = (self.label_codes >= names.start) & (self.label_codes < names.stop)
         counted = np.append(0, np.cumsum(kept))
-        return Labels(codes=np.asarray(self.label_codes)[kept], ends=counted[self.label_ends])
-
-
-def columns_of(shards: Iterable[tuple[str, int, Iterable[Row]]]) -> Columns:
-    """Columns of the clips of tars, each given as name, bytes and rows."""
-    tars, sizes, rows, shard = [], [], [], []
-    for number, (name, size, some) in enumerate(shards):
-        tars.append(name)
-        sizes.append(size)
-        for row in some:
-            rows.append(row)
-            shard.append(number)
-    keys = [row.clip.key.encode() for row in rows]
-    splits = sorted({row.clip.split for row in rows if row.clip.split})
-    named = [[(kind, name) for kind, names in row.clip.labels.items() for name in names] for row in rows]
-    labels = sorted({label for some in named for label in some})
-    code = {label: number for number, label in enumerate(labels)}
-    return Columns(
-        tars=tuple(tars),
-        tar_bytes=tuple(sizes),
-        splits=tuple(splits),
-        labels=tuple(labels),
-        shard=np.array(shard, dtype=np.int32),
-        audio=np.array([(row.audio.offset, row.audio.size) for row in rows], dtype=np.int64).reshape(-1, 2),
-        meta=np.array([(row.meta.offset, row.meta.size) for row in rows], dtype=np.int64).reshape(-1, 2),
-        seconds=np.array([row.clip.duration for row in rows], dtype=np.float32),
-        split=np.array([splits.index(row.clip.split) if row.clip.split else -1 for row in rows], dtype=np.int16),
-        letters=np.frombuffer(b"".join(keys), dtype=np.uint8),
-        key_ends=np.cumsum([len(key) for key in keys], dtype=np.int64),
-        label_codes=np.array([code[label] for some in named for label in some], dtype=np.int32),
-        label_ends=np.cumsum([len(some) for some in named], dtype=np.int64),
-    )
-
-
-def concatenate(parts: Sequence[Columns]) -> Columns:
-    """The columns of several groups of tars as those of one folder."""
-    splits = sorted({name for part in parts for name in part.splits})
-    labels = sorted({label for part in parts for label in part.labels})
-
-    def recoded(name: str, words: Sequence[Any], dtype: type) -> Int[np.ndarray, " _"]:
-        place = {word: number for number, word in enumerate(words)}
-        # One more at the end, which is where -1 points.
-        tables = [[place[word] for word in getattr(part, f"{name}s")] for part in parts]
-        codes = [part.split if name == "split" else part.label_codes for part in parts]
-        return np.concatenate([np.array([*t, -1], dtype=dtype)[c] for t, c in zip(tables, codes, strict=True)])
-
-    def shifted(name: str, lengths: Iterable[int], dtype: type = np.int64) -> Int[np.ndarray, " _"]:
-        starts = np.cumsum([0, *lengths])
-        return np.concatenate(
-            [(getattr(part, name) + start).astype(dtype) for part, start in zip(parts, starts, strict=False)]
+        return Labels(
+            codes=self.label_codes[kept] - np.int32(names.start),
+            ends=counted[self.label_ends],
+            weights=None if self.label_weights is None else self.label_weights[kept],
         )
 
-    return Columns(
-        tars=tuple(name for part in parts for name in part.tars),
-        tar_bytes=tuple(size for part in parts for size in part.tar_bytes),
-        splits=tuple(splits),
-        labels=tuple(labels),
-        shard=shifted("shard", (len(part.tars) for part in parts), np.int32),
-        split=recoded("split", splits, np.int16),
-        label_codes=recoded("label", labels, np.int32),
-        key_ends=shifted("key_ends", (len(part.letters) for part in parts)),
-        label_ends=shifted("label_ends", (len(part.label_codes) for part in parts)),
-        audio=np.concatenate([part.audio for part in parts]),
-        meta=np.concatenate([part.meta for part in parts]),
-        seconds=np.concatenate([part.seconds for part in parts]),
-        letters=np.concatenate([part.letters for part in parts]),
-    )
+    def labels_at(self, row: int) -> tuple[dict[str, list[str]], dict[str, dict[str, float]]]:
+        """The labels of one clip by kind, and the weights of those kinds that have any."""
+        found: dict[str, list[str]] = {}
+        weights: dict[str, dict[str, float]] = {}
+        ends = np.cumsum([count for _, count in self.kinds])
+        for place in range(int(self.label_ends[row - 1]) if row else 0, int(self.label_ends[row])):
+            code = int(self.label_codes[place])
+            kind = self.kinds[int(np.searchsorted(ends, code, side="right"))][0]
+            found.setdefault(kind, []).append(self.names[code])
+            weight = 1.0 if self.label_weights is None else float(self.label_weights[place])
+            weights.setdefault(kind, {})[self.names[code]] = weight
+        return found, {kind: some for kind, some in weights.items() if any(weight != 1.0 for weight in some.values())}
 
 
 def save_columns(columns: Columns, path: Path) -> None:
-    """Store them as an `.npz`; it appears whole or not at all, and the same columns give the same bytes."""
-    words = {name: getattr(columns, name) for name in (*_LISTS, "labels")}
+    """Store them as an Arrow file; it appears whole or not at all, and the same columns give the same bytes."""
+    metadata: dict[str, Any] = {"format": FORMAT, "tars": columns.tars, "tar_bytes": columns.tar_bytes}
+    metadata["kinds"] = columns.kinds
     if columns.remarks is not None:
-        words["remarks"] = columns.remarks
-    text = json.dumps({"format": FORMAT, **words}, ensure_ascii=False).encode()
-    arrays: dict[str, Any] = {_WORDS: np.frombuffer(text, dtype=np.uint8)}
-    arrays |= {name: getattr(columns, name) for name in _ARRAYS}
-    with writing(path) as file:
-        np.savez(file, **arrays)
+        metadata["remarks"] = columns.remarks
+    write_arrow(path, _FIELDS, {name: getattr(columns, place) for name, place in _PLACES.items()}, metadata)
 
 
 def load_columns(path: Path) -> Columns:
@@ -213,88 +221,88 @@ def load_columns(path: Path) -> Columns:
     Raises:
         OSError, ValueError: if it is damaged, of another version, or not of these types.
     """
-    if not path.is_file():
-        raise ValueError("no regular file")
-    found: dict[str, Any] = _mapped(path)
-    words = read_json(found.pop(_WORDS).tobytes())
-    if not isinstance(words, dict) or words.pop("format", None) != FORMAT:
+    values, words = read_arrow(path, _FIELDS)
+    if not isinstance(words, dict) or words.get("format") != FORMAT or words.keys() - {"remarks"} != _METADATA:
         raise ValueError("another format")
-    found |= {name: _list(words.pop(name, None), kind) for name, kind in _LISTS.items()}
-    labels = _list(words.pop("labels", None), list)
-    remarks = None if "remarks" not in words else _list(words.pop("remarks"), str)
-    if words or not all(len(label) == 2 and all(isinstance(part, str) for part in label) for label in labels):
-        raise ValueError("other words")
-    return Columns(**found, labels=tuple((kind, name) for kind, name in labels), remarks=remarks, path=path)
+    kinds = [tuple(_list(kind, None)) for kind in _list(words["kinds"], list)]
+    if not all(len(kind) == 2 and type(kind[0]) is str and type(kind[1]) is int and kind[1] > 0 for kind in kinds):
+        raise ValueError("other kinds of labels")
+    return Columns(
+        **cast(dict[str, Any], {_PLACES[name]: value for name, value in values.items()}),
+        tars=_list(words["tars"], str),
+        tar_bytes=_list(words["tar_bytes"], int),
+        kinds=cast(tuple[tuple[str, int], ...], tuple(kinds)),
+        remarks=_list(words["remarks"], str) if "remarks" in words else None,
+        path=path,
+    )
 
 
-def _list(found: Any, kind: type) -> tuple[Any, ...]:
-    if not isinstance(found, list) or not all(type(one) is kind for one in found):
-        raise ValueError(f"{shown(found)} is no list of {kind.__name__}")
+def _list(found: Any, kind: type | None) -> tuple[Any, ...]:
+    if not isinstance(found, list) or not all(kind is None or type(one) is kind for one in found):
+        raise ValueError(f"{shown(found)} is no list of {kind.__name__ if kind else 'two'}")
     return tuple(found)
 
 
 def check_columns(columns: Columns) -> None:
-    """Whether they can be of their tars: places within the tars, offsets that rise, finite lengths.
+    """Whether they can be of their tars: places within the tars, offsets that rise, codes within their tables, and
+    finite numbers.
 
     Raises:
         ValueError: if they cannot.
     """
-    tar_bytes = np.array(columns.tar_bytes, dtype=np.int64)
-    _check_codes("shard", columns.shard, 0, len(columns.tars))
-    _check_codes("split", columns.split, -1, len(columns.splits))
-    _check_codes("label_codes", columns.label_codes, 0, len(columns.labels))
-    _check_ends("key_ends", columns.key_ends, len(columns.letters))
+    if sum(count for _, count in columns.kinds) != len(columns.names):
+        raise ValueError("kinds do not add up to the labels")
+    for name, least, words in (
+        ("shard", 0, columns.tars),
+        ("split", -1, columns.splits),
+        ("speaker", -1, columns.speakers),
+        ("file", -1, columns.files),
+        ("label_codes", 0, columns.names),
+        ("event_codes", 0, columns.event_names),
+    ):
+        codes = getattr(columns, name)
+        if len(codes) and not (least <= codes.min() and codes.max() < len(words)):
+            raise ValueError(f"{name} points beyond its table")
+    for name in ("keys", "names", "splits", "speakers", "files", "event_names"):
+        strings = getattr(columns, name)
+        _check_ends(name, strings.ends, len(strings.letters))
     _check_ends("label_ends", columns.label_ends, len(columns.label_codes))
-    room = tar_bytes[columns.shard]
-    for name, places in (("audio", columns.audio), ("meta", columns.meta)):
+    _check_ends("event_ends", columns.event_ends, len(columns.event_codes))
+    tar_bytes = np.array(columns.tar_bytes, dtype=np.int64)
+    for rows in _pieces(len(columns)):
+        _check_places(columns, rows, tar_bytes)
+    for some in _pieces(0 if columns.label_weights is None else len(columns.label_codes)):
+        weights = columns.label_weights[some] if columns.label_weights is not None else np.zeros(0)
+        if not ((weights >= 0) & (weights <= 1)).all():
+            raise ValueError("weights are not between 0 and 1")
+    for some in _pieces(len(columns.event_codes)):
+        onset, offset = columns.onset[some], columns.offset[some]
+        if not ((onset >= 0) & (onset <= offset) & (offset < np.inf)).all():
+            raise ValueError("events cannot be")
+
+
+def _check_places(columns: Columns, rows: slice, tar_bytes: Int[np.ndarray, " tar"]) -> None:
+    room = tar_bytes[columns.shard[rows]]
+    for name, places in (("audio", columns.audio[rows]), ("meta", columns.meta[rows])):
         offsets, sizes = places[:, 0], places[:, 1]
         # Compared by subtraction: a sum could go beyond what 64 bits hold.
         if ((offsets < 0) | (sizes < 0) | (offsets > room) | (sizes > room - offsets)).any():
             raise ValueError(f"{name} lies outside of its tar")
-    if (columns.meta[:, 1] > MOST_BYTES).any():
+    if (columns.meta[rows, 1] > MOST_BYTES).any():
         raise ValueError("meta is too large")
-    seconds = columns.seconds
-    if not ((seconds >= 0) & (seconds <= columns.audio[:, 1] * _MOST_SECONDS_PER_BYTE)).all():
+    seconds = columns.seconds[rows]
+    if not ((seconds >= 0) & (seconds <= columns.audio[rows, 1] * _MOST_SECONDS_PER_BYTE)).all():
         raise ValueError("seconds cannot be")
 
 
-def _check_codes(name: str, codes: Int[np.ndarray, " _"], least: int, end: int) -> None:
-    if len(codes) and not (least <= codes.min() and codes.max() < end):
-        raise ValueError(f"{name} points beyond its table")
-
-
-def _check_ends(name: str, ends: Int[np.ndarray, " clip"], end: int) -> None:
+def _check_ends(name: str, ends: Int[np.ndarray, " _"], end: int) -> None:
     last = int(ends[-1]) if len(ends) else 0
-    if last != end or (len(ends) and int(ends[0]) < 0) or (ends[1:] < ends[:-1]).any():
+    if last != end or (len(ends) and int(ends[0]) < 0):
         raise ValueError(f"{name} does not rise to {end}")
+    for some in _pieces(len(ends)):
+        if (ends[some][1:] < ends[some][:-1]).any() or (some.start and ends[some.start] < ends[some.start - 1]):
+            raise ValueError(f"{name} does not rise")
 
 
-def _mapped(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an uncompressed `.npz`, left in the file until they are read: each once, all of the known types."""
-    found: dict[str, np.ndarray] = {}
-    try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-            for member in archive.infolist():
-                name = member.filename.removesuffix(".npy")
-                kind, row = _ARRAYS.get(name, ("|u1", ()))
-                # The header before a member's bytes: 30 bytes, of which the last four are the lengths of what follows.
-                file.seek(member.header_offset + 26)
-                file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
-                header = _HEADER.match(file.read(_HEADER_BYTES))
-                if name in found or header is None or member.compress_type != zipfile.ZIP_STORED:
-                    raise ValueError("not written by save_columns")
-                shape = tuple(int(size) for size in header[2].decode().split(",") if size)
-                if header[1].decode() != kind or len(shape) != 1 + len(row) or shape[1:] != row:
-                    raise ValueError(f"{name} is of another type or shape")
-                start = file.tell() - _HEADER_BYTES + header.end()
-                found[name] = np.asarray(
-                    np.memmap(path, kind, "r", start, shape) if shape[0] else np.empty(shape, kind)
-                )
-    except (zipfile.BadZipFile, struct.error, NotImplementedError, OverflowError) as error:
-        raise ValueError(str(error)) from error
-    if found.keys() != {*_ARRAYS, _WORDS}:
-        raise ValueError("other arrays")
-    clips = len(found["shard"])
-    if any(len(found[name]) != clips for name in ("audio", "meta", "seconds", "split", "key_ends", "label_ends")):
-        raise ValueError("arrays of several lengths")
-    return found
+def _pieces(rows: int) -> Iterator[slice]:
+    return (slice(start, min(start + _CHECKED_ROWS, rows)) for start in range(0, rows, _CHECKED_ROWS))

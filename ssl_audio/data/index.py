@@ -8,12 +8,14 @@ import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
-from ssl_audio.data.clip import Clip
-from ssl_audio.data.columns import Columns, check_columns, columns_of, load_columns, save_columns
+from ssl_audio.data.clip import Clip, Event
+from ssl_audio.data.columns import Columns, check_columns, load_columns, save_columns
+from ssl_audio.data.columns_of_clips import columns_of, without_single_files
 from ssl_audio.data.manifest import FILE_NAME, Manifest
 from ssl_audio.data.member import Member
 from ssl_audio.data.remarks import Remarks, say_once
@@ -23,9 +25,25 @@ from ssl_audio.data.tars import AUDIO_ENDINGS, clips_of
 from ssl_audio.errors import ShardError
 from ssl_audio.kinds import kind_of_file
 
-INDEX_NAME = "index.npz"
-_NO_SPLIT = ""
+INDEX_NAME = "index.arrow"
 _ROUNDING_SECONDS = 0.1  # numbers of the index have 24 bits
+
+
+class Coded(NamedTuple):
+    """A word of each clip.
+
+    Args:
+        words: All there are, in their order; not every one need occur.
+        codes: Which of them each clip has; -1 is none.
+    """
+
+    words: list[str]
+    codes: Int[np.ndarray, " clip"]
+
+    @property
+    def strings(self) -> Shaped[np.ndarray, " clip"]:
+        """The word of each clip; empty when it has none."""
+        return np.array([*self.words, ""])[self.codes]
 
 
 class ShardIndex:
@@ -73,7 +91,43 @@ class ShardIndex:
     @property
     def split(self) -> Shaped[np.ndarray, " clip"]:
         """Split of each clip; empty when it has none."""
-        return self._gather(lambda part, first: np.array([*part.splits, _NO_SPLIT])[part.split])
+        return self.splits.strings
+
+    @property
+    def fold(self) -> Int[np.ndarray, " clip"]:
+        """Fold of each clip; `NO_FOLD` when it has none."""
+        return self._gather(lambda part, first: part.fold)
+
+    @property
+    def splits(self) -> Coded:
+        """Split of each clip as a number."""
+        return self._coded("splits", "split")
+
+    @property
+    def speakers(self) -> Coded:
+        """Who speaks in each clip as a number."""
+        return self._coded("speakers", "speaker")
+
+    @property
+    def files(self) -> Int[np.ndarray, " clip"]:
+        """A number for each clip, the same for stretches of one file of one folder."""
+        every, first = [], 0
+        single = sum(len(part.files) for part in self.columns)
+        for part, start in zip(self.columns, self._firsts, strict=False):
+            own = np.arange(single + start, single + start + len(part))
+            every.append(np.where(part.file >= 0, part.file + np.int64(first), own))
+            first += len(part.files)
+        return self._chosen(every)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of label that these clips have, in the order of their names."""
+        return [kind for kind in self._kinds() if len(self.labels(kind).codes)]
+
+    @property
+    def event_names(self) -> list[str]:
+        """What the events of all folders are, in the order of names."""
+        return sorted({name for part in self.columns for name in part.event_names})
 
     @property
     def key(self) -> "Keys":
@@ -85,31 +139,50 @@ class ShardIndex:
         part, row = self._at(clip)
         return float(part.seconds[row])
 
+    def names(self, kind: str) -> list[str]:
+        """The labels of a kind in the folders, in the order of names; these clips need not have all of them."""
+        return sorted({part.names[number] for part in self.columns for number in part.names_of(kind)})
+
     def labels(self, kind: str) -> Labels:
-        """Labels of a kind as numbers, those of all folders told apart by name.
+        """Labels of a kind as numbers, which count in `names(kind)`.
 
         Raises:
-            ShardError: if no clip has one; the message lists the kinds there are.
+            ShardError: if no clip of the folders has one; the message lists the kinds there are.
         """
-        names = sorted({name for part in self.columns for k, name in part.labels if k == kind})
+        names = self.names(kind)
         if not names:
-            kinds = sorted({k for part in self.columns for k, _ in part.labels})
             raise ShardError(
-                f"no clip has a label of kind {kind!r}; these shards have {', '.join(kinds) or 'no labels'}"
+                f"no clip has a label of kind {kind!r}; these shards have {', '.join(self._kinds()) or 'no labels'}"
             )
-        places = {(kind, name): number for number, name in enumerate(names)}
-        codes, counts = [], []
-        for part in self.columns:
-            found = part.labels_of(kind)
-            codes.append(np.array([places.get(label, -1) for label in part.labels], dtype=np.int64)[found.codes])
-            counts.append(np.diff(found.ends, prepend=0))
-        every, count = np.concatenate(codes), np.concatenate(counts)
-        if self.rows is not None:
-            starts = np.cumsum(count) - count
-            count = count[self.rows]
-            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-            every = every[np.repeat(starts[self.rows], count) + within]
-        return Labels(codes=every, ends=np.cumsum(count))
+        found = [part.labels_of(kind) for part in self.columns]
+        if len(found) == 1:
+            return found[0] if self.rows is None else found[0].select(self.rows)
+        place = {name: number for number, name in enumerate(names)}
+        tables = [
+            np.array([place[part.names[number]] for number in part.names_of(kind)], dtype=np.int32)
+            for part in self.columns
+        ]
+        ones = [some.weights if some.weights is not None else np.ones(len(some.codes), np.float32) for some in found]
+        starts = np.cumsum([0, *(len(some.codes) for some in found)])
+        every = Labels(
+            codes=np.concatenate([table[some.codes] for table, some in zip(tables, found, strict=True)]),
+            ends=np.concatenate([some.ends + start for some, start in zip(found, starts, strict=False)]),
+            weights=None if all(some.weights is None for some in found) else np.concatenate(ones),
+        )
+        return every if self.rows is None else every.select(self.rows)
+
+    def events(self, clip: int) -> list[Event]:
+        """The labelled stretches of a clip, as the index has them: its `.json` is not read."""
+        part, row = self._at(clip)
+        places = range(int(part.event_ends[row - 1]) if row else 0, int(part.event_ends[row]))
+        return [
+            Event(
+                label=part.event_names[part.event_codes[place]],
+                onset=float(part.onset[place]),
+                offset=float(part.offset[place]),
+            )
+            for place in places
+        ]
 
     def audio_bytes(self, clip: int) -> bytes:
         """The encoded audio of a clip.
@@ -130,14 +203,10 @@ class ShardIndex:
         part, row = self._at(clip)
         offset, size = (int(number) for number in part.meta[row])
         seconds: float | None = float(part.seconds[row])
-        labels: dict[str, list[str]] = {}
-        start = int(part.label_ends[row - 1]) if row else 0
-        for code in part.label_codes[start : int(part.label_ends[row])]:
-            kind, name = part.labels[code]
-            labels.setdefault(kind, []).append(name)
+        labels, soft = part.labels_at(row)
         if not size:
-            return Clip(key=part.key(row), duration=seconds, labels=labels)
-        described = Clip.from_json(part.key(row), self._read(clip, offset, size))
+            return Clip(key=part.keys[row], duration=seconds, labels=labels, soft=soft, events=self.events(clip))
+        described = Clip.from_json(part.keys[row], self._read(clip, offset, size))
         if described.duration is None or abs(described.duration - part.seconds[row]) <= _ROUNDING_SECONDS:
             seconds = described.duration
         # A .cls or .txt beside the .json is in the index only.
@@ -153,11 +222,14 @@ class ShardIndex:
         Raises:
             ShardError: if there are none; the message lists the splits there are.
         """
-        chosen = self._gather(
-            lambda part, first: part.split == (part.splits.index(split) if split in part.splits else -2)
-        )
+
+        def of_split(part: Columns, first: int) -> Bool[np.ndarray, " clip"]:
+            splits = list(part.splits)
+            return part.split == (splits.index(split) if split in splits else -2)
+
+        chosen = self._gather(of_split)
         if not chosen.any():
-            splits = sorted({name for part in self.columns for name in part.splits})
+            splits = self.splits.words
             raise ShardError(
                 f"no clip of these shards is in split {split!r}; they have "
                 f"{', '.join(splits) if splits else 'no splits: leave the split out'}"
@@ -176,8 +248,23 @@ class ShardIndex:
     def _gather(self, column: Callable[[Columns, int], Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:
         """A column of all folders; the function is also given the number of a folder's first path."""
         parts = [column(part, first) for part, first in zip(self.columns, self._first_paths, strict=False)]
+        return self._chosen(parts)
+
+    def _chosen(self, parts: Sequence[Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:
+        """What is chosen of the columns of the folders."""
         every = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return every if self.rows is None else every[self.rows]
+
+    def _coded(self, words: str, codes: str) -> Coded:
+        """A column of words; those of all folders are told apart by name."""
+        every = sorted({word for part in self.columns for word in getattr(part, words)})
+        place = {word: number for number, word in enumerate(every)}
+        # One more at the end, which is where -1 points.
+        tables = [np.array([*(place[word] for word in getattr(part, words)), -1], np.int32) for part in self.columns]
+        return Coded(every, self._chosen([t[getattr(p, codes)] for t, p in zip(tables, self.columns, strict=True)]))
+
+    def _kinds(self) -> list[str]:
+        return sorted({kind for part in self.columns for kind, _ in part.kinds})
 
     def _path(self, clip: int) -> Path:
         row = int(clip if self.rows is None else self.rows[clip])
@@ -213,7 +300,7 @@ class Keys:
     def __getitem__(self, clip: int | np.integer) -> str:
         """The name of a clip."""
         part, row = self.clips._at(int(clip))
-        return part.key(row)
+        return part.keys[row]
 
     def __iter__(self) -> Iterator[str]:
         return (self[clip] for clip in range(len(self)))
@@ -242,7 +329,7 @@ def open_shards(folders: Sequence[Path | str]) -> ShardIndex:
 def _open_one(source: Path | str) -> tuple[list[Path], Columns]:
     if is_remote(source):
         tars = fetch(str(source))
-        return tars, _indexed(tars, tars[0].parent, tars[0].with_suffix(f".{len(tars)}.npz"))
+        return tars, _indexed(tars, tars[0].parent, tars[0].with_suffix(f".{len(tars)}.arrow"))
     path = Path(source)
     if not path.exists():
         raise ShardError(
@@ -284,7 +371,7 @@ def _indexed(tars: list[Path], folder: Path, stored: Path | None) -> Columns:
     if not columns:
         remarks = Remarks()
         columns = columns_of((tar.name, tar.stat().st_size, clips_of(tar, remarks)) for tar in tars)
-        columns = dataclasses.replace(columns, remarks=remarks.lines())
+        columns = dataclasses.replace(without_single_files(columns), remarks=remarks.lines())
         if not len(columns):
             raise ShardError(
                 f"{folder}: {len(tars)} tar files without a single clip; expected members such as KEY.flac and "

@@ -208,18 +208,20 @@ class Job:
         if not path.exists():
             return None
         with self._told(path):
-            return Entry.from_json(path.read_text(encoding="utf-8"))
+            entry = Entry.from_json(path.read_text(encoding="utf-8"))
+        # An earlier version entered shards with an index of another format: they are written again.
+        return entry if entry.shard is None or self._columns(number).exists() else None
 
     def columns(self, number: int) -> Columns:
         """The index of a shard that is done."""
-        path = self._entry(number).with_suffix(".npz")
+        path = self._columns(number)
         with self._told(path):
             return load_columns(path)
 
     def finish(self, number: int, entry: Entry, columns: Columns | None) -> None:
         """Enter a shard into the journal."""
         if columns is not None:
-            save_columns(columns, self._entry(number).with_suffix(".npz"))
+            save_columns(columns, self._columns(number))
         store(self._entry(number), entry.to_json())
 
     @contextlib.contextmanager
@@ -244,3 +246,6 @@ class Job:
 
     def _entry(self, number: int) -> Path:
         return self.folder / JOURNAL / f"shard-{number:06d}.json"
+
+    def _columns(self, number: int) -> Path:
+        return self._entry(number).with_suffix(".arrow")

@@ -28,6 +28,8 @@ class LabelledShards(L.LightningDataModule):
         several: A clip may have several labels; else exactly one.
         negatives: Clips without a label of the kind take part too, as clips that have none: background that must be
             told from the rest. Needs `several`; else they are left out, which is said.
+        unlabelled: Training clips without a label of the kind train too, as clips of which nothing is known: for
+            objectives that learn from such. Not together with `negatives`.
         protocol: `split` takes the parts from the clips' splits, `fold` tests on one fold.
         fold: Which one, counted from 0.
         train_split: Split that trains.
@@ -58,6 +60,7 @@ class LabelledShards(L.LightningDataModule):
         target: str = "label",
         several: bool = False,
         negatives: bool = False,
+        unlabelled: bool = False,
         protocol: Protocol = "split",
         fold: NonNegativeInt = 0,
         train_split: str = "train",
@@ -78,6 +81,7 @@ class LabelledShards(L.LightningDataModule):
         self.target = target
         self.several = several
         self.negatives = negatives
+        self.unlabelled = unlabelled
         self.protocol = protocol
         self.fold = fold
         self.splits = (train_split, validation_split, test_split)
@@ -111,10 +115,8 @@ class LabelledShards(L.LightningDataModule):
                     f"data.shards names {twice} twice, so its clips would train and test; expected it once"
                 )
             index = open_shards(self.shards)
-            clips = [index.describe(number) for number in range(len(index))]
             self._parts = part_clips(
                 index,
-                clips,
                 target=self.target,
                 several=self.several,
                 protocol=self.protocol,
@@ -123,6 +125,7 @@ class LabelledShards(L.LightningDataModule):
                 validation_share=self.validation_share,
                 labels_per_class=self.labels_per_class,
                 negatives=self.negatives,
+                unlabelled=self.unlabelled,
                 seed=self.seed,
             )
         return self._parts

@@ -1,45 +1,76 @@
 """What the clips of shards are labelled with, and which of them train, choose and test."""
 
 import dataclasses
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Shaped
 
-from ssl_audio import randomness
-from ssl_audio.audio.formats import AUDIO_ENDINGS, FFMPEG_ENDINGS, ending_of
 from ssl_audio.data.clip import Clip
-from ssl_audio.data.index import ShardIndex
+from ssl_audio.data.columns import NO_FOLD
+from ssl_audio.data.index import Coded, ShardIndex
 from ssl_audio.data.remarks import say_once
+from ssl_audio.data.setting_aside import Rows, also_training, few_of_each, set_aside
+from ssl_audio.data.streams import Labels
+from ssl_audio.data.targets import HAS, Targets
 from ssl_audio.errors import RecipeError, ShardError
 
 Protocol = Literal["split", "fold", "random"]
-
 _TEST_SHARE = 0.2
 
-# With fewer speakers than this, setting whole ones aside would leave too little of a corpus.
-_SPEAKERS_TO_SET_ASIDE = 5
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """Clips of a task that serve one purpose.
 
     Args:
         index: The clips.
-        targets: Which labels each has.
-        speakers: Who speaks in each; empty where nobody is named.
+        targets: Which labels each has, packed or as an array.
+        known: Which clips have labels of the task at all; all of them by default. The others have no targets.
+        speakers: Who speaks in each, empty where nobody is named; by default as the index says.
     """
 
-    index: ShardIndex
-    targets: Bool[np.ndarray, "clip label"]
-    speakers: Shaped[np.ndarray, " clip"]
+    def __init__(
+        self,
+        *,
+        index: ShardIndex,
+        targets: Targets | Bool[np.ndarray, "clip label"],
+        known: Bool[np.ndarray, " clip"] | None = None,
+        speakers: Shaped[np.ndarray, " clip"] | None = None,
+    ) -> None:
+        self.index = index
+        self.packed = targets if isinstance(targets, Targets) else Targets.of_dense(targets)
+        self.known = np.ones(len(index), dtype=bool) if known is None else known
+        self._speakers = speakers
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A process that is given the part makes the dense array itself, if it wants it.
+        return {name: value for name, value in self.__dict__.items() if name != "targets"}
+
+    @functools.cached_property
+    def targets(self) -> Bool[np.ndarray, "clip label"]:
+        """Which labels each clip has, as an array: for parts that are not large. Soft ones count from `HAS` on."""
+        return self.packed.hard().dense()
+
+    @property
+    def speakers(self) -> Shaped[np.ndarray, " clip"]:
+        """Who speaks in each clip; empty where nobody is named."""
+        return self.index.speakers.strings if self._speakers is None else self._speakers
+
+    def select(self, rows: Rows) -> "Part":
+        """Only these clips, in this order."""
+        return Part(
+            index=self.index.select(rows),
+            targets=self.packed.select(rows),
+            known=self.known[rows],
+            speakers=None if self._speakers is None else self._speakers[rows],
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +106,7 @@ def kinds_of(clips: Sequence[Clip]) -> str:
 
 
 def targets_of(clips: Sequence[Clip], target: str, labels: Sequence[str]) -> Bool[np.ndarray, "clip label"]:
-    """Which of these labels each clip has.
+    """Which of these labels each clip has; of soft ones those with a weight of at least `HAS`.
 
     Raises:
         ShardError: if a clip has a label that is not among them.
@@ -89,13 +120,43 @@ def targets_of(clips: Sequence[Clip], target: str, labels: Sequence[str]) -> Boo
                     f"clip {clip.key}: its {target} {name!r} is none of the {len(labels)} labels of the model "
                     f"({', '.join(list(labels)[:5])}{', ...' if len(labels) > 5 else ''})"
                 )
-            found[row, place[name]] = True
+            found[row, place[name]] = clip.soft.get(target, {}).get(name, 1.0) >= HAS
     return found
+
+
+def labels_in(index: ShardIndex, target: str) -> tuple[list[str], Labels]:
+    """The labels of a kind that clips have, and their names in order; a speaker is one of kind `speaker`.
+
+    As `labels_of` gives them of each clip, but from the index: no `.json` is read. Not every name need occur.
+    """
+    names = index.names(target)
+    nothing = Labels(codes=np.zeros(0, np.int32), ends=np.zeros(len(index), np.int64))
+    found = index.labels(target) if names else nothing
+    if target != "speaker":
+        return names, found
+    speakers = index.speakers
+    every = sorted({*names, *speakers.words})
+    place = {name: number for number, name in enumerate(every)}
+    own = (found.counts == 0) & (speakers.codes >= 0)
+    counts = found.counts + own
+    spoken = np.array([place[name] for name in speakers.words], dtype=np.int32)
+    labelled = np.array([place[name] for name in names], dtype=np.int32)
+    weights = found.weights
+    return every, Labels(
+        codes=np.insert(labelled[found.codes], found.ends[own], spoken[speakers.codes[own]]),
+        ends=np.cumsum(counts),
+        weights=None if weights is None else np.insert(weights, found.ends[own], np.float32(1)),
+    )
+
+
+def kinds_in(index: ShardIndex) -> str:
+    """The kinds of label that clips of an index have, for messages."""
+    speakers = {"speaker"} if (index.speakers.codes >= 0).any() else set()
+    return ", ".join(sorted({*index.kinds, *speakers})) or "no labels"
 
 
 def part_clips(
     index: ShardIndex,
-    clips: Sequence[Clip],
     *,
     target: str,
     several: bool,
@@ -105,6 +166,7 @@ def part_clips(
     validation_share: float | None = None,
     labels_per_class: int | None = None,
     negatives: bool = False,
+    unlabelled: bool = False,
     seed: int = 0,
 ) -> Parts:
     """Share the clips that have a label of the kind out among training, choosing and testing.
@@ -114,7 +176,6 @@ def part_clips(
 
     Args:
         index: The clips.
-        clips: What is known of them.
         target: Kind of label.
         several: A clip may have several.
         protocol: By splits, by folds, or at random: a fifth of the clips of each label tests.
@@ -123,6 +184,10 @@ def part_clips(
         validation_share: Part of the training clips that chooses.
         labels_per_class: Keep so many clips of each label to train on, and so many to choose on.
         negatives: Clips without a label of the kind take part, as clips that have none of the labels.
+        unlabelled: Clips without a label of the kind train too, with no targets and not `known`: those of the split or
+            the folds that train, or all of them at random. None is a stretch of a file that chooses or tests, nor of a
+            speaker who does where labelled clips are parted by speakers. The parts of labelled clips are the same as
+            without.
         seed: Decides what is set aside.
 
     Raises:
@@ -132,94 +197,97 @@ def part_clips(
     """
     if validation_share is not None and not 0 < validation_share < 1:
         raise RecipeError(f"validation_share is {validation_share}; expected a share between 0 and 1")
-    named = np.array([bool(labels_of(clip, target)) for clip in clips], dtype=bool)
-    if not named.any():
-        raise ShardError(f"no clip has a label of kind {target!r}; these shards have {kinds_of(clips)} (data.target)")
+    if negatives and unlabelled:
+        raise RecipeError(
+            "data.negatives counts clips without a label as having none, data.unlabelled as having any; choose one"
+        )
+    names, found = labels_in(index, target)
+    known = found.counts > 0
+    if not known.any():
+        raise ShardError(f"no clip has a label of kind {target!r}; these shards have {kinds_in(index)} (data.target)")
     if negatives and not several:
         raise RecipeError(
             "data.negatives counts clips without a label as having none, but the task is for exactly one label a clip; "
             "set --data.several true"
         )
-    if several and not negatives and not named.all():
+    if several and not negatives and not unlabelled and not known.all():
         say_once(
-            f"{(~named).sum()} of {len(named)} clips have no label of kind {target!r} and are left out; to count them "
+            f"{(~known).sum()} of {len(known)} clips have no label of kind {target!r} and are left out; to count them "
             "as having none of the labels: --data.negatives true"
         )
-    chosen = np.arange(len(clips)) if negatives else np.flatnonzero(named)
-    index, clips = index.select(chosen), [clips[int(number)] for number in chosen]
-    _check_number(clips, target, several)
-    labels = sorted({name for clip in clips for name in labels_of(clip, target)})
-    targets = targets_of(clips, target, labels)
-    _check_difference(labels, targets, target, several)
+    every, chosen = index, np.arange(len(index), dtype=np.int32)
+    if not negatives and not known.all():
+        chosen = np.flatnonzero(known).astype(np.int32)
+        index, found = index.select(chosen), found.select(chosen)
+    _check_number(index, names, found, target, several)
+    labels, packed = _packed(names, found)
+    hard = packed.hard()
+    _check_difference(labels, hard, target, several)
     # Where clips without labels take part, being one of them is shared out like a label.
-    classes = np.column_stack([targets, ~targets.any(axis=1)]) if negatives and not named.all() else targets
-    speakers = np.array([clip.speaker or "" for clip in clips])
-    files = _files_of(index, clips)
-    folds = 0
+    classes = hard.with_rest() if negatives and not known.all() else hard
+    speakers, files, folds = index.speakers.codes, index.files, 0
     if protocol == "fold":
-        train, valid, test, folds = _by_fold(clips, fold, validation_share)
+        train, valid, test, folds = _by_fold(index, fold, validation_share)
     elif protocol == "random":
-        nobody = np.full(len(clips), "")
-        train, test = set_aside(np.arange(len(clips)), classes, nobody, share=_TEST_SHARE, seed=seed, files=files)
+        train, test = set_aside(np.arange(len(index)), classes, None, share=_TEST_SHARE, seed=seed, files=files)
         valid = test[:0]
     else:
-        train, valid, test = _by_split(clips, splits, validation_share)
+        train, valid, test = _by_split(index.splits, splits, validation_share)
     if not len(valid):
         train, valid = set_aside(train, classes, speakers, share=validation_share or 0.1, seed=seed, files=files)
     if labels_per_class is not None:
         train, valid = (few_of_each(rows, classes, labels_per_class, seed=seed) for rows in (train, valid))
-    empty = [name for name, rows in zip(labels, targets[train].T, strict=True) if not rows.any()]
-    if empty:
-        raise ShardError(
-            f"no training clip has the {target} {', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''} "
-            f"({len(empty)} of {len(labels)} labels), so they cannot be learnt; add clips or leave those labels out"
-        )
-    for rows, does in ((valid, "chooses"), (test, "tests")):
-        if not targets[rows].any():
-            raise ShardError(f"no clip that {does} has a {target}, so nothing can be measured; add clips that have one")
-    parts = [
-        Part(index=index.select(rows), targets=targets[rows], speakers=speakers[rows]) for rows in (train, valid, test)
-    ]
+    _check_parts(labels, hard, target, train, valid, test)
+    parts = [Part(index=index.select(rows), targets=packed.select(rows)) for rows in (train, valid, test)]
+    if unlabelled and not known.all():
+        train, held = chosen[train], chosen[np.concatenate([valid, test])]
+        parts[0] = _with_unlabelled(every, parts[0], np.flatnonzero(~known), train, held, protocol, splits[0])
     return Parts(labels=labels, train=parts[0], valid=parts[1], test=parts[2], folds=folds)
 
 
-Rows = Int[np.ndarray, " _"]
+def _packed(names: list[str], found: Labels) -> tuple[list[str], Targets]:
+    """Those names that occur, and which clips have them."""
+    occurs = np.bincount(found.codes, minlength=len(names)) > 0
+    code = (np.cumsum(occurs) - 1).astype(np.int32)
+    if not occurs.all():
+        found = Labels(codes=code[found.codes], ends=found.ends, weights=found.weights)
+    return [name for name, there in zip(names, occurs, strict=True) if there], Targets.of(found, int(occurs.sum()))
 
 
-def _files_of(index: ShardIndex, clips: Sequence[Clip]) -> Int[np.ndarray, " clip"]:
-    """A number for each clip, the same for stretches of one file.
-
-    A source is a file if its name ends as one of sound does; others, such as the name of a collection, are none.
-    """
-    folders = index.folder.tolist()
-    numbers: dict[object, int] = {}
-    return np.array(
-        [
-            numbers.setdefault(
-                (folder, clip.source) if ending_of(clip.source or "") in (*AUDIO_ENDINGS, *FFMPEG_ENDINGS) else row,
-                row,
-            )
-            for row, (folder, clip) in enumerate(zip(folders, clips, strict=True))
-        ],
-        dtype=np.int64,
+def _with_unlabelled(
+    index: ShardIndex, part: Part, without: Rows, train: Rows, held: Rows, protocol: Protocol, split: str
+) -> Part:
+    """The part that trains with the unlabelled clips that may train too, in the order of the index."""
+    if protocol == "split":
+        words, codes = index.splits
+        without = without[codes[without] == words.index(split)]
+    elif protocol == "fold":
+        without = without[np.isin(index.fold[without], part.index.fold)]
+    files, speakers = index.files, index.speakers.codes
+    more = also_training(without, files=files, speakers=speakers, train=train, held=held)
+    rows = np.concatenate([train, more]).astype(np.int32)
+    order = np.argsort(rows, kind="stable")
+    last = part.packed.ends[-1:]
+    ends = np.concatenate([part.packed.ends, np.repeat(last, len(more))])
+    return Part(
+        index=index.select(rows[order]),
+        targets=dataclasses.replace(part.packed, ends=ends).select(order),
+        known=(np.arange(len(rows)) < len(train))[order],
     )
 
 
-def _check_number(clips: Sequence[Clip], target: str, several: bool) -> None:
-    if several:
-        return
-    number = Counter(len(labels_of(clip, target)) for clip in clips)
-    more = sum(count for labels, count in number.items() if labels > 1)
-    if more:
-        clip = next(clip for clip in clips if len(labels_of(clip, target)) > 1)
+def _check_number(index: ShardIndex, names: list[str], found: Labels, target: str, several: bool) -> None:
+    more = np.flatnonzero(found.counts > 1)
+    if not several and len(more):
+        first = found.select(more[:1]).codes[:3]
         raise RecipeError(
-            f"{more} clips have several labels of kind {target!r} (such as {clip.key}: "
-            f"{', '.join(labels_of(clip, target)[:3])}), but the task is for one each; set --data.several true"
+            f"{len(more)} clips have several labels of kind {target!r} (such as {index.key[more[0]]}: "
+            f"{', '.join(names[code] for code in first)}), but the task is for one each; set --data.several true"
         )
 
 
-def _check_difference(labels: list[str], targets: Bool[np.ndarray, "clip label"], target: str, several: bool) -> None:
-    if len(labels) == 1 and targets.all():
+def _check_difference(labels: list[str], targets: Targets, target: str, several: bool) -> None:
+    if len(labels) == 1 and targets.counts()[0] == len(targets):
         way = ", or --data.negatives true where clips without it are there" if several else ""
         raise ShardError(
             f"all {len(targets)} clips have the one {target} {labels[0]!r}, so there is nothing to tell apart; "
@@ -227,22 +295,34 @@ def _check_difference(labels: list[str], targets: Bool[np.ndarray, "clip label"]
         )
 
 
-def _say_left_out(what: str, values: Sequence[str | int | None], parts: Sequence[str], hint: str = "") -> None:
-    """Labelled clips that are in no part, with what may have been meant."""
-    for value, count in sorted(Counter(values).items(), key=str):
-        which = f"without a {what}" if value in (None, "") else f"of {what} {value!r}"
+def _check_parts(labels: list[str], targets: Targets, target: str, train: Rows, valid: Rows, test: Rows) -> None:
+    counts = targets.select(train).counts()
+    empty = [name for name, count in zip(labels, counts, strict=True) if not count]
+    if empty:
+        raise ShardError(
+            f"no training clip has the {target} {', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''} "
+            f"({len(empty)} of {len(labels)} labels), so they cannot be learnt; add clips or leave those labels out"
+        )
+    for rows, does in ((valid, "chooses"), (test, "tests")):
+        if not targets.select(rows).counts().any():
+            raise ShardError(f"no clip that {does} has a {target}, so nothing can be measured; add clips that have one")
+
+
+def _say_left_out(what: str, values: Mapping[str, int], parts: Sequence[str], hint: str = "") -> None:
+    """Labelled clips that are in no part, counted by value (empty is none), with what may have been meant."""
+    for value, count in sorted(values.items(), key=str):
+        which = f"of {what} {value!r}" if value else f"without a {what}"
         say_once(
             f"{count} labelled clip{'s' * (count > 1)} {which} {'are' if count > 1 else 'is'} in no part"
-            f"{_meant(str(value), parts) if value not in parts else ''}{hint if value not in (None, '') else ''}"
+            f"{_meant(value, parts) if value not in parts else ''}{hint if value else ''}"
         )
 
 
-def _by_split(
-    clips: Sequence[Clip], splits: tuple[str, str | None, str], share: float | None
-) -> tuple[Rows, Rows, Rows]:
+def _by_split(have: Coded, splits: tuple[str, str | None, str], share: float | None) -> tuple[Rows, Rows, Rows]:
     train, valid, test = splits
-    have = np.array([clip.split or "" for clip in clips])
-    there = sorted(set(have.tolist()) - {""})
+    words = [*have.words, ""]
+    counts = np.bincount(np.where(have.codes < 0, len(have.words), have.codes), minlength=len(words))
+    there = [name for name, count in zip(have.words, counts, strict=False) if count]
     wanted = [train, test] if valid is None or share is not None else [train, valid, test]
     for name in wanted:
         if name not in there:
@@ -253,13 +333,16 @@ def _by_split(
             )
     _say_left_out(
         "split",
-        [name for name in have.tolist() if name not in wanted],
+        {name: int(count) for name, count in zip(words, counts, strict=True) if count and name not in wanted},
         [name for name in splits if name is not None],
         " (data.train_split, data.validation_split and data.test_split name the parts)",
     )
     nobody = np.array([], dtype=np.int64)
-    choose = np.flatnonzero(have == valid) if valid in wanted else nobody
-    return np.flatnonzero(have == train), choose, np.flatnonzero(have == test)
+
+    def of(name: str) -> Rows:
+        return np.flatnonzero(have.codes == have.words.index(name))
+
+    return of(train), of(valid) if valid is not None and valid in wanted else nobody, of(test)
 
 
 def _meant(name: str, there: Sequence[str]) -> str:
@@ -268,14 +351,14 @@ def _meant(name: str, there: Sequence[str]) -> str:
     return next((f"; did you mean {one!r}?" for one in there if near and one.lower() == near[0]), "")
 
 
-def _by_fold(clips: Sequence[Clip], fold: int, share: float | None) -> tuple[Rows, Rows, Rows, int]:
-    have = np.array([-1 if clip.fold is None else clip.fold for clip in clips])
-    numbers = sorted(set(have.tolist()) - {-1})
+def _by_fold(index: ShardIndex, fold: int, share: float | None) -> tuple[Rows, Rows, Rows, int]:
+    have = np.where(index.fold == NO_FOLD, -1, index.fold)
+    numbers = np.unique(have[have != -1]).tolist()
     if len(numbers) < 2:
         raise ShardError(f"the labelled clips have {len(numbers)} folds; expected at least 2, or --data.protocol split")
     if fold >= len(numbers):
         raise RecipeError(f"data.fold is {fold}; these clips have the folds 0 to {len(numbers) - 1}")
-    _say_left_out("fold", [clip.fold for clip in clips if clip.fold is None], [])
+    _say_left_out("fold", Counter({"": none} if (none := int((index.fold == NO_FOLD).sum())) else {}), [])
     test = have == numbers[fold]
     # With two folds there is none left to choose on.
     valid = np.zeros_like(test)
@@ -283,56 +366,3 @@ def _by_fold(clips: Sequence[Clip], fold: int, share: float | None) -> tuple[Row
         valid = have == numbers[(fold + 1) % len(numbers)]
     train = (have >= 0) & ~test & ~valid
     return np.flatnonzero(train), np.flatnonzero(valid), np.flatnonzero(test), len(numbers)
-
-
-def set_aside(
-    train: Rows,
-    targets: Bool[np.ndarray, "clip label"],
-    speakers: Shaped[np.ndarray, " clip"],
-    *,
-    share: float,
-    seed: int,
-    files: Int[np.ndarray, " clip"] | None = None,
-) -> tuple[Rows, Rows]:
-    """A share of the training clips to choose on: whole speakers where there are enough, else some of each label.
-
-    Speakers are not set aside where a label would lose all its clips, as when speakers are the labels. Of each label
-    whole files are set aside, where clips are stretches of files: so no file lies in both parts.
-    """
-    rng = randomness.generator(seed, "set aside")
-    names = np.unique(speakers[train])
-    if len(names) >= _SPEAKERS_TO_SET_ASIDE and "" not in names:
-        aside: set[str] = set()
-        for name in rng.permutation(names):
-            rest = train[~np.isin(speakers[train], [*aside, name])]
-            if np.isin(speakers[train], list(aside)).sum() >= share * len(train):
-                break
-            if targets[rest].any(axis=0).sum() == targets[train].any(axis=0).sum():
-                aside.add(str(name))
-        if aside:
-            held = np.isin(speakers[train], list(aside))
-            return train[~held], train[held]
-    known = np.arange(len(train)) if files is None else files[train]
-    _, first, group = np.unique(known, return_index=True, return_inverse=True)
-    # Files in the order of their first clips, each with the labels of all its clips.
-    order = np.argsort(np.argsort(first))
-    group, has = order[group], np.zeros((len(first), targets.shape[1]), dtype=bool)
-    np.logical_or.at(has, group, targets[train])
-    held = np.zeros(len(first), dtype=bool)
-    for label in range(targets.shape[1]):
-        rows = rng.permutation(np.flatnonzero(has[:, label] & ~held))
-        # The stretches of a file have many labels: those that came with others count.
-        already = int((has[:, label] & held).sum()) if len(first) < len(train) else 0
-        wanted = round(share * (len(rows) + already)) - already
-        held[rows[: max(wanted, 0 if already else min(1, len(rows) - 1), 0)]] = True
-    return train[~held[group]], train[held[group]]
-
-
-def few_of_each(clips: Rows, targets: Bool[np.ndarray, "clip label"], number: int, *, seed: int) -> Rows:
-    """At most so many clips of each label, drawn at random."""
-    rng = randomness.generator(seed, "few of each")
-    kept: set[int] = set()
-    for label in range(targets.shape[1]):
-        rows = rng.permutation(clips[targets[clips, label]])
-        kept.update(rows[:number].tolist())
-    return np.array(sorted(kept), dtype=np.int64)

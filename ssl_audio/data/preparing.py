@@ -14,7 +14,7 @@ from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.files import decode, encode, steps_of
 from ssl_audio.audio.reading import Finding, Findings, overs_in, peak_of
 from ssl_audio.audio.statistics import Moments
-from ssl_audio.data.clip import Clip, Event
+from ssl_audio.data.clip import Clip, Event, check_events
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE, Corpus, Recording
 from ssl_audio.errors import AudioError
 
@@ -79,6 +79,10 @@ def prepare(corpus: Corpus, form: Form, recording: Recording, *, measure: bool =
         return [Rejected(clip.key, source, f"{source}: lasts {seconds:.3f} s, less than {form.min_seconds:g} s")]
     if form.max_seconds is not None and seconds > form.max_seconds:
         return [Rejected(clip.key, source, f"{source}: lasts {seconds:.1f} s, more than {form.max_seconds:g} s")]
+    try:
+        check_events(clip.events, seconds)
+    except ValueError as error:
+        return [Rejected(clip.key, source, f"{source}: {error}")]
     cancelled = findings.found.get("antiphase")
     # What is left of channels that cancel are the last digits of their 16 bits.
     if (peak := peak_of(waveform)) < (_LAST_DIGITS if cancelled else _SILENCE):

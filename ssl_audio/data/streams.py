@@ -175,10 +175,47 @@ class Mixture(Stream):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Labels:
-    """Labels of clips as numbers: those of clip i are `codes[ends[i - 1] : ends[i]]`."""
+    """Labels of clips as numbers: those of clip i are `codes[ends[i - 1] : ends[i]]`.
+
+    Args:
+        codes: Which labels.
+        ends: Where those of each clip end.
+        weights: Of each label from 0 to 1; None where all are 1.
+    """
 
     codes: Int[np.ndarray, " _"]
     ends: Int[np.ndarray, " clip"]
+    weights: Float[np.ndarray, " _"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def counts(self) -> Int[np.ndarray, " clip"]:
+        """How many each clip has."""
+        return np.diff(self.ends, prepend=self.ends.dtype.type(0))
+
+    def select(self, clips: Int[np.ndarray, " chosen"]) -> "Labels":
+        """Those of some clips, in their order."""
+        counts = self.ends[clips] - self._starts(clips)
+        ends = np.cumsum(counts)
+        codes = np.empty(int(counts.sum()), dtype=self.codes.dtype)
+        weights = None if self.weights is None else np.empty(len(codes), dtype=self.weights.dtype)
+        # Some at a time: where each label stands takes four times the memory of the labels.
+        for first in range(0, len(clips), WINDOW_CLIPS):
+            here = counts[first : first + WINDOW_CLIPS]
+            before = np.cumsum(here) - here
+            places = np.arange(int(here.sum())) + np.repeat(
+                self._starts(clips[first : first + WINDOW_CLIPS]) - before, here
+            )
+            target = slice(int(ends[first] - counts[first]), int(ends[first] - counts[first]) + len(places))
+            codes[target] = self.codes[places]
+            if self.weights is not None and weights is not None:
+                weights[target] = self.weights[places]
+        return Labels(codes=codes, ends=ends, weights=weights)
+
+    def _starts(self, clips: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " chosen"]:
+        return np.where(clips > 0, self.ends[clips - 1], 0)
 
 
 def balanced_weights(labels: Labels) -> Float[np.ndarray, " clip"]:

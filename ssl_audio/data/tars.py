@@ -12,7 +12,7 @@ from typing import BinaryIO
 from ssl_audio.audio.files import duration
 from ssl_audio.audio.formats import AUDIO_ENDINGS, FFMPEG_ENDINGS
 from ssl_audio.audio.headers import HEADER_BYTES, stated_seconds
-from ssl_audio.data.clip import MOST_BYTES, Clip
+from ssl_audio.data.clip import MOST_BYTES, Clip, check_events
 from ssl_audio.data.columns import Place, Row
 from ssl_audio.data.member import Member
 from ssl_audio.data.remarks import Remarks
@@ -82,6 +82,7 @@ def clips_of(tar: Path, remarks: Remarks | None = None) -> Iterator[Row]:
             # Most clips need no decoder to be opened: their header says the same as their description.
             stated = stated_seconds(_stretch(file, audio.offset, min(audio.size, HEADER_BYTES)), audio.size)
             if claimed is not None and stated is not None and abs(claimed - stated) <= _TOLERATED_SECONDS:
+                _check_events(tar, clip)
                 yield Row(clip, audio, meta)
                 continue
             held = _seconds(file, audio, f"{tar.name}:{key}", remarks)
@@ -89,8 +90,16 @@ def clips_of(tar: Path, remarks: Remarks | None = None) -> Iterator[Row]:
                 if claimed is not None and held:
                     remarks.add(_WRONG_DURATION, f"{tar.name}:{key} ({claimed:g} s, but it holds {held:g} s)")
                 clip = dataclasses.replace(clip, duration=held)
+            _check_events(tar, clip)
             yield Row(clip, audio, meta)
     _remark_on_the_rest(tar, members, taken, remarks)
+
+
+def _check_events(tar: Path, clip: Clip) -> None:
+    try:
+        check_events(clip.events, clip.duration or None)  # 0 where the audio cannot be opened
+    except ValueError as error:
+        raise ShardError(f"{tar}: clip {clip.key!r}: {error}; correct its .json and write the tar again") from error
 
 
 def _is_companion(key: str) -> bool:

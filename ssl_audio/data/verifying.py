@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_audio.audio.files import decode
-from ssl_audio.data.columns import columns_of
+from ssl_audio.data.columns_of_clips import columns_of
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import INDEX_NAME, ShardIndex, open_shards, tars_in
 from ssl_audio.data.manifest import FILE_NAME, Manifest
@@ -72,7 +72,7 @@ def _check_index(index: ShardIndex, tar: Path, first: int, clips: int) -> None:
     same = (
         len(found) == len(part) == clips
         and np.array_equal(found.audio, part.audio)
-        and all(found.key(row) == part.key[row] for row in range(clips))
+        and all(found.keys[row] == part.key[row] for row in range(clips))
     )
     if not same:
         raise ShardError(f"{tar}: {INDEX_NAME} beside it is of something else; delete it, it is made anew when needed")

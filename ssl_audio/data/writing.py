@@ -20,7 +20,8 @@ from typing import BinaryIO
 from ssl_audio import __version__
 from ssl_audio.audio.files import decode
 from ssl_audio.audio.statistics import Moments
-from ssl_audio.data.columns import columns_of, concatenate, save_columns
+from ssl_audio.data.columns import save_columns
+from ssl_audio.data.columns_of_clips import columns_of, concatenate, without_single_files
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE, Corpus, Recording
 from ssl_audio.data.index import INDEX_NAME
 from ssl_audio.data.job import JOURNAL, PLAN, Entry, Job, Plan, digest
@@ -345,7 +346,7 @@ def _merge(job: Job, plan: Plan) -> None:
     if not every.moments.count:
         every.moments.merge(_moments_in(job.folder / shards[0].name))
     kinds = collections.Counter(kind for _, _, kind, _ in every.findings)
-    save_columns(concatenate(columns), job.folder / INDEX_NAME)
+    save_columns(without_single_files(concatenate(columns)), job.folder / INDEX_NAME)
     manifest = Manifest(
         corpus=plan.corpus,
         licence=plan.licence,

@@ -17,14 +17,15 @@ import webdataset
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_audio.audio.files import encode
-from ssl_audio.data.columns import Columns, load_columns, save_columns
+from ssl_audio.data.columns import NO_FOLD, Columns, load_columns, save_columns
 from ssl_audio.data.corpora import Folder
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
-from ssl_audio.data.index import ShardIndex, open_shards
+from ssl_audio.data.index import INDEX_NAME, ShardIndex, open_shards
 from ssl_audio.data.loading import BatchLoader, ClipReader
 from ssl_audio.data.order import Once, Order
 from ssl_audio.data.preparing import Form
 from ssl_audio.data.streams import Shuffled
+from ssl_audio.data.strings import Strings
 from ssl_audio.data.workers import begin_process
 from ssl_audio.data.writing import write_shards
 
@@ -154,7 +155,7 @@ def start_and_resume(clips: int, *, shards: int = 2000) -> dict[str, float]:
         Seconds until the first batch is asked for, from opening the index on; and the memory that took, in MB.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "index.npz"
+        path = Path(scratch) / INDEX_NAME
         save_columns(synthetic(clips, shards), path)
         with multiprocessing.get_context("fork").Pool(1, begin_process) as pool:
             return pool.apply(_start, (path,))
@@ -164,20 +165,31 @@ def synthetic(clips: int, shards: int) -> Columns:
     """The index of a set that does not exist."""
     keys = np.char.zfill(np.arange(clips).astype("S"), 20)
     places = np.stack([np.arange(clips) % 1000 * 200_000, np.full(clips, 190_000)], axis=1)
+    nobody, none = np.full(clips, -1, dtype=np.int32), Strings.of([])
     return Columns(
         tars=tuple(f"shard-{number:06d}.tar" for number in range(shards)),
         tar_bytes=(0,) * shards,
-        splits=("eval", "train"),
-        labels=tuple(("event", f"class {number}") for number in range(527)),
+        kinds=(("event", 527),),
+        names=Strings.of(f"class {number:03d}" for number in range(527)),
+        splits=Strings.of(["eval", "train"]),
+        speakers=none,
+        files=none,
+        event_names=none,
+        keys=Strings(letters=np.frombuffer(keys.tobytes(), dtype=np.uint8), ends=np.arange(1, clips + 1) * 20),
         shard=(np.arange(clips) * shards // clips).astype(np.int32),
         audio=places,
         meta=places,
         seconds=np.full(clips, 10.0, dtype=np.float32),
         split=(np.arange(clips) % 100 != 0).astype(np.int16),
-        letters=np.frombuffer(keys.tobytes(), dtype=np.uint8),
-        key_ends=np.arange(1, clips + 1) * 20,
+        fold=np.full(clips, NO_FOLD),
+        speaker=nobody,
+        file=nobody,
         label_codes=np.random.default_rng(0).integers(0, 527, 2 * clips).astype(np.int32),
         label_ends=np.arange(1, clips + 1) * 2,
+        event_codes=nobody[:0],
+        event_ends=np.zeros(clips, dtype=np.int64),
+        onset=np.zeros(0),
+        offset=np.zeros(0),
     )
 
 

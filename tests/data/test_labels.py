@@ -1,25 +1,24 @@
 """Who trains, chooses and tests: disjoint, complete, and the same for every encoder of a seed."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_clips import indexed
 
 from ssl_audio.data.clip import Clip
-from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.labelled import Draw, sampling_weights
 from ssl_audio.data.labels import part_clips, targets_of
 from ssl_audio.data.remarks import say_once
 from ssl_audio.errors import RecipeError, ShardError
 
 
-def corpus(demo_shards: Path, count: int = 120, **columns) -> tuple[ShardIndex, list[Clip]]:
-    """Clips with labels, speakers and folds of our choosing over real shards."""
-    index = open_shards([demo_shards]).select(np.arange(count))
+def corpus(count: int = 120, **columns) -> list[Clip]:
+    """Clips with labels, speakers and folds of our choosing."""
     clips = [
         Clip(
-            key=str(index.key[row]),
+            key=f"clip{row:03d}",
+            duration=1.0,
             labels={"label": [f"label{row % 4}"]},
             speaker=f"speaker{row % 10}",
             fold=1 + row % 5,
@@ -27,7 +26,7 @@ def corpus(demo_shards: Path, count: int = 120, **columns) -> tuple[ShardIndex, 
         )
         for row in range(count)
     ]
-    return index, [dataclasses.replace(clip, **columns) for clip in clips]
+    return [dataclasses.replace(clip, **columns) for clip in clips]
 
 
 def keys(part) -> set[str]:
@@ -36,19 +35,19 @@ def keys(part) -> set[str]:
 
 @pytest.mark.parametrize("protocol", ["split", "fold", "random"])
 @pytest.mark.parametrize("share", [None, 0.2])
-def test_parts_are_disjoint(demo_shards, protocol, share):
-    index, clips = corpus(demo_shards)
-    parts = part_clips(index, clips, target="label", several=False, protocol=protocol, validation_share=share)
+def test_parts_are_disjoint(protocol, share):
+    clips = corpus()
+    parts = part_clips(indexed(clips), target="label", several=False, protocol=protocol, validation_share=share)
     sets = [keys(part) for part in (parts.train, parts.valid, parts.test)]
     assert all(sets)
     assert not sets[0] & sets[1]
     assert not sets[0] & sets[2]
     assert not sets[1] & sets[2]
-    again = part_clips(index, clips, target="label", several=False, protocol=protocol, validation_share=share)
+    again = part_clips(indexed(clips), target="label", several=False, protocol=protocol, validation_share=share)
     assert [keys(part) for part in (again.train, again.valid, again.test)] == sets
     if protocol == "fold":
         tests = [
-            keys(part_clips(index, clips, target="label", several=False, protocol="fold", fold=fold).test)
+            keys(part_clips(indexed(clips), target="label", several=False, protocol="fold", fold=fold).test)
             for fold in range(5)
         ]
         assert sum(map(len, tests)) == len(set().union(*tests)) == len(clips)
@@ -58,29 +57,29 @@ def test_parts_are_disjoint(demo_shards, protocol, share):
         assert not set(parts.train.speakers) & set(parts.valid.speakers)
 
 
-def test_few_labels_are_few_of_each(demo_shards):
-    index, clips = corpus(demo_shards)
-    parts = part_clips(index, clips, target="label", several=False, protocol="split", labels_per_class=3)
+def test_few_labels_are_few_of_each():
+    clips = corpus()
+    parts = part_clips(indexed(clips), target="label", several=False, protocol="split", labels_per_class=3)
     assert parts.train.targets.sum(axis=0).tolist() == [3, 3, 3, 3]
     assert parts.valid.targets.sum(axis=0).max() <= 3
-    whole = part_clips(index, clips, target="label", several=False, protocol="split")
+    whole = part_clips(indexed(clips), target="label", several=False, protocol="split")
     assert keys(parts.train) <= keys(whole.train)
     assert keys(parts.valid) <= keys(whole.valid)
     assert keys(parts.test) == keys(whole.test)
 
 
-def test_mistakes_in_labels_are_told(demo_shards):
-    index, clips = corpus(demo_shards)
+def test_mistakes_in_labels_are_told():
+    clips = corpus()
     two = [dataclasses.replace(clips[0], labels={"label": ["label0", "label1"]}), *clips[1:]]
     with pytest.raises(RecipeError, match=r"1 clips have several labels of kind 'label' .*--data.several true"):
-        part_clips(index, two, target="label", several=False, protocol="split")
-    parts = part_clips(index, two, target="label", several=True, protocol="split")
+        part_clips(indexed(two), target="label", several=False, protocol="split")
+    parts = part_clips(indexed(two), target="label", several=True, protocol="split")
     assert parts.labels == ["label0", "label1", "label2", "label3"]
     rare = [dataclasses.replace(clip, labels={"label": ["rare"]}) if clip.split == "test" else clip for clip in clips]
     with pytest.raises(ShardError, match=r"no training clip has the label rare \(1 of 5 labels\)"):
-        part_clips(index, rare, target="label", several=False, protocol="split")
+        part_clips(indexed(rare), target="label", several=False, protocol="split")
     with pytest.raises(RecipeError, match=r"data\.fold is 5; these clips have the folds 0 to 4"):
-        part_clips(index, clips, target="label", several=False, protocol="fold", fold=5)
+        part_clips(indexed(clips), target="label", several=False, protocol="fold", fold=5)
     with pytest.raises(ShardError, match="is none of the 2 labels of the model"):
         targets_of(clips, "label", ["label0", "label1"])
 
@@ -107,81 +106,83 @@ def said(caplog) -> list[str]:
     return found
 
 
-def test_clips_that_come_into_no_part_are_said(demo_shards, caplog):
+def test_clips_that_come_into_no_part_are_said(caplog):
     say_once.cache_clear()
-    index, clips = corpus(demo_shards)
+    clips = corpus()
     odd = {"valid": "dev", "test": "Test"}
     renamed = [dataclasses.replace(clip, split=odd.get(clip.split, clip.split)) for clip in clips]
     with pytest.raises(ShardError, match=r"in split 'test'; .* Test, dev, train; did you mean 'Test'\?"):
-        part_clips(index, renamed, target="label", several=False, protocol="split", splits=("train", None, "test"))
-    part_clips(index, renamed, target="label", several=False, protocol="split", splits=("train", None, "Test"))
+        part_clips(indexed(renamed), target="label", several=False, protocol="split", splits=("train", None, "test"))
+    part_clips(indexed(renamed), target="label", several=False, protocol="split", splits=("train", None, "Test"))
     hint = " (data.train_split, data.validation_split and data.test_split name the parts)"
     assert said(caplog) == [f"24 labelled clips of split 'dev' are in no part{hint}"]
     few = [dataclasses.replace(clip, split="Train") if row == 0 else clip for row, clip in enumerate(clips)]
     few[4] = dataclasses.replace(few[4], split=None)
-    part_clips(index, few, target="label", several=False, protocol="split")
+    part_clips(indexed(few), target="label", several=False, protocol="split")
     assert said(caplog) == [
         "1 labelled clip without a split is in no part",
         f"1 labelled clip of split 'Train' is in no part; did you mean 'train'?{hint}",
     ]
-    part_clips(index, clips, target="label", several=False, protocol="split", validation_share=0.2)
+    part_clips(indexed(clips), target="label", several=False, protocol="split", validation_share=0.2)
     assert said(caplog) == [f"24 labelled clips of split 'valid' are in no part{hint}"]
     folds = [dataclasses.replace(clip, fold=None) if row < 3 else clip for row, clip in enumerate(clips)]
-    part_clips(index, folds, target="label", several=False, protocol="fold")
+    part_clips(indexed(folds), target="label", several=False, protocol="fold")
     assert said(caplog) == ["3 labelled clips without a fold are in no part"]
 
 
 @pytest.mark.parametrize("protocol", ["split", "fold", "random"])
-def test_background_trains_chooses_and_tests_where_it_is_asked_for(demo_shards, caplog, protocol):
+def test_background_trains_chooses_and_tests_where_it_is_asked_for(caplog, protocol):
     say_once.cache_clear()
-    index, clips = corpus(demo_shards)
+    clips = corpus()
     clips = [dataclasses.replace(clip, labels={}) if row % 3 == 0 else clip for row, clip in enumerate(clips)]
-    without = part_clips(index, clips, target="label", several=True, protocol=protocol)
+    without = part_clips(indexed(clips), target="label", several=True, protocol=protocol)
     assert sum(len(part) for part in (without.train, without.valid, without.test)) == 80
     (line,) = said(caplog)
     assert line.startswith("40 of 120 clips have no label of kind 'label' and are left out; ")
-    parts = part_clips(index, clips, target="label", several=True, protocol=protocol, negatives=True)
+    parts = part_clips(indexed(clips), target="label", several=True, protocol=protocol, negatives=True)
     assert parts.labels == without.labels
     assert sum(len(part) for part in (parts.train, parts.valid, parts.test)) == 120
     for part in (parts.train, parts.valid, parts.test):
         assert 0.2 < (~part.targets.any(axis=1)).mean() < 0.5
     assert not said(caplog)
-    few = part_clips(index, clips, target="label", several=True, protocol=protocol, negatives=True, labels_per_class=2)
+    few = part_clips(
+        indexed(clips), target="label", several=True, protocol=protocol, negatives=True, labels_per_class=2
+    )
     assert (~few.train.targets.any(axis=1)).sum() == 2
     weights = sampling_weights(parts.train.targets)
     shares = [weights[row].sum() for row in (*parts.train.targets.T, ~parts.train.targets.any(axis=1))]
     np.testing.assert_allclose(shares, 0.2, atol=0.01)
     with pytest.raises(RecipeError, match=r"exactly one label a clip; set --data\.several true"):
-        part_clips(index, clips, target="label", several=False, protocol=protocol, negatives=True)
+        part_clips(indexed(clips), target="label", several=False, protocol=protocol, negatives=True)
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_one_class_only_is_nothing_to_tell_apart(demo_shards, several):
-    index, clips = corpus(demo_shards, labels={"label": ["yes"]})
+def test_one_class_only_is_nothing_to_tell_apart(several):
+    clips = corpus(labels={"label": ["yes"]})
     with pytest.raises(ShardError, match="all 120 clips have the one label 'yes', so there is nothing to tell apart"):
-        part_clips(index, clips, target="label", several=several, protocol="split")
+        part_clips(indexed(clips), target="label", several=several, protocol="split")
     mixed = [dataclasses.replace(clip, labels={}) if row % 2 else clip for row, clip in enumerate(clips)]
-    parts = part_clips(index, mixed, target="label", several=True, protocol="split", negatives=True)
+    parts = part_clips(indexed(mixed), target="label", several=True, protocol="split", negatives=True)
     assert parts.labels == ["yes"]
     quiet = [dataclasses.replace(clip, labels={}) if clip.split == "test" else clip for clip in clips]
     with pytest.raises(ShardError, match="no clip that tests has a label, so nothing can be measured"):
-        part_clips(index, quiet, target="label", several=True, protocol="split", negatives=True)
+        part_clips(indexed(quiet), target="label", several=True, protocol="split", negatives=True)
 
 
 @pytest.mark.parametrize("protocol", ["split", "random"])
-def test_stretches_of_one_file_are_never_parted(demo_shards, protocol):
+def test_stretches_of_one_file_are_never_parted(protocol):
     """Where parts are drawn; a source that is no file parts nothing."""
-    index, clips = corpus(demo_shards, speaker=None)
+    clips = corpus(speaker=None)
     splits = ("train", None, "test")
-    drawn = part_clips(index, clips, target="label", several=False, protocol=protocol, splits=splits)
+    drawn = part_clips(indexed(clips), target="label", several=False, protocol=protocol, splits=splits)
     collection = [dataclasses.replace(clip, source="freesound") for clip in clips]
-    same = part_clips(index, collection, target="label", several=False, protocol=protocol, splits=splits)
+    same = part_clips(indexed(collection), target="label", several=False, protocol=protocol, splits=splits)
     assert [keys(part) for part in (same.train, same.valid, same.test)] == [
         keys(part) for part in (drawn.train, drawn.valid, drawn.test)
     ]
     clips = [dataclasses.replace(clip, source=f"{row // 3 % 20}.wav") for row, clip in enumerate(clips)]
     file = {clip.key: clip.source for clip in clips}
-    parts = part_clips(index, clips, target="label", several=False, protocol=protocol, splits=splits)
+    parts = part_clips(indexed(clips), target="label", several=False, protocol=protocol, splits=splits)
     train, valid, test = ({file[key] for key in keys(part)} for part in (parts.train, parts.valid, parts.test))
     assert not train & valid
     assert valid
