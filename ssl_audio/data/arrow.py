@@ -10,6 +10,7 @@ Source: Apache Arrow, "Arrow Columnar Format", serialization and IPC; `format/Sc
 
 import dataclasses
 import json
+import mmap
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -135,6 +136,15 @@ def read_arrow(path: Path, fields: Sequence[Field]) -> tuple[Values, Any]:
         return _read(_File(whole), fields)
     except (struct.error, OverflowError, UnicodeDecodeError) as error:
         raise ValueError(f"damaged metadata ({error})") from error
+
+
+def let_go(values: np.ndarray) -> None:
+    """Give back the memory of the file that an array lies in, if it lies in one; what is read again is mapped again."""
+    owner: Any = values
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def _read(file: "_File", fields: Sequence[Field]) -> tuple[Values, Any]:

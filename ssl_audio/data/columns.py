@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Float, Int
 
-from ssl_audio.data.arrow import Field, read_arrow, write_arrow
+from ssl_audio.data.arrow import Field, let_go, read_arrow, write_arrow
 from ssl_audio.data.clip import MOST_BYTES, Clip
 from ssl_audio.data.json_values import shown
 from ssl_audio.data.streams import Labels
@@ -245,7 +245,7 @@ def _list(found: Any, kind: type | None) -> tuple[Any, ...]:
 
 def check_columns(columns: Columns) -> None:
     """Whether they can be of their tars: places within the tars, offsets that rise, codes within their tables, and
-    finite numbers.
+    finite numbers. The pages that this read are given back.
 
     Raises:
         ValueError: if they cannot.
@@ -279,6 +279,7 @@ def check_columns(columns: Columns) -> None:
         onset, offset = columns.onset[some], columns.offset[some]
         if not ((onset >= 0) & (onset <= offset) & (offset < np.inf)).all():
             raise ValueError("events cannot be")
+    let_go(columns.shard)
 
 
 def _check_places(columns: Columns, rows: slice, tar_bytes: Int[np.ndarray, " tar"]) -> None:

@@ -225,16 +225,17 @@ def part_clips(
     _check_difference(labels, hard, target, several)
     # Where clips without labels take part, being one of them is shared out like a label.
     classes = hard.with_rest() if negatives and not known.all() else hard
-    speakers, files, folds = index.speakers.codes, index.files, 0
+    folds = 0
     if protocol == "fold":
         train, valid, test, folds = _by_fold(index, fold, validation_share)
     elif protocol == "random":
-        train, test = set_aside(np.arange(len(index)), classes, None, share=_TEST_SHARE, seed=seed, files=files)
+        train, test = set_aside(np.arange(len(index)), classes, None, share=_TEST_SHARE, seed=seed, files=index.files)
         valid = test[:0]
     else:
         train, valid, test = _by_split(index.splits, splits, validation_share)
     if not len(valid):
-        train, valid = set_aside(train, classes, speakers, share=validation_share or 0.1, seed=seed, files=files)
+        share, speakers = validation_share or 0.1, index.speakers.codes
+        train, valid = set_aside(train, classes, speakers, share=share, seed=seed, files=index.files)
     if labels_per_class is not None:
         train, valid = (few_of_each(rows, classes, labels_per_class, seed=seed) for rows in (train, valid))
     _check_parts(labels, hard, target, train, valid, test)

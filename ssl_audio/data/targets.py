@@ -35,24 +35,22 @@ class Targets:
     @classmethod
     def of(cls, found: Labels, labels: int) -> "Targets":
         """The labels of clips in any order; what a clip is given twice it has once."""
-        codes, counts, weights = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        codes, done = np.empty(len(found.codes), dtype=np.int32), 0
+        weights = None if found.weights is None else np.empty(len(codes), dtype=np.float32)
+        ends = np.empty(len(found), dtype=np.int64)
         for clips, places in _pieces(found.ends):
             size = clips.stop - clips.start
             owner = np.repeat(np.arange(size), np.diff(found.ends[clips], prepend=places.start))
             keys = owner * labels + found.codes[places]
             order = np.argsort(keys, kind="stable")
-            keys = keys[order]
-            kept = np.diff(keys, prepend=-1) > 0
-            codes.append((keys[kept] % labels).astype(np.int32))
-            counts.append(np.bincount(keys[kept] // labels, minlength=size))
-            if found.weights is not None:
-                weights.append(found.weights[places][order[kept]])
-        return cls(
-            codes=np.concatenate(codes),
-            ends=np.cumsum(np.concatenate(counts)),
-            labels=labels,
-            weights=None if found.weights is None else np.concatenate(weights),
-        )
+            kept = order[np.diff(keys[order], prepend=-1) > 0]
+            some = slice(done, done + len(kept))
+            codes[some] = found.codes[places][kept]
+            if found.weights is not None and weights is not None:
+                weights[some] = found.weights[places][kept]
+            ends[clips] = done + np.cumsum(np.bincount(owner[kept], minlength=size))
+            done += len(kept)
+        return cls(codes=codes[:done], ends=ends, labels=labels, weights=None if weights is None else weights[:done])
 
     @classmethod
     def of_dense(cls, dense: Bool[np.ndarray, "clip label"] | Float[np.ndarray, "clip label"]) -> "Targets":
