@@ -87,7 +87,8 @@ def audio_below(folder: Path, endings: Collection[str] = AUDIO_ENDINGS) -> Itera
     Raises:
         ShardError: if a folder cannot be listed.
     """
-    found: list[Path] = []
+    # A file takes one string, not a path: sorted with NUL for the separator they come in the order of their parts.
+    found: list[str] = []
     seen: set[tuple[int, int]] = set()
     folders = [folder]
     for top in folders:  # links are appended, so that a folder is found under its own name first
@@ -100,8 +101,11 @@ def audio_below(folder: Path, endings: Collection[str] = AUDIO_ENDINGS) -> Itera
             seen.add(identity)
             subfolders.sort()
             folders += [here / name for name in subfolders if (here / name).is_symlink()]
-            found += [here / name for name in names if ending_of(name) in endings and not name.startswith("._")]
-    yield from sorted(found)
+            for name in names:
+                if ending_of(name) in endings and not name.startswith("._"):
+                    found.append(str(here / name).replace(os.sep, "\0"))
+    found.sort()
+    yield from (Path(name.replace("\0", os.sep)) for name in found)
 
 
 def _not_listed(error: OSError) -> NoReturn:
