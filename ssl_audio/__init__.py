@@ -5,7 +5,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_FACE = {"pretrained": "ssl_audio.evaluation.pretrained", "Hints": "ssl_audio.checkpoints.sizes"}
+_FACE = {
+    "pretrained": "ssl_audio.evaluation.pretrained",
+    "ensemble": "ssl_audio.evaluation.ensemble",
+    "Hints": "ssl_audio.checkpoints.sizes",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,37 +1,41 @@
-"""`ssl-audio evaluate`: a fine-tuned checkpoint on labelled shards."""
+"""`ssl-audio evaluate`: fine-tuned checkpoints on labelled shards."""
 
-import dataclasses
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from jsonargparse.typing import NonNegativeInt
 
-from ssl_audio.audio.files import decode
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.inputs import names_in
-from ssl_audio.cli.parser import call, claimed, write_bytes, write_text
-from ssl_audio.cli.progress import bar
+from ssl_audio.cli.parser import call, write_bytes, write_text
+from ssl_audio.cli.rows import checkpoints_in, grids, kept_rows, merge, paths_in, say, share_of
 from ssl_audio.data.index import open_shards
-from ssl_audio.data.labels import kinds_of, labels_of, targets_of
-from ssl_audio.errors import CheckpointError, RecipeError, ShardError
-from ssl_audio.evaluation.journal import Journal
-from ssl_audio.evaluation.metrics import confusion
-from ssl_audio.evaluation.predictions import Over, Predictions, check_speakers
-from ssl_audio.evaluation.pretrained import pretrained
-from ssl_audio.evaluation.windows import Sound, fitting
-from ssl_audio.names import printable
+from ssl_audio.errors import CheckpointError
+from ssl_audio.evaluation.ensemble import ensemble
+from ssl_audio.evaluation.journal import hashed
+from ssl_audio.evaluation.labelled_clips import labelled_clips
+from ssl_audio.evaluation.member_scores import SCHEMA, MemberScores
+from ssl_audio.evaluation.parts import Job
+from ssl_audio.evaluation.predictions import Over, check_speakers
+from ssl_audio.evaluation.recordings import clips_of
+from ssl_audio.evaluation.tables import Tables
+from ssl_audio.evaluation.windows import Sound
 from ssl_audio.training.run import json_text
+
+_TABLE = "predictions.parquet"
 
 
 def run(words: list[str]) -> None:
     """Parse and call `evaluate`."""
-    call(evaluate, words, prog="ssl-audio evaluate", positional=False)
+    if words[:1] == ["merge"]:
+        merge(words[1:], _finish, verb="evaluate", table=_TABLE)
+        return
+    call(evaluate, checkpoints_in(words), prog="ssl-audio evaluate", positional=False)
 
 
 def evaluate(
-    checkpoint: Path,
+    checkpoint: list[Path] | Path,
     shards: list[Path],
     split: str | None = None,
     fold: int | None = None,
@@ -43,11 +47,14 @@ def evaluate(
     device: str = "cpu",
     hints: Hints = NO_HINTS,
     base: Path | None = None,
+    workers: NonNegativeInt | None = None,
+    part: str = "1/1",
 ) -> None:
-    """Score a fine-tuned checkpoint on labelled shards: metrics.json and predictions.parquet.
+    """Score fine-tuned checkpoints on labelled shards: metrics.json and predictions.parquet.
 
     Args:
-        checkpoint: Of `ssl-audio finetune`, or a published fine-tuned one.
+        checkpoint: Of `ssl-audio finetune`, or a published fine-tuned one. Several, as --checkpoint A --checkpoint B,
+            are scored one by one and averaged: the mean of their probabilities.
         shards: Folders of shards with labels.
         split: Only the clips of this split.
         fold: Only the clips of this fold, by its number in the shards.
@@ -60,81 +67,84 @@ def evaluate(
         device: Where to compute: cpu, cuda.
         hints: What a published checkpoint does not say.
         base: What an adapter checkpoint was trained on; by default looked for below runs/ and beside the file.
+        workers: Processes that decode ahead; 0 decodes in this one. By default 0 for up to 1024 clips, else one a core
+            but one, at most 8. The result does not depend on it.
+        part: i/n: only every n-th block of 64 clips from the i-th on, so that n machines share the work; then
+            `ssl-audio evaluate merge OUT`.
     """
-    face = pretrained(checkpoint, device=device, hints=hints, base=base)
-    if face.head is None or face.checkpoint.task is None:
-        raise CheckpointError(f"{checkpoint}: has no head; expected a checkpoint of `ssl-audio finetune`")
+    share = share_of(part)
+    paths = paths_in(checkpoint)
+    model = ensemble(paths, device=device, hints=hints, base=base)
     if label_names is not None:
-        face.name_labels(names_in(label_names))
-    kind = target or str(face.checkpoint.task["target"])
-    index = open_shards(shards)
-    index = index if split is None else index.of_split(split)
-    clips = [index.describe(row) for row in range(len(index))]
-    folded = [row for row, clip in enumerate(clips) if fold in (None, clip.fold)]
-    labelled = [row for row in folded if labels_of(clips[row], kind)]
+        model.name_labels(names_in(label_names))
+    first = model.members[0].checkpoint
+    if first.task is None:
+        raise CheckpointError(f"{first.path}: has no head; expected a checkpoint of `ssl-audio finetune`")
     if negatives is None:
-        negatives = face.several and bool(face.checkpoint.recipe.get("data", {}).get("negatives"))
-    if negatives and not face.several:
-        raise RecipeError(
-            "--negatives true counts clips without a label as having none, but the checkpoint gives one label a clip"
-        )
-    chosen = folded if negatives else labelled
-    if face.several and len(chosen) < len(folded):
-        print(
-            f"{len(folded) - len(chosen)} of {len(folded)} clips have no label of kind {kind!r} and are left out; to "
-            "count them as having none of the labels: --negatives true",
-            file=sys.stderr,
-        )
-    if not labelled:
-        place = "" if fold is None else f" in fold {fold}"
-        raise ShardError(f"no clip{place} has a label of kind {kind!r}; these shards have {kinds_of(clips)} (--target)")
-    clips = [clips[row] for row in chosen]
-    targets = targets_of(clips, kind, face.labels)
-    speakers = np.array([clip.speaker or "" for clip in clips])
+        negatives = model.several and bool(first.recipe.get("data", {}).get("negatives"))
+    clips = labelled_clips(
+        open_shards(shards),
+        kind=target or str(first.task["target"]),
+        labels=model.labels,
+        several=model.several,
+        split=split,
+        fold=fold,
+        negatives=negatives,
+        say=say,
+    )
     if intervals == "speakers":
-        check_speakers(speakers)
-    only = np.flatnonzero(targets.all(axis=0))
-    if not face.several and len(only):
-        print(
-            f"all {len(clips)} clips are {printable(face.labels[only[0]])!r}: the share that is found is measured, but "
-            "not how well it is told from others",
-            file=sys.stderr,
-        )
+        check_speakers(clips.speakers)
 
-    def sounds(start: int) -> Iterator[tuple[int, Sound]]:
-        for number, row in enumerate(chosen[start:], start):
-            audio = decode(index.audio_bytes(row), sample_rate=face.sample_rate, name=index.where(row))
-            yield number, face.sounds(audio, face.sample_rate)[0]
+    def rows(numbers: list[int], sounds: list[Sound]) -> Iterator[dict[str, Any]]:
+        for number, scores in zip(numbers, model.apart(sounds), strict=True):
+            yield {**clips.row(number), "scores": scores.flatten().numpy()}
 
-    job = ["evaluate", *face.identity, str(face.grid), str(face.batch_windows), *(clip.key for clip in clips)]
-    table = out / "predictions.parquet"
-    with claimed(out), Journal(table, job=job) as journal, bar("evaluating") as progress:
-        for group in fitting(sounds(journal.done), face.grid, face.batch_windows):
-            shares = face.probabilities(sound for _, sound in group)
-            journal.add((number, {"scores": row.numpy()}) for (number, _), row in zip(group, shares, strict=True))
-            progress(journal.done, len(chosen))
-        scores = np.array(journal.table()["scores"].to_pylist(), dtype=np.float32)
-        predictions = Predictions(
-            labels=face.labels,
-            several=face.several,
-            keys=np.array([clip.key for clip in clips]),
-            scores=scores,
-            targets=targets,
-            speakers=speakers,
-        )
-        write_bytes(table, predictions.parquet())
-    low, high = predictions.interval(over=intervals)
-    found: dict[str, Any] = {
-        "checkpoint": str(checkpoint),
-        "shards": [str(folder) for folder in shards],
-        "clips": len(clips),
-        **predictions.summary(),
-        "interval": [low, high],
-        "interval_over": intervals,
-        "labels": [dataclasses.asdict(row) for row in predictions.rows()],
-    }
-    if not face.several:
-        found["confusion"] = confusion(predictions.scores, targets).tolist()
-    write_text(out / "metrics.json", json_text(found))
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in predictions.summary().items())
-    print(f"{len(clips)} clips: {shown} (95 % {low:.3f} to {high:.3f})\n{out / 'metrics.json'}")
+    options = {"intervals": intervals, "windows": grids(model.members), "batch_windows": model.batch_windows}
+    job = Job(
+        verb="evaluate",
+        checkpoints=[member.digest for member in model.members],
+        options=options,
+        inputs=hashed(map(str, map(clips.row, range(len(clips))))),
+        recordings=len(clips),
+        facts={
+            "checkpoints": [str(path) for path in paths],
+            "shards": [str(folder) for folder in shards],
+            "labels": model.labels,
+            "several": model.several,
+        },
+    )
+    with kept_rows(
+        model,
+        clips_of(clips.index),
+        rows,
+        out=out,
+        table=_TABLE,
+        job=job,
+        schema=SCHEMA,
+        share=share,
+        workers=workers,
+        title="evaluating",
+        strict=True,
+    ) as tables:
+        if tables is not None:
+            _finish(job, out, tables)
+
+
+def _finish(job: Job, out: Path, tables: Tables) -> None:
+    """Write scores and predictions from their rows, and print the scores."""
+    facts = job.facts
+    names: list[str] = facts["checkpoints"]
+    scores = MemberScores.read(tables(), names=names, labels=facts["labels"], several=facts["several"])
+    write_bytes(out / _TABLE, scores.shown.parquet())
+    found = scores.metrics(over=job.options["intervals"])
+    checkpoint = {"checkpoints": names} if len(names) > 1 else {"checkpoint": names[0]}
+    write_text(out / "metrics.json", json_text({**checkpoint, "shards": facts["shards"], **found}))
+    for member in found.get("members", []):
+        print(f"{member['checkpoint']}: {_shown(member, scores.shown.summary())}")
+    which = f"mean of {len(names)}, " if len(names) > 1 else ""
+    print(f"{which}{found['clips']} clips: {_shown(found, scores.shown.summary())}\n{out / 'metrics.json'}")
+
+
+def _shown(found: dict[str, Any], names: Iterable[str]) -> str:
+    low, high = found["interval"]
+    return ", ".join(f"{name} {found[name]:.3f}" for name in names) + f" (95 % {low:.3f} to {high:.3f})"

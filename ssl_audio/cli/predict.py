@@ -1,27 +1,39 @@
 """`ssl-audio predict`: the most probable labels of recordings."""
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from jsonargparse.typing import PositiveInt
 
-from ssl_audio.cli.embed import add_common, face_of, kept_table, reading_of
-from ssl_audio.cli.inputs import Input, inputs_of, names_in
-from ssl_audio.cli.parser import VerbParser, write_text
-from ssl_audio.errors import CheckpointError, RecipeError
-from ssl_audio.evaluation.pretrained import Pretrained
+from ssl_audio.cli.inputs import names_in
+from ssl_audio.cli.parser import VerbParser
+from ssl_audio.cli.rows import add_common, checkpoints_in, faces_of, grids, kept_rows, merge, recordings_in, share_of
+from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.ensemble import Ensemble
+from ssl_audio.evaluation.journal import hashed
+from ssl_audio.evaluation.parts import WHOLE, Job, Share
+from ssl_audio.evaluation.recordings import Recordings
+from ssl_audio.evaluation.tables import Tables, write_labels
 from ssl_audio.evaluation.windows import Sound
-from ssl_audio.names import cell, printable
+from ssl_audio.names import printable
+
+_SHOWN = 5
+_SCHEMA = pa.schema({"path": pa.string(), "labels": pa.list_(pa.string()), "probabilities": pa.list_(pa.float32())})
 
 
 def run(words: list[str]) -> None:
     """Parse and label."""
-    parser = VerbParser(prog="ssl-audio predict", description="Label recordings with a fine-tuned checkpoint.")
-    add_common(parser, out="A .csv or .json file.")
+    if words[:1] == ["merge"]:
+        merge(words[1:], _finish, verb="predict")
+        return
+    parser = VerbParser(
+        prog="ssl-audio predict",
+        description="Label recordings with fine-tuned checkpoints; `ssl-audio predict merge OUT` makes a whole of "
+        "parts (--part).",
+    )
+    add_common(parser, out="A .csv or .json file.", several=True)
     parser.add_argument("--top", type=PositiveInt, default=3, help="So many labels a recording.")
     parser.add_argument(
         "--label_names",
@@ -29,55 +41,78 @@ def run(words: list[str]) -> None:
         default=None,
         help="Names of the labels, one a line, for a published checkpoint, which has numbers.",
     )
-    chosen = parser.parse_args(words)
-    face = face_of(chosen)
+    chosen = parser.parse_args(checkpoints_in(words))
+    share = share_of(chosen.part)
+    _check_name(chosen.out)
+    model = Ensemble(faces_of(chosen))
     if chosen.label_names is not None:
-        face.name_labels(names_in(chosen.label_names))
-    reading = reading_of(chosen)
-    predict(face, inputs_of(chosen.paths, reading), out=chosen.out, top=chosen.top, identity=[str(reading)])
+        model.name_labels(names_in(chosen.label_names))
+    predict(model, recordings_in(chosen), out=chosen.out, top=chosen.top, share=share, workers=chosen.workers)
 
 
-def predict(face: Pretrained, inputs: Sequence[Input], *, out: Path, top: int, identity: Sequence[str] = ()) -> None:
+def predict(
+    model: Ensemble,
+    recordings: Recordings,
+    *,
+    out: Path,
+    top: int,
+    share: Share = WHOLE,
+    workers: int | None = 0,
+) -> None:
     """Write the most probable labels of recordings; a call that was stopped goes on where it was.
 
     Args:
-        face: What labels them.
-        inputs: The recordings.
+        model: What labels them.
+        recordings: All of them.
         out: The file to write.
         top: So many labels a recording.
-        identity: What else the result depends on.
+        share: Which of the recordings are labelled here.
+        workers: Processes that decode; None chooses.
     """
+    _check_name(out)
+    count = min(top, len(model.labels))
+
+    def rows(numbers: list[int], sounds: list[Sound]) -> Iterator[dict[str, Any]]:
+        for sound, shares in zip(sounds, model.probabilities(sounds), strict=True):
+            best = shares.topk(count)
+            names = [printable(model.labels[place]) for place in best.indices.tolist()]
+            yield {"path": sound.name, "labels": names, "probabilities": best.values.tolist()}
+
+    options = {
+        "top": count,
+        "labels": hashed(model.labels),
+        "windows": grids(model.members),
+        "batch_windows": model.batch_windows,
+        "reading": str(recordings.reading),
+    }
+    job = Job(
+        verb="predict",
+        checkpoints=[member.digest for member in model.members],
+        options=options,
+        inputs=recordings.digest(),
+        recordings=len(recordings),
+        facts={},
+    )
+    with kept_rows(
+        model, recordings, rows, out=out, job=job, schema=_SCHEMA, share=share, workers=workers, title="labelling"
+    ) as tables:
+        if tables is not None:
+            _finish(job, out, tables)
+
+
+def _check_name(out: Path) -> None:
     if out.suffix not in (".csv", ".json"):
         raise RecipeError(f"--out {out}: expected a name that ends in .csv or .json")
-    if face.head is None:
-        raise CheckpointError(
-            f"{face.checkpoint.path}: has no head, so it labels nothing; expected a checkpoint of `ssl-audio finetune`"
-        )
-    count = min(top, len(face.labels))
-
-    def rows(sounds: list[Sound]) -> Iterator[dict[str, Any]]:
-        for shares in face.probabilities(sounds):
-            best = shares.topk(count)
-            names = [printable(face.labels[place]) for place in best.indices.tolist()]
-            yield {"labels": names, "probabilities": best.values.tolist()}
-
-    job = ["predict", *face.identity, str(count), str(face.grid), *identity]
-    with kept_table(face, inputs, rows, out=out, job=job, title="labelling") as table:
-        found = table.to_pylist()
-        text = _csv(found) if out.suffix == ".csv" else json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-        write_text(out, text)
-    for row in found[:5]:
-        shown = ", ".join(f"{n} {p:.2f}" for n, p in zip(row["labels"], row["probabilities"], strict=True))
-        print(f"{row['path']}: {shown}")
-    print(f"{out}: {len(found)} recordings")
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    count = max(len(row["labels"]) for row in rows)
-    writer.writerow(["path", *(f"{name}{place}" for place in range(1, count + 1) for name in ("label", "probability"))])
-    for row in rows:
-        cells = zip(row["labels"], row["probabilities"], strict=True)
-        writer.writerow([cell(row["path"]), *(word for name, p in cells for word in (cell(name), f"{p:.6f}"))])
-    return buffer.getvalue()
+def _finish(job: Job, out: Path, tables: Tables) -> None:
+    """Write the labels from their rows, and print the first."""
+    _check_name(out)
+    write_labels(out, tables, count=int(job.options["top"]))
+    rows = 0
+    for table in tables():
+        for row in table.slice(0, max(0, _SHOWN - rows)).to_pylist():
+            shown = ", ".join(f"{n} {p:.2f}" for n, p in zip(row["labels"], row["probabilities"], strict=True))
+            print(f"{row['path']}: {shown}")
+        rows += len(table)
+    print(f"{out}: {rows} recordings")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from ssl_audio.audio.reading import Reading, summaries
 from ssl_audio.cli.main import suggest
 from ssl_audio.cli.parser import VerbParser, call, write_bytes
+from ssl_audio.cli.part_option import part_of
 from ssl_audio.cli.progress import bar
 from ssl_audio.data import corpora
 from ssl_audio.data.corpora import Corpus
@@ -93,7 +93,7 @@ def _write(words: list[str]) -> None:
     reading = Reading(**{field.name: chosen.pop(field.name) for field in dataclasses.fields(Reading)})
     form = Form(**{field.name: chosen.pop(field.name) for field in dataclasses.fields(Form)})
     options = {key: chosen.pop(key) for key in ("out", "shard_clips", "processes", "max_rejected", "measured")}
-    part, parts = _part(chosen.pop("part"))
+    part, parts = part_of(chosen.pop("part"))
     out = options.pop("out")
     chosen.pop("config", None)
     corpus = CORPORA[name](**chosen)
@@ -104,14 +104,6 @@ def _write(words: list[str]) -> None:
         print(describe(out, merge_shards(out)))
     else:
         print(f"part {part} of {parts} of {out} is written; when all are: ssl-audio shards merge {out}")
-
-
-def _part(word: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)/(\d+)", word)
-    part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= part <= parts:
-        raise RecipeError(f"--part {word}: expected i/n with i from 1 to n, such as 3/8")
-    return part, parts
 
 
 def _corpus_name(words: list[str]) -> tuple[str, list[str]]:

@@ -1,5 +1,6 @@
 """The Python face: a checkpoint that embeds and labels sound."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from ssl_audio.audio.files import decode, probe
 from ssl_audio.audio.reading import AS_USUAL, Findings, Reading
 from ssl_audio.audio.resampling import ratio_of, resample
 from ssl_audio.checkpoints.adapters_only import base_of
-from ssl_audio.checkpoints.base import Base
+from ssl_audio.checkpoints.base import Base, digest_of
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.opening import adapters_on, base_behind, open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
@@ -145,11 +146,10 @@ class Pretrained:
         self._face.labels = list(names)
 
     @property
-    def identity(self) -> list[str]:
-        """What its answers depend on: the file, as it is now, and what was made of it."""
-        path = self.checkpoint.path.resolve()
+    def digest(self) -> str:
+        """sha256 of its weights and of what they are made into, wherever its file lies."""
         made = json.dumps([self.checkpoint.spec, self.checkpoint.task], sort_keys=True, default=str)
-        return [str(path), str(path.stat().st_mtime_ns), made, *self.labels]
+        return hashlib.sha256(f"{digest_of(self.checkpoint.weights)} {made}".encode()).hexdigest()
 
     @property
     def width(self) -> int:

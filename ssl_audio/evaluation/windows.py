@@ -130,21 +130,23 @@ def check_finite(name: str, waveform: Float[Tensor, " _"]) -> None:
 Numbered = list[tuple[int, Sound]]
 
 
-def fitting(sounds: Iterable[tuple[int, Sound]], grid: Grid, size: int) -> Iterator[Numbered]:
+def fitting(sounds: Iterable[tuple[int, Sound]], grid: Grid, size: int, *, block: int) -> Iterator[Numbered]:
     """Recordings whose windows fit a batch of so many together; one that does not fit any is by itself.
 
-    What is computed of them depends on nothing before and after them, so that a job may be stopped between any two.
+    What is computed of them depends on nothing before them and on nothing in other blocks, so that a job may be stopped
+    between any two and blocks may be dealt to several jobs.
 
     Args:
         sounds: Recordings with their numbers.
         grid: What cuts them into windows.
         size: Windows of a batch.
+        block: So many numbers are a block; recordings of two blocks are never together.
     """
     group: Numbered = []
     taken = 0
     for number, sound in sounds:
         count = grid.windows_in(sound.samples)
-        if group and taken + count > size:
+        if group and (taken + count > size or number // block != group[0][0] // block):
             yield group
             group, taken = [], 0
         group.append((number, sound))

@@ -5,53 +5,27 @@ import dataclasses
 import json
 import os
 import re
-import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
+from noise import noise
 
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.reading import Reading
-from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.cli.embed import embed
-from ssl_audio.cli.inputs import inputs_of
 from ssl_audio.cli.predict import predict
 from ssl_audio.errors import AudioError, CheckpointError, RecipeError
+from ssl_audio.evaluation.ensemble import Ensemble
 from ssl_audio.evaluation.pretrained import Pretrained
+from ssl_audio.evaluation.recordings import recordings_of
 from ssl_audio.evaluation.windows import Grid, Sound, windows_of
-from ssl_audio.locking import BusyError, Lock
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import Transformer
 from ssl_audio.objectives.tasks import Head
-
-
-@pytest.fixture
-def face(tiny_backbone, tmp_path) -> Pretrained:
-    """The tiny backbone by way of a checkpoint: windows of 128 frames, 8 columns."""
-    spec = {
-        "class_path": "ssl_audio.model.backbone.Backbone",
-        "init_args": {
-            "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}},
-            "encoder": {
-                "class_path": "ssl_audio.model.encoders.Transformer",
-                "init_args": {"width": 32, "depth": 2, "heads": 4},
-            },
-            "position_frames": 128,
-            "class_tokens": 1,
-        },
-    }
-    weights = {f"backbone.{name}": value for name, value in tiny_backbone.state_dict().items()}
-    (tmp_path / "x.ckpt").touch()
-    return Pretrained(Checkpoint(tmp_path / "x.ckpt", {"model": {"backbone": spec}}, weights, 0, "test"))
-
-
-def noise(samples: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(samples, generator=torch.Generator().manual_seed(seed)) * 0.1
 
 
 @pytest.mark.parametrize("bands", ["mean", "apart"])
@@ -142,9 +116,9 @@ def test_damaged_recordings_are_left_out_however_long(face, tmp_path, capsys):
         soundfile.write(tmp_path / name, sound.numpy(), 16000, subtype=subtype)
     whole = (tmp_path / "d.flac").read_bytes()
     (tmp_path / "d.flac").write_bytes(whole[: len(whole) * 9 // 10])
-    inputs = inputs_of([tmp_path / name for name in sounds])
+    recordings = recordings_of([tmp_path / name for name in sounds])
     for name in ("x.parquet", "x.npz"):
-        embed(face, inputs, out=tmp_path / name, frames=True)
+        embed(face, recordings, out=tmp_path / name, frames=True)
     told = capsys.readouterr().err
     assert "c.wav: holds samples that are NaN" in told
     assert "d.flac" in told
@@ -158,72 +132,6 @@ def test_damaged_recordings_are_left_out_however_long(face, tmp_path, capsys):
     expected, seconds = face.embed_frames(sounds["b.wav"], sample_rate=16000)
     np.testing.assert_allclose(arrays["frames"][second], expected[0].numpy(), atol=1e-5)
     np.testing.assert_allclose(arrays["seconds"][second], seconds.numpy(), atol=1e-4)
-
-
-def test_a_stopped_embedding_goes_on_where_it_was(face, tmp_path, monkeypatch):
-    for number in range(70):
-        soundfile.write(tmp_path / f"{number:02d}.wav", noise(1600, number).numpy(), 16000)
-    inputs = inputs_of([tmp_path])
-    opened: list[str] = []
-
-    def open_file(path: Path, **options: Any) -> Sound:
-        opened.append(path.name)
-        if len(opened) == 66:
-            raise KeyboardInterrupt
-        return Pretrained.file(face, path, **options)
-
-    monkeypatch.setattr(face, "file", open_file)
-    with pytest.raises(KeyboardInterrupt):
-        embed(face, inputs, out=tmp_path / "x.parquet", frames=False)
-    assert not (tmp_path / "x.parquet").exists()
-    embed(face, inputs, out=tmp_path / "x.parquet", frames=False)
-    assert opened[66:] == [f"{number:02d}.wav" for number in range(64, 70)]
-    assert len(pq.read_table(tmp_path / "x.parquet")) == 70
-
-
-def embed_and_die(face, inputs, out: Path, frames: bool) -> bool:
-    """Embed in a process that is killed when it opens the third recording; whether it came that far."""
-    child = os.fork()
-    if child:
-        ended = os.waitpid(child, 0)[1]
-        assert ended in (0, signal.SIGKILL)
-        return ended == signal.SIGKILL
-    opened: list[Path] = []
-
-    def open_file(path: Path, **options: Any) -> Sound:
-        opened.append(path)
-        if len(opened) == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return Pretrained.file(face, path, **options)
-
-    face.file = open_file
-    try:
-        embed(face, inputs, out=out, frames=frames)
-    except BaseException:
-        os._exit(1)
-    os._exit(0)
-
-
-@pytest.mark.parametrize("frames", [False, True])
-def test_a_kill_loses_the_recording_in_work_and_no_digit(face, tmp_path, frames):
-    lengths = (8000, 70000, 60000, 4000, 5000, 90000, 7000)
-    for number, length in enumerate(lengths):
-        soundfile.write(tmp_path / f"{number}.wav", noise(length, number).numpy(), 16000)
-    inputs = inputs_of([tmp_path])
-    face.batch_windows = 2
-    embed(face, inputs, out=tmp_path / "whole.parquet", frames=frames)
-    with Lock(tmp_path / "cut.parquet"), pytest.raises(BusyError, match=r"cut.parquet already"):
-        embed(face, inputs, out=tmp_path / "cut.parquet", frames=frames)
-    begun, rows = [], tmp_path / ".cut.parquet.rows"
-    while embed_and_die(face, inputs, tmp_path / "cut.parquet", frames):
-        begun.append(rows.stat().st_size)
-        with rows.open("ab") as file:
-            file.write(b"torn")
-    # Whatever was opened before the third is done, or shares its batch: each took on one at least.
-    assert begun == sorted(set(begun))
-    assert 2 < len(begun) < len(lengths)
-    assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    assert not list(tmp_path.glob(".*"))
 
 
 def test_windows_are_counted_before_they_are_cut(face):
@@ -294,11 +202,11 @@ def test_dangerous_names_and_labels_are_safe_wherever_they_are_written(face, tmp
     (root / "song.m4a").write_bytes(b"\0\0\0\x1cftypM4A " + bytes(100))
     face._face.labels = ["=cmd|'/c calc'!A0", "two\nlines\x1b[31m\u202e"]
     face._face.head = Head(face.backbone.width, labels=2)
-    inputs = inputs_of([root])
+    recordings = recordings_of([root])
     names = [str(root / name) for name in ("against.wav", r"caf\xe9\x1b[2J.wav")]
     for ending in ("csv", "json"):
-        predict(face, inputs, out=tmp_path / f"x.{ending}", top=2)
-    embed(face, inputs, out=tmp_path / "x.parquet", frames=False)
+        predict(Ensemble([face]), recordings, out=tmp_path / f"x.{ending}", top=2)
+    embed(face, recordings, out=tmp_path / "x.parquet", frames=False)
     printed = "".join(capfd.readouterr())
     assert "against.wav: its channels cancel when mixed (antiphase)" in printed
     assert "recordings with channels that nearly cancel when mixed (choose one with --channel left): 1" in printed
@@ -314,7 +222,7 @@ def test_dangerous_names_and_labels_are_safe_wherever_they_are_written(face, tmp
     assert pq.read_table(tmp_path / "x.parquet")["path"].to_pylist() == names
 
     left = Reading(channel="left", overs="rescale")
-    embed(face, inputs_of([root], left), out=tmp_path / "y.npz", frames=False, identity=[str(left)])
+    embed(face, recordings_of([root], left), out=tmp_path / "y.npz", frames=False)
     found = np.load(tmp_path / "y.npz")
     assert [Path(path).name for path in found["path"]] == ["against.wav", r"caf\xe9\x1b[2J.wav", "int16.wav"]
     np.testing.assert_allclose(found["embedding"][0], face.embed(steps, sample_rate=16000)[0].numpy(), atol=1e-3)
