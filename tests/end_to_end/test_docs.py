@@ -21,7 +21,7 @@ SMALLER = {
 }
 
 
-@pytest.mark.parametrize("page", ["data.md", "cluster.md"])
+@pytest.mark.parametrize("page", ["data.md", "cluster.md", "scale.md"])
 def test_every_command_of_the_page_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -31,6 +31,7 @@ def test_every_command_of_the_page_runs(page, tmp_path, monkeypatch, capsys):
     draws = np.random.default_rng(0)
     for number in range(6):
         soundfile.write(f"recordings/{number}.wav", draws.uniform(-0.3, 0.3, 30000), 16000)
+    Path("list.txt").write_text("".join(f"recordings/{number}.wav\n" for number in range(6)))
     blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines() if line.startswith("ssl-audio ")]
     assert commands
@@ -40,4 +41,7 @@ def test_every_command_of_the_page_runs(page, tmp_path, monkeypatch, capsys):
     if page == "data.md":
         assert "all whole and unchanged" in capsys.readouterr().out
         assert Path("shards/mine.png").stat().st_size > 10_000
+    if page == "scale.md":
+        whole, *others = (Path(f"{name}.parquet").read_bytes() for name in ("vectors", "ahead", "shared"))
+        assert others == [whole, whole]
     assert list(Path("runs/pretrain").glob("*/0/summary.json"))
