@@ -5,13 +5,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Shaped
 
-from ssl_audio.data.clip import Clip
 from ssl_audio.data.index import ShardIndex
-from ssl_audio.data.labels import kinds_of, labels_of, targets_of
+from ssl_audio.data.labels import kinds_in, labels_in
+from ssl_audio.data.streams import Labels
+from ssl_audio.data.targets import Targets
 from ssl_audio.errors import RecipeError, ShardError
 from ssl_audio.names import printable
+
+_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,26 +22,26 @@ class LabelledClips:
     """Clips with their labels.
 
     Args:
-        index: Where they lie.
-        keys: Their names.
-        labels: Names of the columns of `targets`.
-        targets: Which labels each has.
+        index: The clips.
+        labels: Names of the labels that are told apart.
+        targets: Which of them each clip has.
         speakers: Who speaks in each; empty where nobody is named.
     """
 
     index: ShardIndex
-    keys: list[str]
     labels: Sequence[str]
-    targets: Bool[np.ndarray, "clip label"]
+    targets: Targets
     speakers: Shaped[np.ndarray, " clip"]
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.index)
 
     def row(self, number: int) -> dict[str, Any]:
         """What is known of a clip, in plain values."""
-        names = [self.labels[int(place)] for place in np.flatnonzero(self.targets[number])]
-        return {"key": self.keys[number], "speaker": str(self.speakers[number]), "labels": names}
+        start = int(self.targets.ends[number - 1]) if number else 0
+        codes = self.targets.codes[start : int(self.targets.ends[number])].tolist()
+        names = [self.labels[code] for code in codes]
+        return {"key": self.index.key[number], "speaker": str(self.speakers[number]), "labels": names}
 
 
 def labelled_clips(
@@ -73,40 +76,38 @@ def labelled_clips(
             "--negatives true counts clips without a label as having none, but the checkpoint gives one label a clip"
         )
     index = index if split is None else index.of_split(split)
-    clips = [index.describe(row) for row in range(len(index))]
-    folded = [row for row, clip in enumerate(clips) if fold in (None, clip.fold)]
-    labelled = [row for row in folded if labels_of(clips[row], kind)]
+    names, found = labels_in(index, kind)
+    folded = np.ones(len(index), dtype=bool) if fold is None else index.fold == fold
+    labelled = folded & (found.counts > 0)
     chosen = folded if negatives else labelled
-    if several and len(chosen) < len(folded):
+    if several and (left := int(folded.sum() - chosen.sum())):
         say(
-            f"{len(folded) - len(chosen)} of {len(folded)} clips have no label of kind {kind!r} and are left out; to "
+            f"{left} of {folded.sum()} clips have no label of kind {kind!r} and are left out; to "
             "count them as having none of the labels: --negatives true"
         )
-    if not labelled:
+    if not labelled.any():
         place = "" if fold is None else f" in fold {fold}"
-        raise ShardError(f"no clip{place} has a label of kind {kind!r}; these shards have {kinds_of(clips)} (--target)")
-    return _described(index.select(np.array(chosen)), [clips[row] for row in chosen], kind, labels, several, say)
-
-
-def _described(
-    index: ShardIndex,
-    clips: list[Clip],
-    kind: str,
-    labels: Sequence[str],
-    several: bool,
-    say: Callable[[str], None],
-) -> LabelledClips:
-    targets = targets_of(clips, kind, labels)
-    only = np.flatnonzero(targets.all(axis=0))
+        raise ShardError(f"no clip{place} has a label of kind {kind!r}; these shards have {kinds_in(index)} (--target)")
+    rows = np.flatnonzero(chosen).astype(np.int32)
+    index = index.select(rows)
+    targets = _targets(index, kind, names, found.select(rows), labels)
+    only = np.flatnonzero(targets.counts() == len(index))
     if not several and len(only):
         say(
-            f"all {len(clips)} clips are {printable(labels[int(only[0])])!r}: the share that is found is measured, but "
+            f"all {len(index)} clips are {printable(labels[int(only[0])])!r}: the share that is found is measured, but "
             "not how well it is told from others"
         )
-    return LabelledClips(
-        index=index,
-        keys=[clip.key for clip in clips],
-        labels=labels,
-        targets=targets,
-        speakers=np.array([clip.speaker or "" for clip in clips]),
-    )
+    return LabelledClips(index=index, labels=labels, targets=targets, speakers=index.speakers.strings)
+
+
+def _targets(index: ShardIndex, kind: str, names: Sequence[str], found: Labels, labels: Sequence[str]) -> Targets:
+    """Which labels clips have, in the order of the checkpoint's."""
+    place = {label: number for number, label in enumerate(labels)}
+    codes = np.array([place.get(name, -1) for name in names], dtype=np.int32)[found.codes]
+    if len(unknown := np.flatnonzero(codes < 0)):
+        clip = int(np.searchsorted(found.ends, unknown[0], side="right"))
+        raise ShardError(
+            f"clip {index.key[clip]}: its {kind} {names[int(found.codes[unknown[0]])]!r} is none of the {len(labels)} "
+            f"labels of the model ({', '.join(labels[:_SHOWN])}{', ...' * (len(labels) > _SHOWN)})"
+        )
+    return Targets.of(dataclasses.replace(found, codes=codes), len(labels)).hard()
