@@ -7,6 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
+
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.options import OptionError, typed
 from ssl_audio.data.index import ShardIndex
@@ -15,6 +18,8 @@ from ssl_audio.data.leaving_out import LeftOut
 from ssl_audio.data.manifest import digest
 from ssl_audio.data.modules import AudioShards
 from ssl_audio.errors import SslAudioError
+
+_MOST_CLIPS = 1 << 40  # of a folder
 
 
 def heard_before(source: Checkpoint, part: Part, shards: Sequence[Path]) -> int | None:
@@ -45,7 +50,9 @@ def heard_before(source: Checkpoint, part: Part, shards: Sequence[Path]) -> int 
         heard = AudioShards(shards=list(dict.fromkeys(here.values())), leave_out=leave_out).index(split)
     except (OptionError, SslAudioError):
         return None
-    return len(_names(heard, list(dict.fromkeys(here.values()))) & _names(part.index, shards))
+    places = [Path(folder).resolve() for folder in shards]
+    heard_rows = _rows(heard, list(dict.fromkeys(here.values())), places)
+    return len(np.intersect1d(heard_rows, _rows(part.index, shards, places)))
 
 
 def _those_here(names: Sequence[str], manifests: Sequence[str | None], shards: Sequence[Path]) -> dict[str, Path]:
@@ -63,7 +70,7 @@ def _those_here(names: Sequence[str], manifests: Sequence[str | None], shards: S
     return found
 
 
-def _names(index: ShardIndex, sources: Sequence[Path]) -> set[tuple[Path, str]]:
-    """Folder and key of clips."""
-    places, folder = [Path(source).resolve() for source in sources], index.folder
-    return {(places[folder[row]], str(index.key[row])) for row in range(len(index))}
+def _rows(index: ShardIndex, sources: Sequence[Path], places: Sequence[Path]) -> Int[np.ndarray, " clip"]:
+    """A number for each clip: that of its folder among the places, and that of the clip in its folder."""
+    folders = np.array([places.index(Path(source).resolve()) for source in sources], dtype=np.int64)
+    return folders[index.folder] * _MOST_CLIPS + index.row

@@ -79,6 +79,11 @@ class ShardIndex:
         return every if self.rows is None else every[self.rows]
 
     @property
+    def row(self) -> Int[np.ndarray, " clip"]:
+        """Which clip of its folder each is."""
+        return self._chosen([np.arange(len(part)) for part in self.columns])
+
+    @property
     def seconds(self) -> Float[np.ndarray, " clip"]:
         """Length of each clip."""
         return self._gather(lambda part, first: part.seconds)
@@ -123,6 +128,11 @@ class ShardIndex:
     def kinds(self) -> list[str]:
         """Kinds of label that these clips have, in the order of their names."""
         return [kind for kind in self._kinds() if len(self.labels(kind).codes)]
+
+    @property
+    def event_counts(self) -> Int[np.ndarray, " clip"]:
+        """How many labelled stretches each clip has."""
+        return self._gather(lambda part, first: np.diff(part.event_ends, prepend=0))
 
     @property
     def event_names(self) -> list[str]:
@@ -240,10 +250,15 @@ class ShardIndex:
         """Shard and key of a clip, for messages."""
         return f"{self._path(clip)}:{self.key[clip]}"
 
-    def _at(self, clip: int) -> tuple[Columns, int]:
+    def at(self, clip: int) -> tuple[int, int]:
+        """In which of the folders a clip is, and in which row of its columns."""
         row = int(clip if self.rows is None else self.rows[clip])
         number = bisect.bisect_right(self._firsts, row) - 1
-        return self.columns[number], row - self._firsts[number]
+        return number, row - self._firsts[number]
+
+    def _at(self, clip: int) -> tuple[Columns, int]:
+        number, row = self.at(clip)
+        return self.columns[number], row
 
     def _gather(self, column: Callable[[Columns, int], Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:
         """A column of all folders; the function is also given the number of a folder's first path."""
@@ -267,9 +282,8 @@ class ShardIndex:
         return sorted({kind for part in self.columns for kind, _ in part.kinds})
 
     def _path(self, clip: int) -> Path:
-        row = int(clip if self.rows is None else self.rows[clip])
-        number = bisect.bisect_right(self._firsts, row) - 1
-        return self.paths[self._first_paths[number] + int(self.columns[number].shard[row - self._firsts[number]])]
+        number, row = self.at(clip)
+        return self.paths[self._first_paths[number] + int(self.columns[number].shard[row])]
 
     def _read(self, clip: int, offset: int, size: int) -> bytes:
         path = self._path(clip)
@@ -395,9 +409,12 @@ def _stored(tars: list[Path], folder: Path, stored: Path) -> Columns | None:
         same = columns.tars == tuple(tar.name for tar in tars)
         if not same or columns.tar_bytes != tuple(tar.stat().st_size for tar in tars):
             return None
-        # Where others wrote the tars, an earlier version may have found fewer clips.
-        if columns.remarks is None and not (folder / FILE_NAME).exists():
-            return None
+        if not (folder / FILE_NAME).exists():
+            # Where others wrote the tars, an earlier version may have found fewer clips. And a tar that was written
+            # again with other labels often has as many bytes as before.
+            indexed = stored.stat().st_mtime_ns
+            if columns.remarks is None or any(tar.stat().st_mtime_ns > indexed for tar in tars):
+                return None
         check_columns(columns)
         return columns
     return None

@@ -241,8 +241,8 @@ def part_clips(
     _check_parts(labels, hard, target, train, valid, test)
     parts = [Part(index=index.select(rows), targets=packed.select(rows)) for rows in (train, valid, test)]
     if unlabelled and not known.all():
-        train, held = chosen[train], chosen[np.concatenate([valid, test])]
-        parts[0] = _with_unlabelled(every, parts[0], np.flatnonzero(~known), train, held, protocol, splits[0])
+        held = [chosen[valid], chosen[test]]
+        parts[0] = _with_unlabelled(every, parts[0], np.flatnonzero(~known), chosen[train], held, protocol, splits[0])
     return Parts(labels=labels, train=parts[0], valid=parts[1], test=parts[2], folds=folds)
 
 
@@ -256,7 +256,7 @@ def _packed(names: list[str], found: Labels) -> tuple[list[str], Targets]:
 
 
 def _with_unlabelled(
-    index: ShardIndex, part: Part, without: Rows, train: Rows, held: Rows, protocol: Protocol, split: str
+    index: ShardIndex, part: Part, without: Rows, train: Rows, held: Sequence[Rows], protocol: Protocol, split: str
 ) -> Part:
     """The part that trains with the unlabelled clips that may train too, in the order of the index."""
     if protocol == "split":

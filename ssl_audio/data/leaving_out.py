@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from jsonargparse.typing import NonNegativeInt
 
+from ssl_audio.data.columns import NO_FOLD
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.errors import RecipeError
 
@@ -49,19 +51,21 @@ def kept(index: ShardIndex, sources: Sequence[str], leave_out: Mapping[str, Left
                 f"{f'; did you mean {near[0]}?' if near else ''}"
             )
         rows = np.flatnonzero(folder == sources.index(source))
-        clips = [index.describe(int(row)) for row in rows]
-        numbers = sorted({clip.fold for clip in clips if clip.fold is not None})
-        for wanted, what, found in (
-            (left.folds, "folds", [None if clip.fold is None else numbers.index(clip.fold) for clip in clips]),
-            (left.splits, "splits", [clip.split for clip in clips]),
-            (left.speakers, "speakers", [clip.speaker for clip in clips]),
-        ):
-            there = sorted({one for one in found if one is not None}, key=str if what != "folds" else None)
+        part = index.select(rows)
+        numbers = np.unique(part.fold[part.fold != NO_FOLD])
+        folds = np.where(part.fold == NO_FOLD, -1, np.searchsorted(numbers, part.fold))
+        columns: list[tuple[Sequence[Any], str, list[Any], Int[np.ndarray, " clip"]]] = [
+            (left.folds, "folds", list(range(len(numbers))), folds),
+            (left.splits, "splits", *part.splits),
+            (left.speakers, "speakers", *part.speakers),
+        ]
+        for wanted, what, words, codes in columns:
+            there = [words[code] for code in np.unique(codes[codes >= 0])] if wanted else []
             wrong = [one for one in wanted if one not in there]
             if wrong:
                 named = f"{', '.join(map(str, there[:8]))}{', ...' if len(there) > 8 else ''}" or "none"
                 raise RecipeError(f"data.leave_out {source} {what}: no clip has {wrong[0]!r}; there are {named}")
-            chosen[rows[np.isin(np.array(found, dtype=object), list(wanted))]] = False
+            chosen[rows[np.isin(codes, [words.index(one) for one in wanted])]] = False
     if not chosen.any():
         raise RecipeError(f"data.leave_out leaves none of {len(index)} clips to train on; leave less out")
     return chosen

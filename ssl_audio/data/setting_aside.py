@@ -1,5 +1,7 @@
 """Drawing clips of each label: those that choose or test, and those that are few on purpose."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Int
 
@@ -107,7 +109,7 @@ def also_training(
     files: Int[np.ndarray, " clip"],
     speakers: Int[np.ndarray, " clip"],
     train: Rows,
-    held: Rows,
+    held: Sequence[Rows],
 ) -> Rows:
     """Which clips without a label may train: none that is of a file or speaker of those that choose or test.
 
@@ -116,11 +118,13 @@ def also_training(
         files: A number for every clip, the same for stretches of one file.
         speakers: A number for the speaker of every clip; -1 is nobody known.
         train: Labelled clips that train.
-        held: Labelled clips that choose or test. Their speakers count only if none of them trains.
+        held: Labelled clips that choose, and those that test. Speakers of either count only if none of them trains.
     """
-    kept = ~np.isin(files[without], files[held])
-    theirs = np.unique(speakers[held])
-    theirs = theirs[theirs >= 0]
-    if not np.isin(theirs, speakers[train]).any():
-        kept &= ~np.isin(speakers[without], theirs)
+    kept = np.ones(len(without), dtype=bool)
+    for part in held:
+        kept &= ~np.isin(files[without], files[part])
+        theirs = np.unique(speakers[part])
+        theirs = theirs[theirs >= 0]
+        if not np.isin(theirs, speakers[train]).any():
+            kept &= ~np.isin(speakers[without], theirs)
     return without[kept]

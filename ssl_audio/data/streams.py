@@ -173,6 +173,54 @@ class Mixture(Stream):
         return randomness.generator(self.seed, block, "mixture").permutation(whose)
 
 
+class Quotas(Stream):
+    """Several streams, of which every batch has a fixed number of clips each.
+
+    Each stream goes on in its own order, and an epoch is as many places as all of them have clips. Of the places from
+    `start` to `start + count` each stream has so many as there are in whole batches counted from the place 0, so which
+    clips come is a pure function of the place. Where whole batches are drawn, their clips lie so that ranks which take
+    every n-th, as those of `Order` do, have the quotas too: any number of ranks, also another than before.
+
+    Args:
+        streams: What batches are made of; the clips of the second are numbered after those of the first, and so on.
+        quotas: Clips of each in a batch; their sum must be the clips of a batch and rank.
+
+    Raises:
+        RecipeError: if there are not as many quotas as streams, or one is below 1.
+    """
+
+    def __init__(self, streams: Sequence[Stream], quotas: Sequence[int]) -> None:
+        if len(quotas) != len(streams):
+            raise RecipeError(f"{len(quotas)} quotas for {len(streams)} sources; expected one each")
+        if min(quotas) < 1:
+            raise RecipeError(f"quotas are {list(quotas)}; expected 1 or more each; leave out what should not come")
+        self.streams = list(streams)
+        self.quotas = np.array(quotas, dtype=np.int64)
+        self.batch_clips = int(self.quotas.sum())
+        self.firsts = np.cumsum([0, *map(len, streams)])
+        self._whose = np.repeat(np.arange(len(quotas)), self.quotas)
+
+    def __len__(self) -> int:
+        return int(self.firsts[-1])
+
+    def draw(self, start: int, count: int) -> Drawn:
+        batches, rest = divmod(count, self.batch_clips)
+        if rest:
+            whose = self._whose[np.arange(start, start + count) % self.batch_clips]
+        else:
+            whose = np.repeat(self._whose, batches)
+        clips, turns = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+        whole, within = divmod(start, self.batch_clips)
+        for number, stream in enumerate(self.streams):
+            here = np.flatnonzero(whose == number)
+            if not len(here):
+                continue
+            first = whole * int(self.quotas[number]) + int((self._whose[:within] == number).sum())
+            clips[here], turns[here] = stream.draw(first, len(here))
+            clips[here] += self.firsts[number]
+        return clips, turns
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Labels:
     """Labels of clips as numbers: those of clip i are `codes[ends[i - 1] : ends[i]]`.

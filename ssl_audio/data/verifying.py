@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from ssl_audio.audio.files import decode
+from ssl_audio.data.columns import Columns
 from ssl_audio.data.columns_of_clips import columns_of
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import INDEX_NAME, ShardIndex, open_shards, tars_in
 from ssl_audio.data.manifest import FILE_NAME, Manifest
 from ssl_audio.data.remarks import Remarks
+from ssl_audio.data.strings import Strings
 from ssl_audio.data.tars import clips_of
 from ssl_audio.data.writing import describe_tar
 from ssl_audio.errors import ShardError
@@ -73,9 +77,24 @@ def _check_index(index: ShardIndex, tar: Path, first: int, clips: int) -> None:
         len(found) == len(part) == clips
         and np.array_equal(found.audio, part.audio)
         and all(found.keys[row] == part.key[row] for row in range(clips))
+        and np.array_equal(found.fold, part.fold)
+        and _words(found.splits, found.split) == part.splits.strings.tolist()
+        and _words(found.speakers, found.speaker) == part.speakers.strings.tolist()
+        and all(_described(found, row) == _described(index.columns[0], first + row) for row in range(clips))
     )
     if not same:
         raise ShardError(f"{tar}: {INDEX_NAME} beside it is of something else; delete it, it is made anew when needed")
+
+
+def _words(words: Strings, codes: Int[np.ndarray, " clip"]) -> list[str]:
+    return np.array([*words, ""])[codes].tolist()
+
+
+def _described(columns: Columns, row: int) -> tuple[Any, ...]:
+    """The labels and events of a clip."""
+    places = slice(int(columns.event_ends[row - 1]) if row else 0, int(columns.event_ends[row]))
+    events = zip(columns.event_codes[places], columns.onset[places], columns.offset[places], strict=True)
+    return columns.labels_at(row), [(columns.event_names[code], *bounds) for code, *bounds in events]
 
 
 def _check_sound(index: ShardIndex, clips: range) -> None:

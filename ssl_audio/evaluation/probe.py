@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from ssl_audio.data.clip import Clip
+from ssl_audio.data.columns import NO_FOLD
 from ssl_audio.data.index import ShardIndex
-from ssl_audio.data.labels import kinds_of
+from ssl_audio.data.labels import kinds_in, labels_in
 from ssl_audio.errors import ShardError
 
 _PARTS = 5
@@ -63,8 +63,7 @@ def tasks_of(index: ShardIndex, targets: list[str], *, protocol: str = "split", 
     Raises:
         ShardError: if a kind of label does not occur, nothing is held out, or there is nothing to tell apart.
     """
-    clips = [index.describe(number) for number in range(len(index))]
-    tasks = {target: _task(clips, target, protocol, seed) for target in targets}
+    tasks = {target: _task(index, target, protocol, seed) for target in targets}
     for target, task in tasks.items():
         for fitted, _ in task.parts:
             if len(np.unique(task.labels[fitted])) < 2:
@@ -75,21 +74,22 @@ def tasks_of(index: ShardIndex, targets: list[str], *, protocol: str = "split", 
     return tasks
 
 
-def _task(clips: list[Clip], target: str, protocol: str, seed: int) -> Task:
-    names = [_label(clip, target) for clip in clips]
-    chosen = np.array([number for number, name in enumerate(names) if name is not None], dtype=np.int64)
+def _task(index: ShardIndex, target: str, protocol: str, seed: int) -> Task:
+    names, found = labels_in(index, target)
+    chosen = np.flatnonzero(found.counts == 1)
     if not len(chosen):
-        raise ShardError(f"no clip has a label of kind {target!r}; these shards have {kinds_of(clips)}")
-    labels = np.array([names[number] for number in chosen])
+        raise ShardError(f"no clip has a label of kind {target!r}; these shards have {kinds_in(index)}")
     if protocol == "fold":
-        chosen = np.array([number for number in chosen if clips[number].fold is not None], dtype=np.int64)
-        labels = np.array([names[number] for number in chosen])
-        marks = np.array([clips[number].fold for number in chosen])
+        chosen = chosen[index.fold[chosen] != NO_FOLD]
+    labels = np.array(names)[found.select(chosen).codes]
+    if protocol == "fold":
+        marks = index.fold[chosen]
         parts = [(np.flatnonzero(marks != fold), np.flatnonzero(marks == fold)) for fold in np.unique(marks)]
         if len(parts) < 2:
             raise ShardError(f"probing {target!r} by fold: the clips have {len(parts)} fold; expected at least 2")
         return Task(name=target, labels=labels, parts=parts, clips=chosen)
-    tested = np.array([clips[number].split == "test" for number in chosen])
+    words, codes = index.splits
+    tested = codes[chosen] == (words.index("test") if "test" in words else -2)
     if not tested.any() or tested.all():
         raise ShardError(
             f"probing {target!r} by split: expected clips in test and in other splits; found only one of these"
@@ -103,13 +103,6 @@ def _task(clips: list[Clip], target: str, protocol: str, seed: int) -> Task:
             )
         return Task(name=target, labels=labels, parts=list(_random_parts(labels, seed)), clips=chosen)
     return Task(name=target, labels=labels, parts=[(np.flatnonzero(~tested), np.flatnonzero(tested))], clips=chosen)
-
-
-def _label(clip: Clip, target: str) -> str | None:
-    if target == "speaker" and "speaker" not in clip.labels:
-        return clip.speaker
-    names = clip.labels.get(target, [])
-    return names[0] if len(names) == 1 else None
 
 
 def _random_parts(labels: Shaped[np.ndarray, " clip"], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -303,6 +303,21 @@ def test_damaged_files_are_refused_with_an_error_of_their_own(shards, tmp_path):
     assert min(outcomes.values()) > 20
 
 
+def test_a_tar_of_others_that_is_written_again_is_indexed_again(tmp_path):
+    """Its labels may be others while its bytes are as many; nothing else would tell."""
+    file = io.BytesIO()
+    soundfile.write(file, np.full(1600, 0.1, dtype=np.float32), 16000, format="FLAC")
+    for label in ("cat", "dog"):
+        with webdataset.TarWriter(str(tmp_path / "a.tar"), mtime=0) as writer:
+            writer.write({"__key__": "x", "flac": file.getvalue(), "json": {"label": label}})
+        if label == "dog":
+            later = (tmp_path / INDEX_NAME).stat().st_mtime_ns + 10**9
+            os.utime(tmp_path / "a.tar", ns=(later, later))
+        index = open_shards([tmp_path])
+        assert index.names("label") == [label]
+        assert index.columns[0].tar_bytes == (10240,)
+
+
 def test_nothing_is_written_where_a_link_leads_and_no_device_is_read(shards, tmp_path):
     folder, good = shards
     index, victim = folder / INDEX_NAME, tmp_path / "victim"

@@ -1,0 +1,111 @@
+"""Targets of frames from labelled stretches: what strong labels are for sound event detection."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ssl_audio.data.index import ShardIndex
+
+# A bound nearer to a frame's than this share of a frame lies on it: 0.3 s is frame 3 at 0.1 s, whatever floats say.
+_ROUNDING = 1e-6
+
+
+class Events(NamedTuple):
+    """The events of a clip.
+
+    Args:
+        onset: Where each starts, in seconds from the start of the clip.
+        offset: Where each ends, in seconds.
+        codes: Which label each has.
+    """
+
+    onset: Float[np.ndarray, " event"]
+    offset: Float[np.ndarray, " event"]
+    codes: Int[np.ndarray, " event"]
+
+
+def frame_targets(
+    onset: Float[np.ndarray, " event"],
+    offset: Float[np.ndarray, " event"],
+    codes: Int[np.ndarray, " event"],
+    weights: Float[np.ndarray, " event"] | None = None,
+    *,
+    labels: int,
+    start_seconds: float,
+    frames: int,
+    hop_seconds: float,
+) -> Float[np.ndarray, "frame label"]:
+    """What is active in each frame of a stretch of a clip.
+
+    Frame f covers the seconds from `start_seconds + f * hop_seconds` up to, and without, `start_seconds + (f + 1) *
+    hop_seconds`. A label is active in every frame that one of its events overlaps, however little; an event without
+    length is active in the frame that holds it. Where events of one label overlap, the larger weight counts.
+
+    Args:
+        onset: Where each event starts, in seconds from the start of the clip.
+        offset: Where each ends.
+        codes: Which label each has.
+        weights: Of soft labels the weight of each event, from 0 to 1; 1 by default.
+        labels: How many labels there are.
+        start_seconds: Where the first frame starts, in seconds from the start of the clip.
+        frames: How many frames.
+        hop_seconds: Length of a frame.
+
+    Returns:
+        The weight of each label in each frame; 0 where it is not active.
+    """
+    first = np.floor(_frames(onset, start_seconds, hop_seconds)).clip(0, frames).astype(np.int64)
+    last = np.ceil(_frames(offset, start_seconds, hop_seconds))
+    # Only an event without length can end in the frame before the one it starts in.
+    last = np.maximum(last, np.floor(_frames(onset, start_seconds, hop_seconds)) + 1).clip(0, frames).astype(np.int64)
+    active = np.zeros((frames, labels), dtype=np.float32)
+    for event, code in enumerate(codes):
+        some = active[first[event] : last[event], code]
+        np.maximum(some, 1.0 if weights is None else weights[event], out=some)
+    return active
+
+
+def _frames(seconds: Float[np.ndarray, " event"], start: float, hop: float) -> Float[np.ndarray, " event"]:
+    """Seconds as frames from the start."""
+    found = (seconds - start) / hop
+    nearest = np.rint(found)
+    return np.where(np.abs(found - nearest) < _ROUNDING, nearest, found)
+
+
+class ClipEvents:
+    """The events of clips of an index, with their labels as numbers of a task.
+
+    Args:
+        index: The clips.
+        labels: The labels in the order of their numbers; events of others are left out.
+    """
+
+    def __init__(self, index: ShardIndex, labels: Sequence[str]) -> None:
+        self.index = index
+        self.labels = len(labels)
+        place = {label: number for number, label in enumerate(labels)}
+        self._tables = [
+            np.array([place.get(name, -1) for name in part.event_names], dtype=np.int64) for part in index.columns
+        ]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, clip: int) -> Events:
+        """The events of a clip, in the order in which they are stored."""
+        folder, row = self.index.at(clip)
+        columns = self.index.columns[folder]
+        places = slice(int(columns.event_ends[row - 1]) if row else 0, int(columns.event_ends[row]))
+        codes = self._tables[folder][columns.event_codes[places]]
+        known = codes >= 0
+        return Events(columns.onset[places][known], columns.offset[places][known], codes[known])
+
+    def frames(
+        self, clip: int, *, start_seconds: float, frames: int, hop_seconds: float
+    ) -> Float[np.ndarray, "frame label"]:
+        """What is active in each frame of a stretch of a clip; see `frame_targets`."""
+        return frame_targets(
+            *self[clip], labels=self.labels, start_seconds=start_seconds, frames=frames, hop_seconds=hop_seconds
+        )
