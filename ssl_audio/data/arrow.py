@@ -2,8 +2,8 @@
 
 Any Arrow reader opens these files. Ours does not go through pyarrow, for two reasons. It decides what is read before
 anything is: pyarrow decompresses, swaps bytes and joins dictionaries as the file asks, so a small file could ask for
-any amount of memory. And a worker that maps the file needs no import and no memory pool of pyarrow. The price is the
-50 lines below that walk the metadata, which are FlatBuffers.
+any amount of memory. And a worker that maps the file needs no import and no memory pool of pyarrow. The price is that
+we walk the metadata ourselves.
 
 Source: Apache Arrow, "Arrow Columnar Format", serialization and IPC; `format/Schema.fbs`, `Message.fbs` (version 5).
 """
@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ssl_audio.data.flatbuffers import Table
 from ssl_audio.data.json_values import read_json
 from ssl_audio.data.strings import Strings
 from ssl_audio.storing import writing
@@ -172,9 +173,7 @@ def _read(file: "_File", fields: Sequence[Field]) -> tuple[Values, Any]:
     return values, read_json(metadata.get(_METADATA_KEY, b"null"))
 
 
-def _checked(
-    fields: Sequence[Field], found: Sequence["_Table"], within: str, dictionaries: dict[int, str]
-) -> list[Field]:
+def _checked(fields: Sequence[Field], found: Sequence[Table], within: str, dictionaries: dict[int, str]) -> list[Field]:
     """The columns that are there, if they are as they should be; dictionaries are entered by their number."""
     names = [one.text(0) for one in found]
     present = [field for field in fields if not field.optional or field.name.encode() in names]
@@ -185,7 +184,7 @@ def _checked(
     ]
 
 
-def _checked_one(field: Field, found: "_Table", name: str, dictionaries: dict[int, str]) -> Field:
+def _checked_one(field: Field, found: Table, name: str, dictionaries: dict[int, str]) -> Field:
     kind, parameters, children = found.number(2, "<B"), found.table(3), found.tables(5)
     if field.fields:
         if kind != _LIST or len(children) != 1 or children[0].number(2, "<B") != _STRUCT:
@@ -225,14 +224,14 @@ class _File:
         self.whole = whole
         self.at = _ALIGNED
 
-    def message(self) -> tuple[int, "_Table", np.ndarray]:
+    def message(self) -> tuple[int, Table, np.ndarray]:
         """Kind, header and body of the next message."""
         mark, size = struct.unpack("<Ii", self.whole[self.at : self.at + 8].tobytes())
         start = self.at + 8
         if mark != 0xFFFFFFFF or not 0 <= size <= len(self.whole) - start:
             raise ValueError("no message")
         metadata = self.whole[start : start + size].tobytes()
-        table = _Table.root(metadata)
+        table = Table.root(metadata)
         if table.number(0, "<h") != _VERSION:
             raise ValueError("another version of Arrow's metadata")
         length = table.number(3, "<q")
@@ -251,78 +250,10 @@ class _File:
             raise ValueError("more messages")
 
 
-class _Table:
-    """A table of a FlatBuffer: fields by number, each read within its bytes."""
-
-    def __init__(self, data: bytes, at: int) -> None:
-        self.data = data
-        self.at = at
-        self.fields = at - self._unpack("<i", at)
-        self.size = self._unpack("<H", self.fields)
-
-    @classmethod
-    def root(cls, data: bytes) -> "_Table":
-        """The outermost table."""
-        return cls(data, struct.unpack_from("<I", data)[0])
-
-    def has(self, field: int) -> bool:
-        """Whether a field is there."""
-        return self._place(field) is not None
-
-    def number(self, field: int, form: str) -> Any:
-        """A number; 0 where the field is not there."""
-        place = self._place(field)
-        return struct.unpack(form, bytes(8)[: struct.calcsize(form)])[0] if place is None else self._unpack(form, place)
-
-    def table(self, field: int) -> "_Table":
-        """A table."""
-        return _Table(self.data, self._follow(field))
-
-    def tables(self, field: int, most: int = 100) -> list["_Table"]:
-        """A list of tables; none where the field is not there."""
-        places = self.vector(field, 4, most)
-        return [_Table(self.data, place + self._unpack("<I", place)) for place in places]
-
-    def text(self, field: int) -> bytes:
-        """A string."""
-        places = self.vector(field, 1, len(self.data))
-        return self.data[places.start : places.stop]
-
-    def vector(self, field: int, size: int, most: int) -> range:
-        """Where the entries of a list stand, each of `size` bytes."""
-        if not self.has(field):
-            return range(0)
-        start = self._follow(field)
-        count = self._unpack("<I", start)
-        if count > most or start + 4 + count * size > len(self.data):
-            raise ValueError(f"a list of {count} entries")
-        return range(start + 4, start + 4 + count * size, size)
-
-    def pairs(self, field: int, most: int = 100) -> list[tuple[int, int]]:
-        """A list of pairs of 64-bit numbers."""
-        return [struct.unpack_from("<qq", self.data, place) for place in self.vector(field, 16, most)]
-
-    def _place(self, field: int) -> int | None:
-        entry = 4 + 2 * field
-        offset = self._unpack("<H", self.fields + entry) if entry + 2 <= self.size else 0
-        return self.at + offset if offset else None
-
-    def _follow(self, field: int) -> int:
-        place = self._place(field)
-        if place is None:
-            raise ValueError("a field is missing")
-        return place + int(self._unpack("<I", place))
-
-    def _unpack(self, form: str, at: int) -> Any:
-        if at < 0:
-            raise ValueError("a place before the start")
-        return struct.unpack_from(form, self.data, at)[0]
-
-
 class _Batch:
     """The arrays of a record batch, in the order of its columns."""
 
-    def __init__(self, header: _Table, body: np.ndarray) -> None:
+    def __init__(self, header: Table, body: np.ndarray) -> None:
         if header.has(3):
             raise ValueError("compressed")
         self.body = body

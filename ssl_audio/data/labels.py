@@ -2,17 +2,15 @@
 
 import dataclasses
 import functools
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Shaped
 
 from ssl_audio.data.clip import Clip
-from ssl_audio.data.columns import NO_FOLD
-from ssl_audio.data.index import Coded, ShardIndex
+from ssl_audio.data.dividing import by_fold, by_split
+from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.remarks import say_once
 from ssl_audio.data.setting_aside import Rows, also_training, few_of_each, set_aside
 from ssl_audio.data.streams import Labels
@@ -227,12 +225,12 @@ def part_clips(
     classes = hard.with_rest() if negatives and not known.all() else hard
     folds = 0
     if protocol == "fold":
-        train, valid, test, folds = _by_fold(index, fold, validation_share)
+        train, valid, test, folds = by_fold(index, fold, validation_share)
     elif protocol == "random":
         train, test = set_aside(np.arange(len(index)), classes, None, share=_TEST_SHARE, seed=seed, files=index.files)
         valid = test[:0]
     else:
-        train, valid, test = _by_split(index.splits, splits, validation_share)
+        train, valid, test = by_split(index.splits, splits, validation_share)
     if not len(valid):
         share, speakers = validation_share or 0.1, index.speakers.codes
         train, valid = set_aside(train, classes, speakers, share=share, seed=seed, files=index.files)
@@ -307,63 +305,3 @@ def _check_parts(labels: list[str], targets: Targets, target: str, train: Rows, 
     for rows, does in ((valid, "chooses"), (test, "tests")):
         if not targets.select(rows).counts().any():
             raise ShardError(f"no clip that {does} has a {target}, so nothing can be measured; add clips that have one")
-
-
-def _say_left_out(what: str, values: Mapping[str, int], parts: Sequence[str], hint: str = "") -> None:
-    """Labelled clips that are in no part, counted by value (empty is none), with what may have been meant."""
-    for value, count in sorted(values.items(), key=str):
-        which = f"of {what} {value!r}" if value else f"without a {what}"
-        say_once(
-            f"{count} labelled clip{'s' * (count > 1)} {which} {'are' if count > 1 else 'is'} in no part"
-            f"{_meant(value, parts) if value not in parts else ''}{hint if value else ''}"
-        )
-
-
-def _by_split(have: Coded, splits: tuple[str, str | None, str], share: float | None) -> tuple[Rows, Rows, Rows]:
-    train, valid, test = splits
-    words = [*have.words, ""]
-    counts = np.bincount(np.where(have.codes < 0, len(have.words), have.codes), minlength=len(words))
-    there = [name for name, count in zip(have.words, counts, strict=False) if count]
-    wanted = [train, test] if valid is None or share is not None else [train, valid, test]
-    for name in wanted:
-        if name not in there:
-            hint = "; set --data.validation_split null to choose on a part of training" if name == valid else ""
-            raise ShardError(
-                f"no labelled clip is in split {name!r}; the labelled clips are in "
-                f"{', '.join(there) or 'no split'}{_meant(name, there)}{hint}"
-            )
-    _say_left_out(
-        "split",
-        {name: int(count) for name, count in zip(words, counts, strict=True) if count and name not in wanted},
-        [name for name in splits if name is not None],
-        " (data.train_split, data.validation_split and data.test_split name the parts)",
-    )
-    nobody = np.array([], dtype=np.int64)
-
-    def of(name: str) -> Rows:
-        return np.flatnonzero(have.codes == have.words.index(name))
-
-    return of(train), of(valid) if valid is not None and valid in wanted else nobody, of(test)
-
-
-def _meant(name: str, there: Sequence[str]) -> str:
-    """Which of the names there are is nearly the same, capitals aside."""
-    near = get_close_matches(name.lower(), [one.lower() for one in there], 1)
-    return next((f"; did you mean {one!r}?" for one in there if near and one.lower() == near[0]), "")
-
-
-def _by_fold(index: ShardIndex, fold: int, share: float | None) -> tuple[Rows, Rows, Rows, int]:
-    have = np.where(index.fold == NO_FOLD, -1, index.fold)
-    numbers = np.unique(have[have != -1]).tolist()
-    if len(numbers) < 2:
-        raise ShardError(f"the labelled clips have {len(numbers)} folds; expected at least 2, or --data.protocol split")
-    if fold >= len(numbers):
-        raise RecipeError(f"data.fold is {fold}; these clips have the folds 0 to {len(numbers) - 1}")
-    _say_left_out("fold", Counter({"": none} if (none := int((index.fold == NO_FOLD).sum())) else {}), [])
-    test = have == numbers[fold]
-    # With two folds there is none left to choose on.
-    valid = np.zeros_like(test)
-    if share is None and len(numbers) > 2:
-        valid = have == numbers[(fold + 1) % len(numbers)]
-    train = (have >= 0) & ~test & ~valid
-    return np.flatnonzero(train), np.flatnonzero(valid), np.flatnonzero(test), len(numbers)
