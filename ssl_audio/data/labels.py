@@ -8,13 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from ssl_audio.data.clip import Clip
 from ssl_audio.data.dividing import by_fold, by_split
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.remarks import say_once
 from ssl_audio.data.setting_aside import Rows, also_training, few_of_each, set_aside
 from ssl_audio.data.streams import Labels
-from ssl_audio.data.targets import HAS, Targets
+from ssl_audio.data.targets import Targets
 from ssl_audio.errors import RecipeError, ShardError
 
 Protocol = Literal["split", "fold", "random"]
@@ -90,42 +89,10 @@ class Parts:
     folds: int = 0
 
 
-def labels_of(clip: Clip, target: str) -> list[str]:
-    """The labels of a kind that a clip has; its speaker is one of kind `speaker`."""
-    if target == "speaker" and "speaker" not in clip.labels:
-        return [] if clip.speaker is None else [clip.speaker]
-    return clip.labels.get(target, [])
-
-
-def kinds_of(clips: Sequence[Clip]) -> str:
-    """The kinds of label that occur, for messages."""
-    kinds = {kind for clip in clips for kind in clip.labels} | {"speaker" for clip in clips if clip.speaker}
-    return ", ".join(sorted(kinds)) or "no labels"
-
-
-def targets_of(clips: Sequence[Clip], target: str, labels: Sequence[str]) -> Bool[np.ndarray, "clip label"]:
-    """Which of these labels each clip has; of soft ones those with a weight of at least `HAS`.
-
-    Raises:
-        ShardError: if a clip has a label that is not among them.
-    """
-    place = {label: number for number, label in enumerate(labels)}
-    found = np.zeros((len(clips), len(labels)), dtype=bool)
-    for row, clip in enumerate(clips):
-        for name in labels_of(clip, target):
-            if name not in place:
-                raise ShardError(
-                    f"clip {clip.key}: its {target} {name!r} is none of the {len(labels)} labels of the model "
-                    f"({', '.join(list(labels)[:5])}{', ...' if len(labels) > 5 else ''})"
-                )
-            found[row, place[name]] = clip.soft.get(target, {}).get(name, 1.0) >= HAS
-    return found
-
-
 def labels_in(index: ShardIndex, target: str) -> tuple[list[str], Labels]:
-    """The labels of a kind that clips have, and their names in order; a speaker is one of kind `speaker`.
+    """The labels of a kind that clips have, and their names in order, of which not every one need occur.
 
-    As `labels_of` gives them of each clip, but from the index: no `.json` is read. Not every name need occur.
+    The speaker of a clip is its label of kind `speaker`, unless it has labels of that kind.
     """
     names = index.names(target)
     nothing = Labels(codes=np.zeros(0, np.int32), ends=np.zeros(len(index), np.int64))

@@ -8,7 +8,7 @@ from drawn_clips import indexed
 
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.labelled import Draw, sampling_weights
-from ssl_audio.data.labels import part_clips, targets_of
+from ssl_audio.data.labels import part_clips
 from ssl_audio.data.remarks import say_once
 from ssl_audio.errors import RecipeError, ShardError
 
@@ -80,8 +80,6 @@ def test_mistakes_in_labels_are_told():
         part_clips(indexed(rare), target="label", several=False, protocol="split")
     with pytest.raises(RecipeError, match=r"data\.fold is 5; these clips have the folds 0 to 4"):
         part_clips(indexed(clips), target="label", several=False, protocol="fold", fold=5)
-    with pytest.raises(ShardError, match="is none of the 2 labels of the model"):
-        targets_of(clips, "label", ["label0", "label1"])
 
 
 def test_balanced_draws_favour_rare_labels():
