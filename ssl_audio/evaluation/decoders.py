@@ -1,8 +1,9 @@
 """Recordings decoded ahead by several processes; what comes of them is the same for any number of processes.
 
-What is held at a time: for each process three lists of recordings that it was asked for, each at most 8 MB of samples
-(`ANSWER_BYTES` and one recording of a minute more), and of the long recording that is being read one minute a process
-and two more. That is 28 MB a process at 16 kHz, however long the recordings are.
+What is held at a time: for each process three lists of recordings that it was asked for, and one list that is in use,
+each at most 8 MB of samples (`ANSWER_BYTES` and one recording of a minute more); and of the long recording that is
+being read one minute (4 MB) a process and two more. At 16 kHz that is 28 MB a process and 16 MB, however long the
+recordings are.
 """
 
 import contextlib
