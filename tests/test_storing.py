@@ -118,7 +118,10 @@ def _writes(call: ast.Call) -> bool:
     of, name = getattr(call.func.value, "id", ""), call.func.attr
     if name == "open":
         modes = [word.value for word in call.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
-        return of != "hidden" and any(set(mode) <= set("rwaxbt+") and set(mode) & set("wax+") for mode in modes)
+        # A member of an archive lies in a file that is open.
+        return of not in ("hidden", "archive") and any(
+            set(mode) <= set("rwaxbt+") and set(mode) & set("wax+") for mode in modes
+        )
     if (of, name) in {("torch", "save"), ("pq", "write_table")}:
         return getattr(call.args[1], "id", "") not in _INTO_MEMORY_OR_ASIDE
     if (of, name) in {("np", "savez"), ("np", "save"), ("figure", "savefig"), ("sf", "write"), ("soundfile", "write")}:
