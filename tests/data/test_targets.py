@@ -161,7 +161,7 @@ def test_frames_of_clips_come_from_the_index():
     st.integers(0, 30),
     st.integers(1, 5),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_every_batch_of_every_rank_has_its_quotas(sources, world, batches, later):
     quotas, sizes = zip(*sources, strict=True)
     firsts = np.cumsum([0, *sizes])
