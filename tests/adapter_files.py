@@ -10,7 +10,8 @@ from ssl_audio.checkpoints.adapters_only import only_trained
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe
 from ssl_audio.checkpoints.opening import base_behind, open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
-from ssl_audio.objectives.tasks import Head
+from ssl_audio.objectives import Classification
+from ssl_audio.objectives.heads import Head
 
 LORA = {
     "class_path": "ssl_audio.model.adapters.LowRank",
@@ -71,8 +72,8 @@ def trained_at(
             if name in trained:
                 value.normal_(std=0.1)
     state = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
-    state |= {f"head.{name}": value for name, value in head.state_dict().items()}
-    task = {"target": "event", "labels": list(labels), "several": False, "head": {"pooling": "mean", "norm": "layer"}}
+    state |= {f"objective.head.{name}": value for name, value in head.state_dict().items()}
+    task = {"target": "event", "labels": list(labels), "several": False, "objective": Classification().described()}
     content = only_trained(
         state, recipe, base_behind(source), trained=trained, rule="place", hints=hints, task=task, step=7
     )

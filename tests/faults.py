@@ -12,13 +12,13 @@ def poison(steps: tuple[int, ...]) -> None:
     """The gradients of these steps, counted from 0, are not finite."""
     import torch
 
-    from ssl_audio.training.pretraining import Pretraining
+    from ssl_audio.training.module import Training
 
     def spoil(module: Any) -> None:
         if module.trainer.global_step in steps:
             module.backbone.embedding.weight.grad[0, 0] = torch.nan
 
-    Pretraining.on_after_backward = spoil  # type: ignore[method-assign]
+    Training.on_after_backward = spoil  # type: ignore[method-assign]
 
 
 def hang_and_slow_down(hanging: float, step: int, times: float) -> None:
@@ -29,10 +29,11 @@ def hang_and_slow_down(hanging: float, step: int, times: float) -> None:
         step: The first slow step.
         times: How much longer than the median of the steps before.
     """
-    from ssl_audio.data.index import ShardIndex
-    from ssl_audio.training.pretraining import Pretraining
 
-    read, train, hung = ShardIndex.audio_bytes, Pretraining.training_step, multiprocessing.Value("b", 0)
+    from ssl_audio.data.index import ShardIndex
+    from ssl_audio.training.module import Training
+
+    read, train, hung = ShardIndex.audio_bytes, Training.training_step, multiprocessing.Value("b", 0)
     begun: list[float] = []
 
     def read_slowly(index: Any, clip: int) -> bytes:
@@ -49,7 +50,7 @@ def hang_and_slow_down(hanging: float, step: int, times: float) -> None:
         return train(module, *given)
 
     ShardIndex.audio_bytes = read_slowly  # type: ignore[method-assign]
-    Pretraining.training_step = train_slowly  # type: ignore[method-assign]
+    Training.training_step = train_slowly  # type: ignore[method-assign]
 
 
 def small_disk(size: int) -> None:

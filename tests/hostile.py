@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ssl_audio.checkpoints.checkpoint import describe
 from ssl_audio.checkpoints.options import plan
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.objectives.tasks import Head
+from ssl_audio.objectives.heads import Head
 
 _ROOM = 2**29
 _ELSEWHERE = ("os.system", "this.s", "antigravity.fly", "torch.hub.load", "subprocess.Popen", "ssl_audio.cli.main.main")

@@ -81,13 +81,13 @@ def only_trained(
     the base and it together are these weights to the bit.
 
     Args:
-        state: `backbone.*` and what stands on it, such as `head.*`.
+        state: `backbone.*` and what stands on it, such as `objective.*`.
         recipe: The whole recipe of the run.
         base: Where the training began, without adapters of a stage before it.
         trained: Names within the backbone of the parameters that trained and of the buffers beside them.
         rule: How positions came to the grid of the recipe.
         hints: What the base was opened with, if it is a published file.
-        task: What the head tells apart.
+        task: What the objective tells apart.
         step: Optimizer steps taken.
     """
     alone = Checkpoint(Path("recipe"), recipe, {}, step, "")
@@ -118,7 +118,7 @@ def complete(alone: Checkpoint, base: Checkpoint) -> Checkpoint:
     assert alone.base is not None
     sizes = check_over_base(alone.path, alone.planned(), _backbone_of(alone.weights), _backbone_of(base.weights))
     if alone.task is not None:
-        check_task(alone.path, alone.task, alone.weights, sizes)
+        check_task(alone.path, alone.task, alone.recipe, alone.weights, sizes)
     backbone = untouched(alone, base)
     wanted, own = backbone.state_dict(), _backbone_of(alone.weights)
     for name, value in own.items():

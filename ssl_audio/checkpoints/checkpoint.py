@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 
 from ssl_audio import __version__
+from ssl_audio.checkpoints import earlier
 from ssl_audio.checkpoints.base import Base
 from ssl_audio.checkpoints.imported import Fate
 from ssl_audio.checkpoints.options import Planned
 from ssl_audio.checkpoints.reading import read
-from ssl_audio.checkpoints.schema import check_described, check_sizes, check_task, planned_backbone
+from ssl_audio.checkpoints.schema import check_described, check_sizes, check_task, planned_backbone, planned_objective
 from ssl_audio.errors import CheckpointError, SslAudioError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.positions import PositionRule
+from ssl_audio.objectives.objective import Objective
 
 FORMAT = 1
+_WRAPPED = "objective.objective."
 
 
 def describe(recipe: dict[str, Any], *, task: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -25,7 +28,7 @@ def describe(recipe: dict[str, Any], *, task: dict[str, Any] | None = None) -> d
 
     Args:
         recipe: The whole recipe of the run.
-        task: After fine-tuning, what the head tells apart.
+        task: After fine-tuning, what the objective tells apart.
     """
     described = {"format": FORMAT, "version": __version__, "recipe": recipe}
     plain: dict[str, Any] = _plain(described if task is None else {**described, "task": task})
@@ -57,7 +60,7 @@ class Checkpoint:
         step: Optimizer steps taken.
         version: Of this package, when it was written.
         kind: What it is, in words.
-        task: What its head tells apart, if it has one.
+        task: What its objective tells apart, if it answers: target, labels, several, objective.
         fates: What became of each tensor of a published file.
         position_rule: How its ancestors bring positions to another grid.
         image: Its positions are places in a picture.
@@ -108,10 +111,10 @@ class Checkpoint:
         """
         backbone = check_sizes(self.path, self.planned(), self.weights, image=self.image)
         if self.task is not None:
-            check_task(self.path, self.task, self.weights, backbone)
+            check_task(self.path, self.task, self.recipe, self.weights, backbone)
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors of `backbone` or `head`, under their names within it.
+        """The tensors of `backbone` or `objective`, under their names within it.
 
         Raises:
             CheckpointError: if a number in them is not finite: whatever they gave would be of no use.
@@ -144,6 +147,29 @@ class Checkpoint:
             line = " ".join(str(error).split())
             raise CheckpointError(f"{self.path}: its weights do not fit its recipe: {line[:400]}") from error
         return backbone
+
+    def objective(self, backbone: Backbone) -> Objective:
+        """What answers, with its weights.
+
+        Args:
+            backbone: Of this checkpoint.
+
+        Raises:
+            CheckpointError: if the checkpoint answers nothing, or its weights do not fit what it says of itself.
+        """
+        if self.task is None:
+            raise CheckpointError(f"{self.path}: has no head; expected a checkpoint of `ssl-audio finetune`")
+        planned, facts = planned_objective(self.path, self.task, self.recipe)
+        objective: Objective = planned.build()
+        objective.attach(backbone, facts)
+        try:
+            objective.load_state_dict(self.part("objective"))
+        except RuntimeError as error:
+            line = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{self.path}: its head does not fit its {len(facts.labels)} labels: {line[:400]}"
+            ) from error
+        return objective
 
     def untrained(self, *, seed: int = 0) -> Backbone:
         """The backbone of the recipe with fresh weights: what training is to be compared with.
@@ -209,10 +235,10 @@ def ours(path: Path, found: dict[str, Any]) -> Checkpoint:
     checkpoint = Checkpoint(
         path=path,
         recipe=described["recipe"],
-        weights=found["state_dict"],
+        weights=answering(earlier.renamed(found["state_dict"])),
         step=found.get("global_step", 0),
         version=str(described.get("version", "unknown")),
-        task=described.get("task"),
+        task=earlier.described(described.get("task")),
         base=None if described.get("base") is None else Base.read(path, described["base"], trained=_names(found)),
         manifests=_manifests(found.get("AudioShards")),
     )
@@ -220,6 +246,15 @@ def ours(path: Path, found: dict[str, Any]) -> Checkpoint:
     if checkpoint.base is None:
         checkpoint.check()
     return checkpoint
+
+
+def answering(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without what only training needs: of a wrapped objective the one within, and no teacher."""
+    while any(name.startswith(_WRAPPED) for name in weights):
+        rest = {name: value for name, value in weights.items() if not name.startswith("objective.")}
+        inner = {"objective." + k.removeprefix(_WRAPPED): v for k, v in weights.items() if k.startswith(_WRAPPED)}
+        weights = {**rest, **inner}
+    return weights
 
 
 def _names(found: dict[str, Any]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from ssl_audio.checkpoints import earlier
 from ssl_audio.checkpoints.adapters_only import base_of, check_base, complete, is_base
 from ssl_audio.checkpoints.base import Base, places_of
 from ssl_audio.checkpoints.checkpoint import Checkpoint, is_ours, ours
@@ -144,11 +145,11 @@ def open_alone(path: Path, *, hints: Hints = NO_HINTS, mmap: bool = False) -> Ch
     checkpoint = Checkpoint(
         path=path,
         recipe={"model": {"backbone": imported.backbone}},
-        weights=imported.weights,
+        weights=earlier.renamed(imported.weights),
         step=0,
         version="published",
         kind=imported.kind,
-        task=task,
+        task=earlier.described(task),
         fates=tuple(imported.fates),
         position_rule=imported.position_rule,
         image=imported.image,

@@ -12,7 +12,7 @@ _UNUSED = re.compile(r"^(p_input_[ft]dim|v\.head(_dist)?\.(weight|bias))$")
 
 
 def from_ssast(published: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of an SSAST pretraining checkpoint under the names of `Pretraining`.
+    """The weights of an SSAST pretraining checkpoint under the names of `Training`.
 
     Args:
         published: State dict of the ancestor, with or without the `module.` of its DataParallel.

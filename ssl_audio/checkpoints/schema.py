@@ -7,23 +7,22 @@ nothing.
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
 from ssl_audio.checkpoints.base import STATISTICS
 from ssl_audio.checkpoints.options import OptionError, Planned, plan, typed
 from ssl_audio.checkpoints.reading import leaves
+from ssl_audio.data.facts import Facts
 from ssl_audio.errors import CheckpointError, SslAudioError
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.objectives.pooling import Pooling
-from ssl_audio.objectives.tasks import Head, Norm
+from ssl_audio.objectives.objective import Objective
 
 _RATES = (1_000, 384_000)
 _LONGEST_FRAME = 1.0
@@ -125,7 +124,7 @@ def check_sizes(path: Path, planned: Planned, weights: Mapping[str, Tensor], *, 
     """
     theirs = {name.removeprefix("backbone."): value for name, value in weights.items() if name.startswith("backbone.")}
     _check_depth(path, planned, len(theirs))
-    backbone = on_meta(path, planned, most=len(theirs) + _BESIDE)
+    backbone = on_meta(path, planned.build, most=len(theirs) + _BESIDE)
     wanted = backbone.state_dict()
     if image and "positions.table" in theirs and theirs["positions.table"].ndim == 3:
         bands, columns, _ = theirs["positions.table"].shape
@@ -152,7 +151,7 @@ def check_over_base(path: Path, planned: Planned, own: Mapping[str, Tensor], bas
         CheckpointError: if it asks for more than there is; the message names the tensor.
     """
     _check_depth(path, planned, len(base))
-    backbone = on_meta(path, planned, most=len(own) + len(base) + _BESIDE)
+    backbone = on_meta(path, planned.build, most=len(own) + len(base) + _BESIDE)
     for name, wanted in backbone.state_dict().items():
         have = own.get(name, base.get(name))
         if have is None and name not in STATISTICS:
@@ -171,55 +170,59 @@ def check_over_base(path: Path, planned: Planned, own: Mapping[str, Tensor], bas
     return backbone
 
 
-def check_task(path: Path, task: Mapping[str, Any], weights: Mapping[str, Tensor], backbone: Backbone) -> None:
-    """What a checkpoint says of its head fits the tensors of the head.
+def check_task(
+    path: Path,
+    task: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    backbone: Backbone,
+) -> None:
+    """What a checkpoint says of its objective fits the tensors of the objective.
+
+    Args:
+        path: For messages.
+        task: Target, labels, several, and the objective where the recipe does not say it.
+        recipe: Of the run.
+        weights: Everything that the file holds.
+        backbone: On the `meta` device.
 
     Raises:
         CheckpointError: naming what does not.
     """
-    labels, options = task.get("labels"), task.get("head")
+    planned, facts = planned_objective(path, task, recipe)
+    prefix = "objective."
+    theirs = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+    def make() -> Any:
+        objective = planned.build()
+        objective.attach(backbone, facts)
+        return objective
+
+    made = on_meta(path, make, most=len(theirs) + _BESIDE)
+    check_tensors(path, theirs, made.state_dict(), optional=(), part="objective")
+
+
+def planned_objective(path: Path, task: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[Planned, Facts]:
+    """The objective that a checkpoint describes, not yet built, and what it is told of its labels.
+
+    Raises:
+        CheckpointError: if an option is of another type.
+    """
+    labels = task.get("labels")
     try:
         if not isinstance(labels, list) or not labels or len(labels) > _MOST_LABELS:
             raise OptionError("task.labels is no list of labels")
         for label in labels:
             typed(label, str | int, "task.labels")
-        typed(task.get("several"), bool, "task.several")
-        typed(task.get("target"), str, "task.target")
-        if not isinstance(options, dict):
-            raise OptionError("task.head holds no options of a head")
-        head = planned_head(options, labels=len(labels), backbone=backbone)
+        several = typed(task.get("several"), bool, "task.several")
+        target = typed(task.get("target"), str, "task.target")
+        spec = task.get("objective") or recipe["model"].get("objective")
+        planned = plan(spec, Objective, "objective")
+        if planned.kind.wraps:  # type: ignore[attr-defined]
+            raise OptionError(f"names {planned.kind.__name__}, which answers nothing by itself")
     except OptionError as error:
         raise CheckpointError(f"{path}: {error}; the file is damaged, or not written by ssl-audio") from None
-    theirs = {name.removeprefix("head."): value for name, value in weights.items() if name.startswith("head.")}
-    biases = theirs.get("linear.bias")
-    if biases is None or biases.shape != (len(labels),):
-        has = "none" if biases is None else str(tuple(biases.shape))
-        raise CheckpointError(
-            f"{path}: its head does not fit its {len(labels)} labels: linear.bias is {has}; the file is damaged"
-        )
-    made = on_meta(path, head, most=len(theirs) + _BESIDE)
-    check_tensors(path, theirs, made.state_dict(), optional=(), part="head")
-
-
-def planned_head(options: Mapping[str, Any], *, labels: int, backbone: Backbone) -> Planned:
-    """The head that a task describes.
-
-    Raises:
-        OptionError: if an option is of another type.
-    """
-    layers = typed(options.get("layers"), bool | None, "task.head.layers")
-    return Planned(
-        Head,
-        {
-            "labels": labels,
-            "width": backbone.width,
-            "pooling": typed(options.get("pooling"), Pooling, "task.head.pooling"),
-            "bands": backbone.bands,
-            "layers": len(backbone.encoder.blocks) if layers else None,
-            "projection": typed(options.get("projection"), PositiveInt | None, "task.head.projection"),
-            "norm": typed(options.get("norm"), Norm, "task.head.norm"),
-        },
-    )
+    return planned, Facts(labels=tuple(map(str, labels)), target=target, several=several)
 
 
 def check_tensors(
@@ -295,12 +298,12 @@ def _check_statistics(path: Path, theirs: Mapping[str, Tensor]) -> None:
             )
 
 
-def on_meta(path: Path, planned: Planned, *, most: int) -> Any:
-    """The module without memory for its tensors.
+def on_meta(path: Path, make: Callable[[], Any], *, most: int) -> Any:
+    """A module without memory for its tensors.
 
     Args:
         path: For messages.
-        planned: What to build.
+        make: Builds it.
         most: How many parameters and buffers it may have before building stops.
 
     Raises:
@@ -308,7 +311,7 @@ def on_meta(path: Path, planned: Planned, *, most: int) -> Any:
     """
     try:
         with _counted(most), torch.device("meta"):
-            return planned.build()
+            return make()
     except _TooManyError:
         raise CheckpointError(
             f"{path}: its recipe describes more than {most} tensors, and the file has fewer; it is damaged, or not the "

@@ -33,7 +33,7 @@ _EMBEDDED = ("v.patch_embed.proj.weight", "v.patch_embed.proj.bias", "v.cls_toke
 
 
 def from_ssamba(published: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of an SSAMBA pretraining checkpoint under the names of `Pretraining`.
+    """The weights of an SSAMBA pretraining checkpoint under the names of `Training`.
 
     Args:
         published: State dict of the ancestor, with or without the `module.` of its DataParallel.

@@ -16,10 +16,9 @@ from torch import Tensor
 from ssl_audio import randomness
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.cli.progress import bar
-from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.loading import whole_clips
-from ssl_audio.data.modules import AudioShards
+from ssl_audio.data.unlabelled import AudioShards
 from ssl_audio.errors import AudioError, SslAudioError
 from ssl_audio.evaluation.embedding import (
     Embedder,
@@ -28,13 +27,12 @@ from ssl_audio.evaluation.embedding import (
     token_statistics,
 )
 from ssl_audio.evaluation.probe import Score, Task, score, tasks_of
-from ssl_audio.evaluation.reconstruction import reconstruct
 from ssl_audio.evaluation.report import Table, page
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.training.alerts import read_alerts
 from ssl_audio.training.metrics_log import read_rows
+from ssl_audio.training.module import Training
 from ssl_audio.training.precision import default_precision
-from ssl_audio.training.pretraining import Pretraining
 from ssl_audio.training.run import METRICS, Run
 
 Scores = dict[str, dict[str, Score]]
@@ -57,7 +55,7 @@ class Probing:
 
 def assess(
     this: Run,
-    module: Pretraining,
+    module: Training,
     data: AudioShards,
     summary: dict[str, Any],
     *,
@@ -87,14 +85,11 @@ def assess(
             {task: {name: value.linear for name, value in row.items()} for task, row in scores.items()},
             ylabel="accuracy",
         )
-    if module.objective.generative_weight and backbone.stride == backbone.patch:
-        picture = draw_reconstruction(module, data.index(data.split), window)
-        known = (
-            " (level and contrast of each patch are the original's)" if module.objective.targets == "normalised" else ""
-        )
-        pictures[f"Hidden patches{known}"] = picture
-        this.write("reconstruction.png", picture)
-    curves = curves_picture(read_rows(this.folder / METRICS))
+    drawn = draw_picture(module, data.heard, window)
+    if drawn is not None:
+        pictures[drawn[0]] = drawn[1]
+        this.write("reconstruction.png", drawn[1])
+    curves = curves_picture(read_rows(this.folder / METRICS), module.objective.titles)
     if curves is not None:
         pictures["Training"] = curves
         this.write("curves.png", curves)
@@ -110,7 +105,7 @@ def assess(
         tables.append(Table(f"alerts ({len(alerts)} in all, the last 20)", ["step", "what", "found"], rows))
     panels = sorted(this.folder.glob("panel-*.png"))
     if panels:
-        pictures[f"Hidden patches at step {int(panels[-1].stem.split('-')[1])}"] = panels[-1].read_bytes()
+        pictures[f"At step {int(panels[-1].stem.split('-')[1])}"] = panels[-1].read_bytes()
     watched = watch_picture(read_rows(this.folder / METRICS))
     if watched is not None:
         pictures["Watched"] = watched
@@ -192,24 +187,32 @@ def score_tables(scores: Scores) -> list[Table]:
     ]
 
 
-def draw_reconstruction(module: Pretraining, index: ShardIndex, seconds: float, *, clips: int = 4) -> bytes:
-    """Original, masked and reconstructed spectrograms of a few clips that fill a crop, from all over the corpus."""
+def draw_picture(module: Training, index: ShardIndex, seconds: float, *, clips: int = 4) -> tuple[str, bytes] | None:
+    """Title and picture of what the objective shows of a few clips that fill a crop, from all over the corpus; None if
+    it shows nothing.
+    """
     import numpy as np
 
-    from ssl_audio.evaluation.pictures import reconstruction_picture  # matplotlib takes half a second
+    from ssl_audio.evaluation.pictures import panels_picture  # matplotlib takes half a second
 
+    rate = int(module.backbone.frontend.sample_rate)
     long_enough = np.flatnonzero(index.seconds >= min(seconds, float(index.seconds.max())) * 0.999)
-    drawn = []
+    drawn, title = [], ""
     for clip in long_enough[np.linspace(0, len(long_enough) - 1, clips).astype(int)]:
         try:
             batch = next(whole_clips(index.select(np.array([clip])), batch_clips=1, max_seconds=seconds))
         except AudioError:
             # It was counted in training; the picture has a row less.
             continue
-        waveform = batch.waveforms[:, : round(seconds * SAMPLE_RATE)]
-        spectrogram = module.backbone.spectrogram(waveform.to(module.device))
+        waveform = batch.waveforms[:, : round(seconds * rate)]
         seeds = torch.tensor([randomness.derive("picture", *batch.keys)], device=module.device)
-        drawn.append((batch.keys[0][-24:], reconstruct(module.backbone, module.objective, spectrogram, seeds)[0]))
+        with torch.inference_mode():
+            spectrogram = module.backbone.spectrogram(waveform.to(module.device))
+            picture = module.objective.picture(module.backbone, spectrogram, seeds)
+        if picture is None:
+            return None
+        title = picture.title
+        drawn.append((batch.keys[0][-24:], picture.rows[0]))
     if not drawn:
         raise SslAudioError("none of the clips chosen for the picture can be decoded; mend the shards")
-    return reconstruction_picture(drawn, hop_seconds=module.backbone.frontend.hop_seconds)
+    return title, panels_picture(drawn, hop_seconds=module.backbone.frontend.hop_seconds)

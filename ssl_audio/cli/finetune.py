@@ -8,11 +8,10 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import Timer
 
 from ssl_audio.checkpoints.adaptation import load_backbone
 from ssl_audio.checkpoints.adapters_only import only_trained
-from ssl_audio.checkpoints.checkpoint import describe
+from ssl_audio.checkpoints.checkpoint import answering, describe
 from ssl_audio.checkpoints.imported import report as fates_report
 from ssl_audio.checkpoints.opening import base_behind
 from ssl_audio.checkpoints.sizes import Hints
@@ -23,12 +22,12 @@ from ssl_audio.cli.progress import bar
 from ssl_audio.cli.results import Outcome, write_report
 from ssl_audio.cli.trainer import fit, quiet_training
 from ssl_audio.cli.trial import begin_at_probe, choose, copied, measure_statistics, neighbours, predict
-from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.metrics import headline
 from ssl_audio.evaluation.predictions import check_speakers, read_predictions
 from ssl_audio.model.tuning import trained_tensors
+from ssl_audio.training.checking import check_positions, check_training, is_limited
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.resuming import check_resume
 from ssl_audio.training.run import Run, circumstances
@@ -92,13 +91,12 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
     module, data, trainer = cli.build(this, fold=fold)
     module.recipe = {**cli.recipe, "data": {**cli.recipe["data"], "fold": fold}}
     parts = data.parts
-    measure = headline(several=data.several)
-    module.attach(parts.labels, target=data.target, several=data.several, measure=measure)
+    module.attach(data.facts, measure=headline(several=data.several))
     fates, heard = [], None
     if start == "pretrained":
         assert cli.source is not None
         fates = load_backbone(module.backbone, cli.source, rule=cli.config.adaptation.rule)
-        heard = heard_before(cli.source, parts.test, data.shards)
+        heard = heard_before(cli.source, parts.test, [Path(folder) for folder in data.shards])
     if cli.config.statistics == "training":
         measure_statistics(module.backbone, parts.train, data)
     _check(module, data, trainer)
@@ -112,7 +110,7 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
         )
     else:
         check_resume(this.resume, module.recipe)
-        _set_length(trainer, data)
+        count_in_steps(trainer, data)
         probe = None
         if module.options.begin == "probe":
             print(f"begins at a linear probe: validation {begin_at_probe(module, data):.3f}", file=sys.stderr)
@@ -150,7 +148,7 @@ def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) 
 
 def _content(cli: FinetuneCLI, module: Finetuning, *, start: Start, step: int) -> dict[str, Any]:
     """The tested weights: whole, or where a checkpoint's backbone is in part what it was, only what is not."""
-    state, source = module.state_dict(), cli.source
+    state, source = answering(module.state_dict()), cli.source
     trained = trained_tensors(module.backbone)
     every = {name for name, parameter in module.backbone.named_parameters() if parameter.numel()}
     if start == "scratch" or source is None or every <= trained:
@@ -209,37 +207,26 @@ def _announce(
 
 def _check(module: Finetuning, data: LabelledShards, trainer: L.Trainer) -> None:
     """What cannot be must not be found out at the first batch."""
-    backbone = module.backbone
-    if backbone.frontend.sample_rate != SAMPLE_RATE:
-        raise RecipeError(
-            f"the backbone's frontend takes {backbone.frontend.sample_rate} Hz, but shards are read at {SAMPLE_RATE} Hz"
-        )
-    limited = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    if (trainer.max_epochs or -1) < 0 and trainer.max_steps <= 0 and not limited and module.options.kind != "knn":
+    check_training(module, data)
+    if not is_limited(trainer) and (trainer.max_epochs or -1) < 0 and module.options.kind != "knn":
         raise RecipeError(
             "trainer.max_epochs is not set; say where training stops, such as --trainer.max_epochs 10 or "
             "--trainer.max_steps 1000"
         )
     longest = max(float(part.index.seconds.max()) for part in (data.parts.train, data.parts.valid, data.parts.test))
-    seconds = min(longest, data.crop_seconds)
-    frames = int(backbone.frontend.frames_of(round(seconds * SAMPLE_RATE)))
-    covered = (backbone.positions.table.shape[1] - 1) * backbone.stride[1] + backbone.patch[1]
-    columns = max(1, (frames - backbone.patch[1]) // backbone.stride[1] + 1)
-    if backbone.fixed_frames is None and columns > backbone.positions.table.shape[1]:
-        raise RecipeError(
-            f"clips last up to {seconds:.2f} s, which is {frames} frames, but the backbone has positions for "
-            f"{covered}; set --adaptation.frames {frames} or a smaller data.crop_seconds"
-        )
+    check_positions(module.backbone, min(longest, data.crop_seconds))
 
 
-def _set_length(trainer: L.Trainer, data: LabelledShards) -> None:
-    """Say epochs in steps, so that schedule and progress know how long training will be.
-
-    Only steps count from then on: a restarted trainer counts the epoch that it was saved at the end of twice.
-    """
+def count_in_steps(trainer: L.Trainer, data: LabelledShards) -> None:
+    """Say epochs in steps: batches come without an end, so that training goes on anywhere within an epoch."""
+    data.trainer = trainer
+    epoch = data.epoch_steps
     if trainer.max_epochs is not None and trainer.max_epochs > 0 and trainer.max_steps <= 0:
-        data.trainer = trainer
-        batches = len(data.train_dataloader())
-        steps = trainer.max_epochs * -(-batches // trainer.accumulate_grad_batches)
-        trainer.fit_loop.epoch_loop.max_steps = steps
-        trainer.fit_loop.max_epochs = -1
+        trainer.fit_loop.epoch_loop.max_steps = trainer.max_epochs * epoch
+    trainer.fit_loop.max_epochs = -1
+    if trainer.check_val_every_n_epoch is not None:
+        share = trainer.val_check_interval
+        steps = max(1, round(share * epoch)) if isinstance(share, float) else None
+        batches = share if steps is None else steps * trainer.accumulate_grad_batches
+        trainer.val_check_interval = batches * trainer.check_val_every_n_epoch
+        trainer.check_val_every_n_epoch = None

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from ssl_audio import randomness
 from ssl_audio.checkpoints.adaptation import Adaptation
@@ -22,13 +22,14 @@ from ssl_audio.cli.backbone_choice import (
     with_backbone,
 )
 from ssl_audio.cli.trainer import TrainingCLI
+from ssl_audio.cli.watch import Watch
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.predictions import Over
 from ssl_audio.model.adapters import Adapter
 from ssl_audio.training.averaging import WeightAverage
+from ssl_audio.training.checkpointing import Checkpointing
 from ssl_audio.training.finetuning import Finetuning
-from ssl_audio.training.metrics_log import settle_logs
 from ssl_audio.training.run import Run
 
 Start = Literal["pretrained", "scratch"]
@@ -38,6 +39,9 @@ class FinetuneCLI(TrainingCLI):
     """Three typed sections, `model`, `data` and `trainer`, what the run is called, and where it starts from."""
 
     verb = "finetune"
+    checkpointing = Checkpointing(best="valid/score", highest=True)
+    watch = Watch(panel_steps=0)
+    best_name = "chosen.ckpt"
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         super().add_arguments_to_parser(parser)
@@ -115,25 +119,7 @@ class FinetuneCLI(TrainingCLI):
         return None if path is None else found
 
     def callbacks(self) -> list[Callback]:
-        chosen = ModelCheckpoint(
-            dirpath=self.open.checkpoints,
-            filename="chosen",
-            monitor="valid/score",
-            mode="max",
-            save_top_k=1,
-            # After validation within an epoch the epoch does not count as done yet, and would be gone on with anew.
-            save_on_train_epoch_end=self.config.trainer.check_val_every_n_epoch is not None,
-            enable_version_counter=False,
-        )
-        # Beside it, because one that watches a score keeps nothing, not even the last, while that does not rise.
-        newest = ModelCheckpoint(
-            dirpath=self.open.checkpoints,
-            filename="newest",
-            save_last=True,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-        callbacks: list[Callback] = [chosen, newest]
+        callbacks = super().callbacks()
         if self.config.patience is not None:
             # A restarted trainer goes once more through the end of an epoch, without its validation.
             callbacks.append(
@@ -144,12 +130,6 @@ class FinetuneCLI(TrainingCLI):
         if self.config.average_from_epoch is not None:
             callbacks.append(WeightAverage(self.config.average_from_epoch))
         return callbacks
-
-    def save(self, trainer: L.Trainer) -> Path:
-        settle_logs(trainer)
-        path = self.open.last
-        trainer.save_checkpoint(path)
-        return path
 
     def folds(self) -> list[int]:
         """The folds to test on, from 0; only 0 where there are none.

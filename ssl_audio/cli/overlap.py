@@ -16,7 +16,7 @@ from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.labels import Part
 from ssl_audio.data.leaving_out import LeftOut
 from ssl_audio.data.manifest import digest
-from ssl_audio.data.modules import AudioShards
+from ssl_audio.data.unlabelled import AudioShards
 from ssl_audio.errors import SslAudioError
 
 _MOST_CLIPS = 1 << 40  # of a folder

@@ -2,31 +2,21 @@
 
 import contextlib
 import copy
-import functools
 import sys
-from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, Timer
 
 from ssl_audio.cli.assess import Probing, assess, check_probing
 from ssl_audio.cli.fallback import with_demo
 from ssl_audio.cli.trainer import TrainingCLI, fit, quiet_training
-from ssl_audio.cli.wandb import send_alert
-from ssl_audio.cli.watch import Watch, device_peak, looker
-from ssl_audio.data.corpora.corpus import SAMPLE_RATE
-from ssl_audio.data.modules import AudioShards
+from ssl_audio.data.unlabelled import AudioShards
 from ssl_audio.errors import RecipeError
-from ssl_audio.training.alerts import Alerts
-from ssl_audio.training.checkpointing import Checkpointing, Checkpoints
+from ssl_audio.training.checking import check_training, is_limited
 from ssl_audio.training.engines import FullySharded, end_process_group
-from ssl_audio.training.panels import Panels
-from ssl_audio.training.pretraining import Pretraining
+from ssl_audio.training.module import Training
 from ssl_audio.training.resuming import check_resume
 from ssl_audio.training.run import circumstances
-from ssl_audio.training.watching import Watching
 
 
 class PretrainCLI(TrainingCLI):
@@ -36,6 +26,8 @@ class PretrainCLI(TrainingCLI):
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         super().add_arguments_to_parser(parser)
+        # Recipes that name no objective mean this one.
+        parser.set_defaults({"model.objective": {"class_path": "ssl_audio.objectives.MaskedPatches"}})
         parser.add_argument(
             "--probe",
             type=list[Probing],
@@ -43,36 +35,16 @@ class PretrainCLI(TrainingCLI):
             help="Labelled shards that show at the end what was learnt.",
         )
 
-        parser.add_argument(
-            "--checkpoints",
-            type=Checkpointing,
-            default=Checkpointing(),
-            help="When checkpoints are written, and which are kept.",
-        )
-
-        parser.add_argument("--watch", type=Watch, default=Watch(), help="What is watched besides losses.")
-
-    def callbacks(self) -> list[Callback]:
-        watch: Watch = self.config_init.watch
-        send = functools.partial(send_alert, self.loggers)
-        alerts = Alerts(self.open.folder, watch.limits, send=send)
-        look = looker(self.open, self.datamodule, self.config_init.probe, self.loggers)
-        self.checkpoints = Checkpoints(self.open.checkpoints, self.config_init.checkpoints)
-        return [
-            self.checkpoints,
-            Watching(alerts, peak=device_peak),
-            Panels(look, alerts, every_steps=watch.panel_steps, share=watch.panel_share),
-        ]
-
-    def save(self, trainer: L.Trainer) -> Path:
-        return self.checkpoints.save(trainer)
+    @property
+    def probing(self) -> list[Probing]:
+        return self.config_init.probe
 
 
 def run(words: list[str]) -> None:
     """Train from a recipe and leave a run folder behind."""
     with quiet_training(), contextlib.ExitStack() as held:
         cli = PretrainCLI(
-            Pretraining,
+            Training,
             AudioShards,
             description="Pretrain an encoder on unlabelled shards.",
             words=with_demo(words, "pretrain"),
@@ -84,16 +56,16 @@ def run(words: list[str]) -> None:
 def train(cli: PretrainCLI) -> None:
     """Fit, and when it is done, assess and report."""
     module, data, trainer, this = cli.model, cli.datamodule, cli.trainer, cli.open
-    limited = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    if trainer.max_steps <= 0 and not limited:
+    if not is_limited(trainer):
         raise RecipeError(
             "trainer.max_steps is not set; the stream of clips is endless, so say where training stops, "
             "such as --trainer.max_steps 1000 or --trainer.max_time 00:01:00:00"
         )
-    _check_objective(module, data)
+    module.attach(data.facts)
+    check_training(module, data)
     check_resume(this.resume, cli.recipe)
     check_probing(cli.config_init.probe)
-    clips = len(data.index(data.split))
+    clips = len(data.heard)
     if trainer.is_global_zero:
         this.save_recipe(cli.recipe)
     module.recipe = cli.recipe
@@ -135,35 +107,3 @@ def train(cli: PretrainCLI) -> None:
     # Lengths that come once are not worth compiling for.
     with torch.compiler.set_stance("force_eager"):
         assess(this, whole, data, summary, untrained=untrained, probing=cli.config_init.probe)
-
-
-def _check_objective(module: Pretraining, data: AudioShards) -> None:
-    if module.backbone.frontend.sample_rate != SAMPLE_RATE:
-        raise RecipeError(
-            f"model.backbone.frontend: sample_rate is {module.backbone.frontend.sample_rate}, but shards "
-            f"are read at {SAMPLE_RATE} Hz"
-        )
-    views = module.objective.masks_per_clip * data.crops_per_clip
-    if module.objective.clip_weight and views < 2:
-        raise RecipeError(
-            f"model.objective.clip_weight is {module.objective.clip_weight}, but each clip has one view; set "
-            "data.crops_per_clip or model.objective.masks_per_clip to 2, or the weight to 0"
-        )
-    if module.objective.negatives == "all" and data.batch_seconds is not None:
-        raise RecipeError(
-            "model.objective.negatives is all, which needs equally many clips on every rank; use data.batch_clips or "
-            "data.global_clips in place of data.batch_seconds"
-        )
-    if data.crop_seconds is not None:
-        backbone = module.backbone
-        frames = backbone.fixed_frames or backbone.frontend.frames_of(
-            round(data.crop_seconds * backbone.frontend.sample_rate)
-        )
-        if frames < backbone.patch[1]:
-            raise RecipeError(
-                f"data.crop_seconds: {data.crop_seconds} gives {frames} frames, fewer than the "
-                f"{backbone.patch[1]} of one patch; "
-                "use longer crops or smaller patches"
-            )
-        columns = (frames - backbone.patch[1]) // backbone.stride[1] + 1
-        module.objective.masking.count(backbone.positions.table.shape[0] * columns)

@@ -1,6 +1,7 @@
 """What every verb that trains shares: the parser, the run folder, the trainer."""
 
 import contextlib
+import functools
 import logging
 import re
 import sys
@@ -17,22 +18,28 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
+from ssl_audio.cli.assess import Probing
 from ssl_audio.cli.parser import OneLine, add_runs_argument, one_line, quiet_warnings, unwrapped
 from ssl_audio.cli.recipes import asked_alone, recipe_name, with_recipe_paths
 from ssl_audio.cli.training_progress import TrainingProgress
-from ssl_audio.cli.wandb import wandb_logger, wandb_wanted
+from ssl_audio.cli.wandb import send_alert, wandb_logger, wandb_wanted
+from ssl_audio.cli.watch import Watch, device_peak, looker
 from ssl_audio.data.remote import Remote, allow
 from ssl_audio.errors import RecipeError, SslAudioError
 from ssl_audio.locking import BusyError, Lock
 from ssl_audio.storing import sweep
+from ssl_audio.training.alerts import Alerts
+from ssl_audio.training.checkpointing import Checkpointing, Checkpoints
 from ssl_audio.training.engines import default_strategy, is_first_process
 from ssl_audio.training.loading import going_on
 from ssl_audio.training.metrics_log import MetricsLog
+from ssl_audio.training.panels import Panels
 from ssl_audio.training.precision import default_precision
 from ssl_audio.training.preemption import StoppedError, Stopping, preemptible
 from ssl_audio.training.random_state import RandomState
 from ssl_audio.training.run import METRICS, Run, open_run, run_folder
 from ssl_audio.training.storing import AtomicCheckpointIO
+from ssl_audio.training.watching import Watching
 
 
 class RecipeParser(OneLine, LightningArgumentParser):  # type: ignore[misc]
@@ -51,6 +58,9 @@ class TrainingCLI(LightningCLI):
     """
 
     verb: ClassVar[str]
+    checkpointing: ClassVar[Checkpointing] = Checkpointing()
+    watch: ClassVar[Watch] = Watch()
+    best_name: ClassVar[str] = "best.ckpt"
     open: Run
 
     def __init__(
@@ -100,6 +110,13 @@ class TrainingCLI(LightningCLI):
             help="auto: go on with an unfinished run of this name; never: begin a new one; or a "
             "checkpoint to go on from.",
         )
+        parser.add_argument(
+            "--checkpoints",
+            type=Checkpointing,
+            default=self.checkpointing,
+            help="When checkpoints are written, and which are kept.",
+        )
+        parser.add_argument("--watch", type=Watch, default=self.watch, help="What is watched besides losses.")
         parser.add_argument(
             "--remote",
             type=Remote,
@@ -154,13 +171,24 @@ class TrainingCLI(LightningCLI):
         """What was chosen, as YAML can say it."""
         return yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_unset=True))
 
-    def callbacks(self) -> list[Callback]:
-        """What the verb adds to training, its checkpoints above all."""
+    @property
+    def probing(self) -> list[Probing]:
+        """Labelled shards that panels ask neighbours on."""
         return []
 
-    def save(self, trainer: L.Trainer) -> Path:
-        """Write a checkpoint between two steps and say where it is. Every rank calls it."""
-        raise NotImplementedError
+    def callbacks(self) -> list[Callback]:
+        """What watches training, its checkpoints above all."""
+        watch: Watch = self.config_init.watch
+        send = functools.partial(send_alert, self.loggers)
+        alerts = Alerts(self.open.folder, watch.limits, send=send)
+        look = looker(self.open, self.datamodule, self.probing, self.loggers)
+        settings = self.config_init.checkpoints
+        self.checkpoints = Checkpoints(self.open.checkpoints, settings, best_name=self.best_name)
+        return [
+            self.checkpoints,
+            Watching(alerts, peak=device_peak),
+            Panels(look, alerts, every_steps=watch.panel_steps, share=watch.panel_share),
+        ]
 
     def instantiate_classes(self) -> None:
         with unwrapped():
@@ -173,7 +201,7 @@ class TrainingCLI(LightningCLI):
         callbacks: list[Callback] = [RandomState(), self.progress]
         wanted = chosen.get("enable_checkpointing") is not False
         callbacks += [each for each in self.callbacks() if wanted or not isinstance(each, Checkpoint)]
-        callbacks.append(Stopping(self.save if wanted else None))
+        callbacks.append(Stopping(self.checkpoints.save if wanted else None))
         self.loggers.append(metrics_log(self.open))
         if wandb_wanted():
             self.loggers.append(wandb_logger(self.open, self.recipe["name"]))

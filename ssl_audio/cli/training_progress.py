@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ _SMOOTHING = 0.95
 
 
 class TrainingProgress(ProgressBar):
-    """Step, loss, pretext accuracy beside chance, clips per second and time left."""
+    """Step, loss, accuracies of the objective beside chance, clips per second and time left."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class TrainingProgress(ProgressBar):
         if not self._enabled or trainer.global_step % 5:
             return
         left = self._left(trainer)
-        state = self._state(trainer, compact=self._progress is not None)
+        state = self._state(trainer, pl_module, compact=self._progress is not None)
         state += "" if left is None else f"  {timedelta(seconds=round(left))} left"
         if self._progress is not None:
             self._progress.update(self._task, completed=trainer.global_step, description=state)
@@ -82,19 +83,22 @@ class TrainingProgress(ProgressBar):
                 estimates.append(left)
         return min(estimates, default=None)
 
-    def _state(self, trainer: L.Trainer, *, compact: bool) -> str:
+    def _state(self, trainer: L.Trainer, module: L.LightningModule, *, compact: bool) -> str:
         """Loss, accuracies beside chance and speed; compact enough for a terminal of 80 columns where it must be."""
         metrics = trainer.callback_metrics
-        for name in ("train/loss", "train/pretext_accuracy", "train/clip_accuracy"):
+        shown: Mapping[str, str] = module.objective.shown  # type: ignore[assignment, union-attr]
+        for name in ("train/loss", *(f"train/{kind}_accuracy" for kind in shown)):
             if name in metrics:
                 value = float(metrics[name])
                 self._smooth[name] = _SMOOTHING * self._smooth.get(name, value) + (1 - _SMOOTHING) * value
         parts = [f"loss {self._smooth.get('train/loss', float('nan')):.2f}"]
-        for title, kind in (("patches", "pretext"), ("clips", "clip")):
+        for kind, title in shown.items():
             if f"train/{kind}_accuracy" in self._smooth:
                 chance = float(metrics[f"train/{kind}_chance"])
                 accuracy = f"{title} {self._smooth[f'train/{kind}_accuracy']:.1%}"
                 parts.append(f"{accuracy}/{chance:.1%}" if compact else f"{accuracy} (chance {chance:.1%})")
+        if "valid/score" in metrics:
+            parts.append(f"validation {float(metrics['valid/score']):.3f}")
         parts.append(f"{self.clips_per_second:.0f}{'/s' if compact else ' clips/s'}")
         return "  ".join(parts)
 

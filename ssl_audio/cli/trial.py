@@ -1,28 +1,29 @@
 """The parts of a fine-tuning around its training: statistics before it, the choice of weights and the test after it."""
 
-from pathlib import Path
+import functools
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.statistics import Moments
-from ssl_audio.checkpoints.checkpoint import load_checkpoint
+from ssl_audio.data.batch import Batch
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.data.labels import Part
-from ssl_audio.data.part_loading import LabelledBatch
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.linear_head import PENALTIES, fit_linear
 from ssl_audio.evaluation.neighbours import choose_neighbours, nearest_scores
 from ssl_audio.evaluation.predictions import Predictions, predict_part
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.objectives.tasks import Standardised, pooled
+from ssl_audio.objectives.classification import Classification
+from ssl_audio.objectives.heads import Standardised
 from ssl_audio.tokens import pool
 from ssl_audio.training.averaging import WeightAverage
+from ssl_audio.training.checkpointing import Checkpoints
 from ssl_audio.training.finetuning import Finetuning
+from ssl_audio.training.loading import load_training
 
 Weights = dict[str, torch.Tensor]
 
@@ -39,7 +40,7 @@ def measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> 
     moments = Moments()
     with torch.inference_mode():
         for batch in data.every(few, replacing=True):
-            moments.update(backbone.frontend.log_mel(batch.batch.waveforms, batch.batch.samples))
+            moments.update(backbone.frontend.log_mel(batch.waveforms, batch.samples))
     state = backbone.frontend.state_dict()
     state |= {"mean": torch.tensor(moments.mean), "std": torch.tensor(moments.std)}
     backbone.frontend.load_state_dict(state)
@@ -50,7 +51,7 @@ def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
 
     Clips are seen as they are and varied as in training: a head that never met a masked stripe takes it for anything.
     """
-    head, parts = module.head, data.parts
+    head, parts = classifier(module).head, data.parts
     if not isinstance(head.norm, Standardised) or head.attend is not None:
         raise RecipeError(
             "model.head.begin=probe fits a linear layer to what is pooled; expected model.head.norm=batch and a "
@@ -60,7 +61,7 @@ def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
     with torch.inference_mode():
         batches, answers = zip(
             *(
-                (_pooled(module, batch.to(module.device)), batch.targets.numpy() > 0)
+                (_pooled(module, batch.to(module.device)), targets_of(batch))
                 for batch in data.every(parts.train, replacing=True)
             ),
             strict=True,
@@ -74,32 +75,74 @@ def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
     targets = np.concatenate(answers * len(batches[0]))
     head.norm.fix(features)
     rows, choosing = head.norm(features).numpy(), head.norm(choosing)
+    measure = module.measure
+    assert measure is not None
     best, chosen = -1.0, head.linear.state_dict()
     for penalty in PENALTIES:
         weight, bias = fit_linear(rows, targets, several=data.several, C=penalty)
         fitted = {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()}
         head.linear.load_state_dict(fitted)
         with torch.inference_mode():
-            score = float(np.nan_to_num(module.measure(head.linear(choosing).numpy(), parts.valid.targets)))
+            score = float(np.nan_to_num(measure(head.linear(choosing).numpy(), parts.valid.targets)))
         if score > best:
             best, chosen = score, fitted
     head.linear.load_state_dict(chosen)
     return best
 
 
-def _pooled(module: Finetuning, batch: LabelledBatch, *, copies: int = _COPIES) -> list[torch.Tensor]:
+def _pooled(module: Finetuning, batch: Batch, *, copies: int = _COPIES) -> list[torch.Tensor]:
     """What the head gets of a batch: of the clips as they are, then varied anew for each copy."""
-    clips = batch.batch
-    plain = module.backbone.spectrogram(clips.waveforms, clips.samples)
-    seen = [plain, *(module.augmentation.disturb(plain, clips.seeds + copy) for copy in range(1, 1 + copies))]
-    return [pooled(module.backbone, module.head, one).float().cpu() for one in seen]
+    plain = module.backbone.spectrogram(batch.waveforms, batch.samples)
+    seen = [plain, *(module.augmentation.disturb(plain, batch.seeds + copy) for copy in range(1, 1 + copies))]
+    return [classifier(module).pooled(module.backbone, one).float().cpu() for one in seen]
+
+
+def targets_of(batch: Batch) -> np.ndarray:
+    """Which labels each clip of a labelled batch has."""
+    assert batch.targets is not None
+    return batch.targets.numpy() > 0
+
+
+def classifier(module: Finetuning) -> Classification:
+    """The classification that a module trains.
+
+    Raises:
+        RecipeError: if its objective is another one, which has no head of that kind.
+    """
+    found = module.objective.answering
+    if not isinstance(found, Classification):
+        raise RecipeError(
+            f"model.head.begin=probe and model.head.kind=knn need Classification; found {type(found).__name__}"
+        )
+    return found
+
+
+def logits_of(module: Finetuning, batch: Batch) -> torch.Tensor:
+    """What the module says of clips as they are.
+
+    Raises:
+        RecipeError: if its objective gives no scores of clips.
+    """
+    answer = module.objective.predict(module.backbone, module.backbone.spectrogram(batch.waveforms, batch.samples))
+    if answer is None or answer.clips is None:
+        raise RecipeError(
+            f"{type(module.objective).__name__} gives no scores of clips, so nothing can be chosen or tested by them; "
+            "expected an objective with `predict`"
+        )
+    return answer.clips
 
 
 def predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any) -> Predictions:
     """What the module says of every clip of a part."""
     module.eval()
     return predict_part(
-        module, data.every(part), part, data.parts.labels, several=data.several, device=module.device, **options
+        functools.partial(logits_of, module),
+        data.every(part),
+        part,
+        data.parts.labels,
+        several=data.several,
+        device=module.device,
+        **options,
     )
 
 
@@ -117,13 +160,12 @@ def choose(
         Their score, their name, and the score after the last step.
     """
     last = copied(module)
-    keep = trainer.checkpoint_callback
     candidates = {"last step": last}
     if probe is not None:
         candidates["probe"] = probe
-    if isinstance(keep, ModelCheckpoint) and keep.best_model_path:
-        candidates["best epoch"] = load_checkpoint(Path(keep.best_model_path)).weights
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Checkpoints) and (best := callback.best_path) is not None:
+            candidates["best epoch"] = load_training(best, None)["state_dict"]
         if isinstance(callback, WeightAverage) and callback.count > 1:
             candidates[f"mean of {callback.count} epochs"] = {**last, **callback.mean}
     scores = {}
@@ -139,19 +181,19 @@ def choose(
 def neighbours(module: Finetuning, data: LabelledShards) -> tuple[Predictions, float, str]:
     """Nothing is trained: labels of the nearest training clips, their number chosen on validation."""
     module.eval()
+    found = classifier(module)
 
     def embed(batch: Any) -> torch.Tensor:
-        clips = batch.batch
-        if module.head.attend is not None:  # weights that nobody trained
-            return pool(module.backbone(clips.waveforms, clips.samples))
-        return pooled(module.backbone, module.head, module.backbone.spectrogram(clips.waveforms, clips.samples))
+        if found.head.attend is not None:  # weights that nobody trained
+            return pool(module.backbone(batch.waveforms, batch.samples))
+        return found.pooled(module.backbone, module.backbone.spectrogram(batch.waveforms, batch.samples))
 
     def embeddings(part: Part, *, replacing: bool = False) -> tuple[Any, Any]:
         vectors, answers = [], []
         with torch.inference_mode():
             for batch in data.every(part, replacing=replacing):
                 vectors.append(embed(batch.to(module.device)).float().cpu())
-                answers.append(batch.targets.numpy() > 0)
+                answers.append(targets_of(batch))
         return torch.cat(vectors).numpy(), np.concatenate(answers)
 
     parts = data.parts

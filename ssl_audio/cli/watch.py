@@ -10,7 +10,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from ssl_audio.cli.assess import Probing, draw_reconstruction
+from ssl_audio.cli.assess import Probing, draw_picture
 from ssl_audio.cli.wandb import send_picture
 from ssl_audio.data.batch import Batch
 from ssl_audio.data.index import open_shards
@@ -20,8 +20,8 @@ from ssl_audio.evaluation.probe import score_neighbours, tasks_of
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.tokens import pool_moments
 from ssl_audio.training.alerts import Limits
+from ssl_audio.training.module import Training
 from ssl_audio.training.panels import Look, rank_me
-from ssl_audio.training.pretraining import Pretraining
 from ssl_audio.training.run import Run
 
 _CLIPS = 256
@@ -68,10 +68,10 @@ def looker(this: Run, data: Any, probing: list[Probing], loggers: list[Logger]) 
     """A panel: RankMe of some clips, neighbours on labelled ones, and what the model makes of hidden patches."""
 
     def look(module: L.LightningModule, step: int) -> dict[str, float]:
-        assert isinstance(module, Pretraining)
+        assert isinstance(module, Training)
         window = data.crop_seconds or 10.0
         embedder = {"now": _moments(module.backbone)}
-        index = data.index(data.split)
+        index = data.heard
         some = index.select(np.linspace(0, len(index) - 1, min(_CLIPS, len(index))).astype(np.int64))
         found = {"rank_me": rank_me(torch.from_numpy(embed_clips(some, embedder, max_seconds=window)["now"]))}
         for wanted in probing:
@@ -82,9 +82,9 @@ def looker(this: Run, data: Any, probing: list[Probing], loggers: list[Logger]) 
             for target, task in tasks.items():
                 nearest = score_neighbours(features[np.searchsorted(used, task.clips)], task)
                 found[f"neighbours/{target if len(probing) == 1 else f'{wanted.shards.name} {target}'}"] = nearest
-        if module.objective.generative_weight and module.backbone.stride == module.backbone.patch:
-            picture = draw_reconstruction(module, index, window)
-            this.write(f"panel-{step:08d}.png", picture)
+        picture = draw_picture(module, index, window)
+        if picture is not None:
+            this.write(f"panel-{step:08d}.png", picture[1])
             send_picture(loggers, this.folder / f"panel-{step:08d}.png", step)
         return found
 

@@ -1,11 +1,12 @@
-"""What a training step gets: waveforms with their lengths."""
+"""What a training step gets: waveforms with their lengths, and targets where clips have labels."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -20,6 +21,9 @@ class Batch:
         seeds: One a row; whatever is random about it later follows from this.
         keys: Names of the clips.
         filler: The batch only keeps this rank in step with the others: its clips are counted elsewhere.
+        targets: What is to be found in each row: 0 to 1 for each label; None without labels.
+        known: Rows whose targets are known, in a batch of labelled and unlabelled clips; None if all are.
+        clip_numbers: Which clips of the index these are, one a row; None where nobody asks.
     """
 
     waveforms: Float[Tensor, "row sample"]
@@ -28,6 +32,9 @@ class Batch:
     seeds: Int[Tensor, " row"]
     keys: tuple[str, ...]
     filler: bool = False
+    targets: Float[Tensor, "row label"] | None = None
+    known: Bool[Tensor, " row"] | None = None
+    clip_numbers: Int[Tensor, " row"] | None = None
 
     def __len__(self) -> int:
         return len(self.waveforms)
@@ -39,23 +46,24 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The batch on another device. (Lightning moves whatever has this method.)"""
-        return dataclasses.replace(
-            self,
-            waveforms=self.waveforms.to(device, non_blocking=non_blocking),
-            samples=None if self.samples is None else self.samples.to(device, non_blocking=non_blocking),
-            source=self.source.to(device, non_blocking=non_blocking),
-            seeds=self.seeds.to(device, non_blocking=non_blocking),
-        )
+        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory."""
-        return dataclasses.replace(
-            self,
-            waveforms=self.waveforms.pin_memory(),
-            samples=None if self.samples is None else self.samples.pin_memory(),
-            source=self.source.pin_memory(),
-            seeds=self.seeds.pin_memory(),
-        )
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def repeated(self, times: int) -> "Batch":
+        """Each row so many times, next to each other, each with a seed of its own."""
+        if times == 1:
+            return self
+        found = self._with(lambda tensor: tensor.repeat_interleave(times, dim=0))
+        number = torch.arange(len(found), device=found.seeds.device) % times
+        return dataclasses.replace(found, seeds=found.seeds + number)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        changed: dict[str, Any] = {name: change(value) for name, value in found.items() if isinstance(value, Tensor)}
+        return dataclasses.replace(self, **changed)
 
 
 def collate(

@@ -1,26 +1,26 @@
 """Labelled shards for a task: which clips train, choose and test, and their targets."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
 
-import lightning as L
 import numpy as np
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
-from torch.utils.data import Sampler
 
-from ssl_audio import randomness
-from ssl_audio.data.index import open_shards
+from ssl_audio.data.batch import Batch
+from ssl_audio.data.facts import Facts
+from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.labels import Part, Parts, Protocol, part_clips
-from ssl_audio.data.part_loading import PartLoader, PartReader
-from ssl_audio.data.replacing import TRIES, count_replaced, of_all_ranks
+from ssl_audio.data.loading import BatchLoader, ClipReader, Crop
+from ssl_audio.data.module import ShardModule
+from ssl_audio.data.order import InOrder, Once, Order, Plan
+from ssl_audio.data.streams import Shuffled, Stream, Weighted
 from ssl_audio.errors import RecipeError
 
 
-class LabelledShards(L.LightningDataModule):
-    """A task on labelled shards: an epoch is every training clip once, or as many drawn by their labels.
+class LabelledShards(ShardModule):
+    """A task on labelled shards. An epoch is as many steps as the training clips fill.
 
     Args:
         shards: Folders written by `ssl-audio shards write`, with labels.
@@ -41,6 +41,8 @@ class LabelledShards(L.LightningDataModule):
         labels_per_class: Train on so many clips a label only, and choose on as many; None takes all. The same for every
             encoder of a seed.
         batch_clips: Clips a batch and device.
+        global_clips: Clips a step, over all devices and accumulated batches; decides `batch_clips`. None leaves that to
+            `batch_clips`.
         crop_seconds: Longer clips are cut to this.
         crop: Where training clips are cut: at their `start`, as the ancestors do, or anywhere (`random`). Clips that
             choose and test are cut at their start.
@@ -69,15 +71,22 @@ class LabelledShards(L.LightningDataModule):
         test_split: str = "test",
         labels_per_class: PositiveInt | None = None,
         batch_clips: PositiveInt = 32,
+        global_clips: PositiveInt | None = None,
         crop_seconds: PositiveFloat = 10.0,
-        crop: Literal["start", "random"] = "start",
+        crop: Crop = "start",
         balanced: bool = False,
         max_replaced: ClosedUnitInterval = 0.01,
         workers: NonNegativeInt = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.shards = shards
+        super().__init__(
+            shards=shards,
+            batch_clips=batch_clips,
+            global_clips=global_clips,
+            max_replaced=max_replaced,
+            workers=workers,
+            seed=seed,
+        )
         self.target = target
         self.several = several
         self.negatives = negatives
@@ -87,15 +96,10 @@ class LabelledShards(L.LightningDataModule):
         self.splits = (train_split, validation_split, test_split)
         self.validation_share = validation_share
         self.labels_per_class = labels_per_class
-        self.batch_clips = batch_clips
         self.crop_seconds = crop_seconds
         self.crop = crop
         self.balanced = balanced
-        self.max_replaced = max_replaced
-        self.workers = workers
-        self.seed = seed
         self._parts: Parts | None = None
-        self._replaced: dict[str, str] = {}
 
     @property
     def parts(self) -> Parts:
@@ -130,63 +134,71 @@ class LabelledShards(L.LightningDataModule):
             )
         return self._parts
 
-    def train_dataloader(self) -> PartLoader:
-        """One epoch at a time."""
-        part = self.parts.train
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        trainer = self.trainer
-        draw = Draw(
-            clips=len(part),
-            batch_clips=self.batch_clips,
-            seed=self.seed,
-            weights=sampling_weights(part.targets) if self.balanced else None,
-            rank=rank,
-            world=world,
+    @property
+    def heard(self) -> ShardIndex:
+        return self.parts.train.index
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(
+            labels=tuple(self.parts.labels),
+            target=self.target,
+            several=self.several,
+            crop_seconds=self.crop_seconds,
         )
 
-        def epoch() -> int:
-            # By the steps taken: after a restart Lightning goes once more through the end of the epoch it saved in.
-            return trainer.global_step * trainer.accumulate_grad_batches // draw.batches if trainer else 0
+    @property
+    def epoch_steps(self) -> int:
+        clips = self.batch_clips * self.ranks()[1] * self.accumulated
+        return max(1, len(self.parts.train) // clips)
 
-        def done() -> int:
-            # Of the epoch that a run goes on within.
-            if trainer is None:
-                return 0
-            accumulated = trainer.accumulate_grad_batches
-            return trainer.global_step % -(-draw.batches // accumulated) * accumulated
+    def training(self) -> tuple[ClipReader, Plan]:
+        part, (rank, world) = self.parts.train, self.ranks()
+        stream: Stream = Shuffled(part.index.shard, seed=self.seed)
+        if self.balanced:
+            stream = Weighted(sampling_weights(part.targets), seed=self.seed)
+        return self._reader(part, crop=self.crop), Order(stream, self.batch_clips, rank=rank, world=world)
 
-        return self._loader(part, EpochBatches(draw, epoch, done), crop=self.crop, replacing=True)
+    def val_dataloader(self) -> BatchLoader:
+        """Every validation clip, once over all ranks."""
+        rank, world = self.ranks()
+        return self._once(self.parts.valid, rank=rank, world=world)
 
-    def val_dataloader(self) -> PartLoader:
-        """Every clip that chooses, once."""
-        return self.every(self.parts.valid)
+    def every(self, part: Part, *, replacing: bool = False) -> BatchLoader:
+        """Every clip of a part once, in its order, on every rank.
 
-    def replaced(self) -> dict[str, str]:
-        """Training clips of all ranks that could not be decoded, with the reason. Every rank must ask."""
-        return of_all_ranks(self._replaced)
+        Args:
+            part: Which.
+            replacing: Another clip of the part takes the place of one that cannot be decoded.
+        """
+        return self._once(part, replacing=replacing)
 
-    def every(self, part: Part, *, replacing: bool = False) -> PartLoader:
-        """Every clip of a part once, in its order; if `replacing`, another for one that cannot be decoded."""
-        return self._loader(
-            part,
-            [
-                [(row, 0) for row in range(start, min(start + self.batch_clips, len(part)))]
-                for start in range(0, len(part), self.batch_clips)
-            ],
-            crop="start",
-            replacing=replacing,
+    def _once(self, part: Part, *, rank: int = 0, world: int = 1, replacing: bool = False) -> BatchLoader:
+        plan = Once(InOrder(len(part)), self.batch_clips, rank=rank, world=world)
+        reader = self._reader(part, crop="start")
+        if not replacing:
+            return self.load(reader, plan)
+        return self.load(reader, plan, max_replaced=self.max_replaced, replaced=self._replaced)
+
+    def _reader(self, part: Part, *, crop: Crop) -> ClipReader:
+        return ClipReader(
+            part.index, crop_seconds=self.crop_seconds, seed=self.seed, crop=crop, labels=Targeting(part.targets)
         )
 
-    def _loader(self, part: Part, batches: Any, *, crop: Literal["start", "random"], replacing: bool) -> PartLoader:
-        reader = PartReader(
-            part, crop_seconds=self.crop_seconds, crop=crop, seed=self.seed, tries=TRIES if replacing else 1
-        )
-        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
-        def count(bad: list[tuple[str, str]]) -> None:
-            count_replaced(self._replaced, bad, clips=len(self.parts.train), share=self.max_replaced)
+class Targeting:
+    """Adds the targets of a part to batches of its clips.
 
-        return PartLoader(reader, batches, workers=self.workers, pin_memory=pin, on_bad=count)
+    Args:
+        targets: Of every clip of the part.
+    """
+
+    def __init__(self, targets: Bool[np.ndarray, "clip label"]) -> None:
+        self.targets = targets
+
+    def __call__(self, batch: Batch, clips: Int[np.ndarray, " row"]) -> Batch:
+        targets = torch.from_numpy(self.targets[clips].astype(np.float32))
+        return dataclasses.replace(batch, targets=targets, clip_numbers=torch.from_numpy(clips))
 
 
 def sampling_weights(targets: Bool[np.ndarray, "clip label"]) -> Float[np.ndarray, " clip"]:
@@ -199,57 +211,3 @@ def sampling_weights(targets: Bool[np.ndarray, "clip label"]) -> Float[np.ndarra
     weights[without] = 1000.0 / (without.sum() + 0.01)
     total = weights.sum()
     return weights / total if total > 0 else np.full(len(targets), 1.0 / len(targets))
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Draw:
-    """Which clips make up the batches of an epoch: a pure function of (seed, epoch).
-
-    Args:
-        clips: How many there are.
-        batch_clips: Clips a batch and rank.
-        seed: Decides everything.
-        weights: Draw with replacement by these shares; None takes each clip once.
-        rank: This process among `world`.
-        world: How many processes share an epoch.
-    """
-
-    clips: int
-    batch_clips: int
-    seed: int
-    weights: Float[np.ndarray, " clip"] | None = None
-    rank: int = 0
-    world: int = 1
-
-    @property
-    def batches(self) -> int:
-        """How many an epoch has; clips that fill no whole batch come another time."""
-        return max(1, self.clips // (self.batch_clips * self.world))
-
-    def epoch(self, number: int) -> list[list[tuple[int, int]]]:
-        """(clip, epoch) of each batch of this rank."""
-        rng = randomness.generator(self.seed, number, "labelled order")
-        if self.weights is not None:
-            order = rng.choice(self.clips, size=self.clips, p=self.weights)
-        else:
-            order = rng.permutation(self.clips)
-        size = self.batch_clips * self.world
-        return [
-            [(int(clip), number) for clip in order[start : start + size][self.rank :: self.world]]
-            for start in range(0, self.batches * size, size)
-        ]
-
-
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """The batches of whatever epoch it is when they are asked for, without those that are done."""
-
-    def __init__(self, draw: Draw, epoch: Callable[[], int], done: Callable[[], int] = lambda: 0) -> None:
-        self.draw = draw
-        self.epoch = epoch
-        self.done = done
-
-    def __len__(self) -> int:
-        return self.draw.batches
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.draw.epoch(self.epoch())[self.done() :])

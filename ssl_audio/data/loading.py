@@ -9,11 +9,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,6 +34,10 @@ _LARGE_BYTES = 1 << 18
 _SECONDS_TO_DIE = 5.0
 _log = logging.getLogger(__name__)
 
+Crop = Literal["start", "random"]
+Labelling = Callable[[Batch, Int[np.ndarray, " row"]], Batch]
+"""Adds targets to a batch, given the numbers of its clips in the index, one a row."""
+
 Row = Float[np.ndarray, " _"]
 Rows = Sequence[Row]
 Loaded = tuple[Batch, list[tuple[str, str]]]
@@ -48,6 +52,7 @@ class Crops(NamedTuple):
         seeds: One a crop.
         filler: The clip must not be counted.
         bad: Key and reason of each clip that could not be decoded before this one took its place.
+        clip: Its number in the index.
     """
 
     key: str
@@ -55,10 +60,11 @@ class Crops(NamedTuple):
     seeds: list[int]
     filler: bool
     bad: list[tuple[str, str]]
+    clip: int
 
 
 class ClipReader(Dataset[Any]):
-    """Random crops of the clips of some shards.
+    """Crops of the clips of some shards, with their targets if there are some.
 
     A clip that cannot be decoded is replaced by another, chosen by (seed, epoch, key). A failure of a shard is returned
     rather than raised: an exception that crosses from a worker becomes a page of traceback.
@@ -69,6 +75,8 @@ class ClipReader(Dataset[Any]):
         crops_per_clip: How many crops a clip gives.
         seed: Decides where the crops lie.
         cover: Long clips come several times an epoch, as often as their crops would cover them end to end.
+        crop: Where clips are cut: anywhere (`random`), or at their `start`.
+        labels: Gives batches the targets of their clips; None has none.
     """
 
     def __init__(
@@ -79,7 +87,11 @@ class ClipReader(Dataset[Any]):
         crops_per_clip: int = 1,
         seed: int = 0,
         cover: bool = False,
+        crop: Crop = "random",
+        labels: Labelling | None = None,
     ) -> None:
+        self.crop = crop
+        self.labels = labels
         self.copy: np.ndarray | None = None
         if cover and crop_seconds is not None:
             times = np.maximum(1, (index.seconds / crop_seconds + 0.5).astype(np.int32))
@@ -122,8 +134,13 @@ class ClipReader(Dataset[Any]):
         filler = all(crops.filler for crops in found)
         parts = [crops.waveforms for crops in found]
         if rows is None:
-            return collate(parts, seeds, keys, filler=filler), bad
-        return gather(waveforms, parts, seeds, keys, filler=filler), bad
+            batch = collate(parts, seeds, keys, filler=filler)
+        else:
+            batch = gather(waveforms, parts, seeds, keys, filler=filler)
+        if self.labels is not None:
+            clips = np.repeat([crops.clip for crops in found], self.crops_per_clip)
+            batch = self.labels(batch, clips)
+        return batch, bad
 
     def _get(self, request: Request, rows: Rows | None) -> Crops | SslAudioError:
         bad: list[tuple[str, str]] = []
@@ -155,7 +172,7 @@ class ClipReader(Dataset[Any]):
                 f"{self.index.where(clip)}: {shortest} samples, less than one frame of {SHORTEST_SAMPLES} "
                 "(25 ms); take the clip out of the shard"
             )
-        return Crops(key, crops, seeds, request.filler, bad)
+        return Crops(key, crops, seeds, request.filler, bad, clip)
 
     def _decode(self, clip: int, seeds: list[int], rows: Sequence[Row | None]) -> list[Row]:
         name, seconds = self.index.where(clip), self.crop_seconds
@@ -167,7 +184,10 @@ class ClipReader(Dataset[Any]):
         member = self.index.open_audio(clip)
         # What is small is fetched at once; of a long recording only what the crops need.
         source = member if member.size > _LARGE_BYTES and spare > seconds else self.index.audio_bytes(clip)
-        starts = [float(randomness.generator(seed, "crop").uniform(0.0, spare)) for seed in seeds]
+        starts = [
+            0.0 if self.crop == "start" else float(randomness.generator(seed, "crop").uniform(0.0, spare))
+            for seed in seeds
+        ]
         try:
             return [
                 decode(source, sample_rate=SAMPLE_RATE, start=start, seconds=seconds, name=name, out=row)
@@ -284,6 +304,7 @@ class BatchLoader:
         workers: Processes that read ahead; 0 reads in this one.
         pin_memory: Page-locked batches, for copies to a GPU.
         max_replaced: Share of the clips that may turn out undecodable, on this rank, before iteration stops.
+        replaced: Key and reason of those so far; the new ones come to them.
         stall_seconds: After so long without a batch a warning says which clips are being read.
         on_stall: What the warning goes to, in another thread; None logs it.
 
@@ -301,6 +322,7 @@ class BatchLoader:
         workers: int = 0,
         pin_memory: bool = False,
         max_replaced: float = 0.0,
+        replaced: dict[str, str] | None = None,
         stall_seconds: float = 60.0,
         on_stall: Callable[[str], None] | None = None,
     ) -> None:
@@ -310,7 +332,7 @@ class BatchLoader:
         self.order = order
         self.start = start
         self.max_replaced = max_replaced
-        self.replaced: dict[str, str] = {}
+        self.replaced: dict[str, str] = {} if replaced is None else replaced
         self.waited = 0.0
         reader.watch = self._watch = Watch(workers)
         if workers:

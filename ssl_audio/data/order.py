@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch.utils.data import Sampler
 
-from ssl_audio.data.streams import Shuffled, Stream
+from ssl_audio.data.streams import Drawn, Shuffled, Stream
 
 
 class Request(NamedTuple):
@@ -158,6 +158,24 @@ class Bucketed(Plan):
         return [parts[number] for number in np.argsort(by_bucket[ends], kind="stable")]
 
 
+class InOrder(Stream):
+    """Every clip by its number, again and again.
+
+    Args:
+        clips: How many there are.
+    """
+
+    def __init__(self, clips: int) -> None:
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def draw(self, start: int, count: int) -> Drawn:
+        turns, clips = np.divmod(np.arange(start, start + count), self.clips)
+        return clips, turns
+
+
 class Once(Plan):
     """Every clip once, over all ranks, in batches as equal as can be: what validation needs.
 
@@ -171,7 +189,7 @@ class Once(Plan):
         world: How many processes share the clips.
     """
 
-    def __init__(self, stream: Shuffled, batch_clips: int, *, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, stream: Stream, batch_clips: int, *, rank: int = 0, world: int = 1) -> None:
         super().__init__(rank=rank, world=world)
         self.stream = stream
         self.batch_clips = batch_clips

@@ -10,6 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.audio.fbank import Fbank
+from ssl_audio.data.batch import Batch
+from ssl_audio.data.facts import Facts
 from ssl_audio.evaluation.ancestor import AncestorStep
 from ssl_audio.model.backbone import Backbone, fit_frames
 from ssl_audio.model.encoders import Transformer
@@ -137,7 +139,7 @@ def training_steps(*, width: int, depth: int, heads: int, device: torch.device) 
         ),
     ):
         backbone = Backbone(frontend=fbank, encoder=encoder(), class_tokens=2, fixed_frames=1024)
-        objective.attach(backbone)
+        objective.attach(backbone, Facts())
         steps.append(_our_step(name, backbone, objective, precision, device))
     return steps
 
@@ -149,7 +151,8 @@ def _our_step(
 
     def loss(waveforms: torch.Tensor) -> torch.Tensor:
         clips = torch.arange(len(waveforms), device=device)
-        return objective(backbone, backbone.spectrogram(waveforms), clips, clips)["loss"]
+        batch = Batch(waveforms, None, clips, clips, tuple(map(str, range(len(waveforms)))))
+        return objective(backbone, batch, backbone.spectrogram(waveforms))["loss"]
 
     return Step(name, module, loss, precision=precision, device=device)
 

@@ -1,4 +1,4 @@
-"""What a backbone with a head costs: parameters, speed, memory and arithmetic."""
+"""What a backbone with an objective costs: parameters, speed, memory and arithmetic."""
 
 import dataclasses
 import statistics
@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.opening import open_checkpoint
-from ssl_audio.evaluation.face import head_of
+from ssl_audio.data.batch import Batch
 from ssl_audio.evaluation.memory import PeakMemory
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.model.tuning import Tuning, set_modes, trains
-from ssl_audio.objectives.tasks import Head, classify
+from ssl_audio.model.tuning import Tuning, set_modes
+from ssl_audio.objectives.objective import Objective
 
 _ROUNDS = 3
 
@@ -29,7 +29,7 @@ class Cost:
     """Measured on one batch in fp32.
 
     Args:
-        parameters: Of backbone and head.
+        parameters: Of backbone and objective.
         trained_parameters: Of them, those that train.
         training_clips_per_second: Forward, and backward through what is trained.
         inference_clips_per_second: Forward alone.
@@ -53,18 +53,18 @@ def cost_of(found: Checkpoint, *, clips: int, seconds: float) -> Cost:
         clips: A batch.
         seconds: Length of each.
     """
-    backbone, head, waveforms, train = _training(found, clips=clips, seconds=seconds)
+    backbone, objective, waveforms, train = _training(found, clips=clips, seconds=seconds)
 
     def infer() -> None:
         with torch.inference_mode():
-            classify(backbone, head, backbone.spectrogram(waveforms))
+            objective.predict(backbone, backbone.spectrogram(waveforms))
 
     with FlopCounterMode(display=False) as counter:
         train()
     command = [sys.executable, "-m", "ssl_audio.evaluation.cost", str(found.path), str(clips), str(seconds)]
     command += [] if found.base is None else [str(found.base.path)]
     peak = subprocess.run(command, capture_output=True, text=True, check=True)
-    every = [*backbone.parameters(), *head.parameters()]
+    every = [*backbone.parameters(), *objective.parameters()]
     return Cost(
         parameters=sum(parameter.numel() for parameter in every),
         trained_parameters=sum(parameter.numel() for parameter in every if parameter.requires_grad),
@@ -77,22 +77,25 @@ def cost_of(found: Checkpoint, *, clips: int, seconds: float) -> Cost:
 
 def _training(
     found: Checkpoint, *, clips: int, seconds: float
-) -> tuple[Backbone, Head, Float[Tensor, "clip sample"], Callable[..., None]]:
+) -> tuple[Backbone, Objective, Float[Tensor, "clip sample"], Callable[..., None]]:
     """What a fine-tuning trains, clips of noise, and forward and backward of them, or of the first so many."""
     backbone = found.backbone()
     Tuning(**found.recipe["model"].get("tuning", {})).apply(backbone)
     set_modes(backbone, True)
-    head = head_of(found, backbone)
+    objective = found.objective(backbone)
+    assert found.task is not None
     waveforms = torch.randn(clips, round(seconds * backbone.frontend.sample_rate)) * 0.1
     spectrogram = backbone.spectrogram(waveforms)
-    targets = torch.zeros(clips, dtype=torch.int64)
+    targets = torch.zeros(clips, len(found.task["labels"]))
+    targets[:, 0] = 1.0
+    numbers = torch.arange(clips)
+    batch = Batch(waveforms, None, numbers, numbers, tuple(map(str, range(clips))), targets=targets)
 
     def train(first: int = clips) -> None:
         few = dataclasses.replace(spectrogram, values=spectrogram.values[:first], frames=spectrogram.frames[:first])
-        logits = classify(backbone, head, few, frozen=not trains(backbone))
-        torch.nn.functional.cross_entropy(logits, targets[:first]).backward()
+        objective(backbone, dataclasses.replace(batch, targets=targets[:first]), few)["loss"].backward()
 
-    return backbone, head, waveforms, train
+    return backbone, objective, waveforms, train
 
 
 def _median_seconds(step: Callable[[], None]) -> float:

@@ -1,4 +1,4 @@
-"""A checkpoint as modules that compute: backbone, head, and what belongs to them."""
+"""A checkpoint as modules that compute: backbone, objective, and what belongs to them."""
 
 import dataclasses
 
@@ -6,10 +6,9 @@ import torch
 
 from ssl_audio.checkpoints.adapters_only import complete
 from ssl_audio.checkpoints.checkpoint import Checkpoint
-from ssl_audio.errors import CheckpointError
 from ssl_audio.evaluation.windows import Grid
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.objectives.tasks import Head
+from ssl_audio.objectives.objective import Objective
 
 _PREFIX = "backbone."
 _POSITIONS = "positions.table"
@@ -22,15 +21,15 @@ class Face:
     Args:
         checkpoint: Where it comes from.
         backbone: Waveform to token states.
-        head: Token states to logits; None if it was not fine-tuned.
+        objective: What answers; None if it was not fine-tuned.
         grid: How recordings are cut into windows.
-        labels: Names of what the head tells apart; empty without a head.
+        labels: Names of what the objective tells apart; empty without one.
         several: Whether a clip may have several labels.
     """
 
     checkpoint: Checkpoint
     backbone: Backbone
-    head: Head | None
+    objective: Objective | None
     grid: Grid
     labels: list[str]
     several: bool
@@ -52,7 +51,7 @@ def face_of(
     return Face(
         checkpoint=checkpoint,
         backbone=backbone,
-        head=None if task is None else head_of(checkpoint, backbone).to(device).eval(),
+        objective=None if task is None else checkpoint.objective(backbone).to(device).eval(),
         grid=Grid.of(backbone, seconds=window_seconds),
         labels=[] if task is None else [str(label) for label in task["labels"]],
         several=task is not None and bool(task["several"]),
@@ -89,31 +88,3 @@ def adapted(face: Face, alone: Checkpoint, base: Checkpoint, *, window_seconds: 
     kept = dataclasses.replace(whole, weights=weights)
     device = next(iter(had.values())).device
     return face_of(kept, device=device, window_seconds=window_seconds, backbone=backbone)
-
-
-def head_of(checkpoint: Checkpoint, backbone: Backbone) -> Head:
-    """The head of a fine-tuned checkpoint.
-
-    Raises:
-        CheckpointError: if its weights do not fit what it says of itself.
-    """
-    task = checkpoint.task
-    assert task is not None
-    options = task["head"]
-    head = Head(
-        backbone.width,
-        labels=len(task["labels"]),
-        pooling=options["pooling"],
-        bands=backbone.bands,
-        layers=len(backbone.encoder.blocks) if options.get("layers") else None,
-        projection=options.get("projection"),
-        norm=options["norm"],
-    )
-    try:
-        head.load_state_dict(checkpoint.part("head"))
-    except RuntimeError as error:
-        line = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{checkpoint.path}: its head does not fit its {len(task['labels'])} labels: {line}"
-        ) from error
-    return head

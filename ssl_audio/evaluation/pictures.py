@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -16,20 +17,11 @@ from matplotlib.figure import Figure
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.files import decode
 from ssl_audio.data.index import ShardIndex
-from ssl_audio.evaluation.reconstruction import Reconstruction
 from ssl_audio.names import printable
+from ssl_audio.objectives.objective import Panel
 
-_TITLES = {
-    "loss": "loss",
-    "score": "validation score",
-    "nce": "InfoNCE over patches",
-    "mse": "reconstruction error (MSE)",
-    "clip_nce": "InfoNCE over clips",
-    "sketch": "sketch of the clip (MSE)",
-    "pretext_accuracy": "patches identified",
-    "clip_accuracy": "clips identified",
-}
-_CHANCE = {"pretext_accuracy": "pretext_chance", "clip_accuracy": "clip_chance"}
+_TITLES = {"loss": "loss", "score": "validation score"}
+_CHANCE, _ACCURACY, _SHARE = "_chance", "_accuracy", "_share"
 
 
 def spectrograms_picture(index: ShardIndex, *, max_seconds: float = 10.0) -> bytes:
@@ -58,19 +50,22 @@ def spectrograms_picture(index: ShardIndex, *, max_seconds: float = 10.0) -> byt
     return _png(figure)
 
 
-def reconstruction_picture(clips: list[tuple[str, Reconstruction]], *, hop_seconds: float) -> bytes:
-    """One row a clip: the original, what the model saw, what it made of the rest.
+def panels_picture(clips: list[tuple[str, list[Panel]]], *, hop_seconds: float) -> bytes:
+    """One row of spectrograms a clip, on the scale of its first panel.
 
     Args:
-        clips: Name and spectrograms of each.
+        clips: Name and panels of each, with the same titles.
         hop_seconds: Time from one frame to the next.
     """
-    figure, axes = plt.subplots(len(clips), 3, figsize=(13, 2.3 * len(clips)), squeeze=False, layout="constrained")
-    for row, (name, clip) in zip(axes, clips, strict=True):
-        low, high = np.percentile(clip.original, [2, 99.5])
-        seconds = clip.original.shape[1] * hop_seconds
-        seen = np.ma.masked_where(clip.hidden, clip.original)
-        for axis, values in zip(row, (clip.original, seen, clip.reconstructed), strict=True):
+    wide = len(clips[0][1])
+    size = (4.3 * wide, 2.3 * len(clips))
+    figure, axes = plt.subplots(len(clips), wide, figsize=size, squeeze=False, layout="constrained")
+    for row, (name, panels) in zip(axes, clips, strict=True):
+        first = panels[0].values
+        low, high = np.percentile(first, [2, 99.5])
+        seconds = first.shape[1] * hop_seconds
+        for axis, panel in zip(row, panels, strict=True):
+            values = panel.values if panel.missing is None else np.ma.masked_where(panel.missing, panel.values)
             axis.set_facecolor("0.85")
             axis.imshow(
                 values,
@@ -80,25 +75,26 @@ def reconstruction_picture(clips: list[tuple[str, Reconstruction]], *, hop_secon
                 vmax=high,
                 cmap="magma",
                 interpolation="nearest",
-                extent=(0, seconds, 0, clip.original.shape[0]),
+                extent=(0, seconds, 0, first.shape[0]),
             )
-            axis.set_yticks([0, 64, 128] if clip.original.shape[0] == 128 else [])
+            axis.set_yticks([0, 64, 128] if first.shape[0] == 128 else [])
         row[0].set_ylabel(f"{name}\nmel bin", fontsize=8)
-    for axis, title in zip(axes[0], ("original", "what the encoder saw", "reconstruction of the rest"), strict=True):
-        axis.set_title(title)
+    for axis, panel in zip(axes[0], clips[0][1], strict=True):
+        axis.set_title(panel.title)
     for axis in axes[-1]:
         axis.set_xlabel("seconds")
     return _png(figure)
 
 
-def curves_picture(rows: list[tuple[int, dict[str, float]]]) -> bytes | None:
+def curves_picture(rows: list[tuple[int, dict[str, float]]], titles: Mapping[str, str] = _TITLES) -> bytes | None:
     """Losses and accuracies over the steps, with chance as a dashed line; None when nothing was logged.
 
     Args:
         rows: Step and values, as they were logged.
+        titles: Names of the losses of the objective.
     """
     series = series_of(rows)
-    shown = [name for name in _TITLES if f"train/{name}" in series or f"valid/{name}" in series]
+    shown = _shown([series], ("train", "valid"), titles)
     if not shown:
         return None
     figure, axes = _panels(len(shown))
@@ -110,11 +106,12 @@ def curves_picture(rows: list[tuple[int, dict[str, float]]]) -> bytes | None:
                     axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
                     steps, values = _smoothed(steps, values)
                 axis.plot(steps, values, color=colour, label=part, marker="o" if len(values) < 2 else None)
-        if name in _CHANCE and f"train/{_CHANCE[name]}" in series:
-            steps, values = series[f"train/{_CHANCE[name]}"]
+        chance = f"train/{name.removesuffix(_ACCURACY)}{_CHANCE}"
+        if chance in series:
+            steps, values = series[chance]
             axis.plot(steps, values, color="0.4", linestyle="--", label="chance")
             axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-        _label(axis, name)
+        _label(axis, titles.get(name, _in_words(name)))
     return _png(figure)
 
 
@@ -125,7 +122,7 @@ def beside_picture(runs: dict[str, list[tuple[int, dict[str, float]]]]) -> bytes
         runs: Step and values by name of the run.
     """
     series = {name: series_of(rows) for name, rows in runs.items()}
-    shown = [name for name in _TITLES if any(f"train/{name}" in found for found in series.values())]
+    shown = _shown(list(series.values()), ("train",), _TITLES)
     if not shown:
         return None
     figure, axes = _panels(len(shown))
@@ -134,9 +131,9 @@ def beside_picture(runs: dict[str, list[tuple[int, dict[str, float]]]]) -> bytes
             if f"train/{name}" in found:
                 steps, values = found[f"train/{name}"]
                 axis.plot(*(_smoothed(steps, values) if len(values) > 40 else (steps, values)), label=run)
-        if name in _CHANCE:
+        if name.endswith(_ACCURACY):
             axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-        _label(axis, name)
+        _label(axis, _TITLES.get(name, _in_words(name)))
     return _png(figure)
 
 
@@ -280,8 +277,19 @@ def _panels(count: int) -> tuple[Figure, Any]:
     return figure, axes.flat
 
 
-def _label(axis: Any, name: str) -> None:
-    axis.set_title(_TITLES[name], fontsize=10)
+def _shown(series: Sequence[Mapping[str, object]], parts: Sequence[str], titles: Mapping[str, str]) -> list[str]:
+    """What was logged in these parts of training: what has a title first, chance and shares left out."""
+    there = {name.removeprefix(f"{part}/") for one in series for name in one for part in parts if name.startswith(part)}
+    others = sorted(name for name in there if not name.endswith((_CHANCE, _SHARE)) and name not in titles)
+    return [name for name in [*titles, *others] if name in there]
+
+
+def _in_words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _label(axis: Any, title: str) -> None:
+    axis.set_title(title, fontsize=10)
     axis.set_xlabel("step")
     axis.legend(fontsize=8, frameon=False)
     axis.grid(alpha=0.2)

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 
+from ssl_audio.data.batch import Batch
 from ssl_audio.data.labels import Part
-from ssl_audio.data.part_loading import LabelledBatch
 from ssl_audio.errors import SslAudioError
 from ssl_audio.evaluation.intervals import (
     Difference,
@@ -190,8 +190,8 @@ def joined(parts: list[Predictions]) -> Predictions:
 
 
 def predict_part(
-    model: Callable[[LabelledBatch], torch.Tensor],
-    batches: Iterable[LabelledBatch],
+    model: Callable[[Batch], torch.Tensor],
+    batches: Iterable[Batch],
     part: Part,
     labels: list[str],
     *,

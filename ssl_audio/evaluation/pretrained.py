@@ -24,7 +24,7 @@ from ssl_audio.evaluation.face import Face, adapted, face_of
 from ssl_audio.evaluation.windows import Grid, Sound, batches_of, crossfade, padded, windows_of
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.names import printable
-from ssl_audio.objectives.tasks import Head, classify
+from ssl_audio.objectives.objective import Objective
 from ssl_audio.tokens import Tokens
 
 Waveforms = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
@@ -80,9 +80,9 @@ class Pretrained:
         return self._face.backbone
 
     @property
-    def head(self) -> Head | None:
-        """Token states to logits; None if it was not fine-tuned."""
-        return self._face.head
+    def head(self) -> Objective | None:
+        """What answers; None if it was not fine-tuned."""
+        return self._face.objective
 
     @property
     def grid(self) -> Grid:
@@ -302,7 +302,12 @@ class Pretrained:
     ) -> Float[Tensor, "clip label"]:
         """Logits of waveforms that the backbone can take at once."""
         assert self.head is not None
-        return classify(self.backbone, self.head, self.backbone.spectrogram(waveforms, samples))
+        answer = self.head.predict(self.backbone, self.backbone.spectrogram(waveforms, samples))
+        if answer is None or answer.clips is None:
+            raise CheckpointError(
+                f"{self.checkpoint.path}: {type(self.head).__name__} gives no scores of clips, so it labels none"
+            )
+        return answer.clips
 
     def _columns(self, windows: list[Any]) -> list[Float[Tensor, "frame width"]]:
         waveforms, samples = padded(windows)

@@ -105,6 +105,20 @@ class Backbone(nn.Module):
         """Seconds from one patch column to the next."""
         return self.stride[1] * self.frontend.hop_seconds
 
+    def columns_in(self, seconds: float) -> int:
+        """Patch columns of a clip of this length.
+
+        Raises:
+            RecipeError: if it is shorter than one patch.
+        """
+        frames = self.fixed_frames or int(self.frontend.frames_of(round(seconds * self.frontend.sample_rate)))
+        if frames < self.patch[1]:
+            raise RecipeError(
+                f"data.crop_seconds: {seconds} gives {frames} frames, fewer than the {self.patch[1]} of one patch; "
+                "use longer crops or smaller patches"
+            )
+        return (frames - self.patch[1]) // self.stride[1] + 1
+
     def forward(self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None) -> Tokens:
         """Token states of whole clips.
 

@@ -1,1 +1,18 @@
-"""Objectives: what is hidden, what is asked, what it costs."""
+"""What is learnt: objectives, teachers, masking and losses. Floor 4."""
+
+from ssl_audio.objectives.classification import Classification, HeadOptions
+from ssl_audio.objectives.distillation import Distillation
+from ssl_audio.objectives.masked_patches import MaskedPatches
+from ssl_audio.objectives.objective import Answer, Objective
+from ssl_audio.objectives.teacher import AveragedTeacher, Teacher
+
+__all__ = [
+    "Answer",
+    "AveragedTeacher",
+    "Classification",
+    "Distillation",
+    "HeadOptions",
+    "MaskedPatches",
+    "Objective",
+    "Teacher",
+]

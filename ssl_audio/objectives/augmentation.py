@@ -1,13 +1,15 @@
-"""How labelled clips are varied in fine-tuning: mixed on the waveform, masked and shaken on the spectrogram."""
+"""How clips are varied in training: mixed on the waveform, masked and shaken on the spectrogram."""
 
 import dataclasses
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Int
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
 from ssl_audio.audio.augment import mixing_weights, mixup, noise, roll, spec_augment
 from ssl_audio.audio.frontend import Spectrogram
+from ssl_audio.data.batch import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,26 +33,27 @@ class Augmentation:
     noise: NonNegativeFloat = 0.0
     roll: NonNegativeInt = 0
 
-    def mix(
-        self,
-        waveforms: Float[Tensor, "clip sample"],
-        samples: Int[Tensor, " clip"] | None,
-        targets: Float[Tensor, "clip label"],
-        seeds: Int[Tensor, " clip"],
-    ) -> tuple[Float[Tensor, "clip sample"], Float[Tensor, "clip label"]]:
-        """Waveforms and targets, each mixed with those of the next clip."""
-        if not self.mixup or len(waveforms) < 2:
-            return waveforms, targets
-        weights = mixing_weights(seeds, rate=self.mixup)
+    def mix(self, batch: Batch) -> Batch:
+        """Each clip mixed with the next one of its batch, and its targets with those; unlabelled clips stay apart."""
+        if not self.mixup or len(batch) < 2:
+            return batch
+        weights = mixing_weights(batch.seeds, rate=self.mixup)
+        if batch.known is not None:
+            # A mixture is labelled only if both of its clips are.
+            weights = torch.where(batch.known & batch.known.roll(1, dims=0), weights, torch.ones_like(weights))
+        samples = batch.samples
         mixed = mixup(
-            waveforms,
-            partners=waveforms.roll(1, dims=0),
+            batch.waveforms,
+            partners=batch.waveforms.roll(1, dims=0),
             weights=weights,
             samples=samples,
             partner_samples=None if samples is None else samples.roll(1, dims=0),
         )
-        share = weights[:, None]
-        return mixed, share * targets + (1.0 - share) * targets.roll(1, dims=0)
+        targets = batch.targets
+        if targets is not None:
+            share = weights[:, None]
+            targets = share * targets + (1.0 - share) * targets.roll(1, dims=0)
+        return dataclasses.replace(batch, waveforms=mixed, targets=targets)
 
     def disturb(self, spectrogram: Spectrogram, seeds: Int[Tensor, " clip"]) -> Spectrogram:
         """Masked, noisy and turned spectrograms."""

@@ -8,6 +8,8 @@ from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from ssl_audio.audio.frontend import Spectrogram
+from ssl_audio.data.batch import Batch
+from ssl_audio.data.facts import Facts
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders.encoder import Encoder
@@ -22,15 +24,26 @@ from ssl_audio.objectives.losses import (
     reconstruction_error,
 )
 from ssl_audio.objectives.masking import Masking
+from ssl_audio.objectives.objective import Losses, Objective, Picture
 from ssl_audio.objectives.pooling import Pooling, pool_clips, pooled_width
 from ssl_audio.objectives.ranks import gather_rows, gather_targets, weight_of_rank
+from ssl_audio.objectives.reconstruction import reconstruction
 from ssl_audio.objectives.sketch import sketch, standardise
 from ssl_audio.tokens import Tokens
 
-Losses = dict[str, Float[Tensor, ""]]
+_SHOWN = {"pretext": "patches", "clip": "clips"}
+_TITLES = {
+    "loss": "loss",
+    "nce": "InfoNCE over patches",
+    "mse": "reconstruction error (MSE)",
+    "clip_nce": "InfoNCE over clips",
+    "sketch": "sketch of the clip (MSE)",
+    "pretext_accuracy": "patches identified",
+    "clip_accuracy": "clips identified",
+}
 
 
-class MaskedPatches(nn.Module):
+class MaskedPatches(Objective):
     """The joint objective of SSAST and SSAMBA, with what makes it affordable.
 
     Four questions, each with its weight. Of each hidden patch: which of the clip's hidden patches is it (InfoNCE),
@@ -67,6 +80,10 @@ class MaskedPatches(nn.Module):
         clip).
     """
 
+    score = "pretext_accuracy"
+    shown = _SHOWN
+    titles = _TITLES
+
     def __init__(
         self,
         *,
@@ -102,7 +119,7 @@ class MaskedPatches(nn.Module):
             )
         self.masking = masking
         self.decoder = decoder
-        self.masks_per_clip = masks_per_clip
+        self.views = int(masks_per_clip)
         self.discriminative_weight = discriminative_weight
         self.generative_weight = generative_weight
         self.clip_weight = clip_weight
@@ -117,7 +134,7 @@ class MaskedPatches(nn.Module):
         self.forwards = forwards
         self.negatives = negatives
 
-    def attach(self, backbone: Backbone) -> None:
+    def attach(self, backbone: Backbone, facts: Facts) -> None:
         """Make the heads (and the decoder's ends) for this backbone; called once, before training.
 
         Raises:
@@ -148,37 +165,48 @@ class MaskedPatches(nn.Module):
             # Linear, so that what it draws lies open in the pooled state.
             self.draw = nn.Linear(pooled, self.sketch_size[0] * (self.sketch_size[1] + 2))
 
-    def forward(
-        self,
-        backbone: Backbone,
-        spectrogram: Spectrogram,
-        seeds: Int[Tensor, " clip"],
-        source: Int[Tensor, " clip"],
-    ) -> Losses:
+    @property
+    def encoders(self) -> list[Encoder]:
+        return [] if self.decoder is None else [self.decoder]
+
+    def check(self, backbone: Backbone, facts: Facts) -> None:
+        if self.clip_weight and self.views * facts.crops_per_clip < 2:
+            raise RecipeError(
+                f"model.objective.clip_weight is {self.clip_weight}, but each clip has one view; set "
+                "data.crops_per_clip or model.objective.masks_per_clip to 2, or the weight to 0"
+            )
+        if self.negatives == "all" and not facts.equal_batches:
+            raise RecipeError(
+                "model.objective.negatives is all, which needs equally many clips on every rank; use data.batch_clips "
+                "or data.global_clips in place of data.batch_seconds"
+            )
+        if facts.crop_seconds is not None:
+            self.masking.count(backbone.positions.table.shape[0] * backbone.columns_in(facts.crop_seconds))
+
+    def forward(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> Losses:
         """The losses of a batch of views.
 
         Args:
             backbone: What is trained.
+            batch: The seeds decide the masks; the sources say which views are of one clip.
             spectrogram: One row a view (see `masks_per_clip`).
-            seeds: One a view; decide the masks.
-            source: Which clip a view is of.
 
         Returns:
             `loss`, and what it is made of: `nce`, `pretext_accuracy`, `pretext_chance`, `mse`, `clip_nce`,
             `clip_accuracy`, `clip_chance`, `sketch`, as far as they have weight, and `hidden_share` of the patches.
         """
-        patches = backbone.cut(spectrogram)
+        patches, seeds, source = backbone.cut(spectrogram), batch.seeds, batch.source
         if self.forwards == "separate":
             losses: Losses = {}
             if self.discriminative_weight:
                 hiding = hide(patches, self.masking, seeds, purpose="discriminative mask")
-                losses |= self.discriminate(patches, hiding, self.predict(backbone, patches, hiding)[0])
+                losses |= self.discriminate(patches, hiding, self.states_at(backbone, patches, hiding)[0])
             if self.generative_weight:
                 hiding = hide(patches, self.masking, seeds, purpose="generative mask")
-                losses |= self.generate(patches, hiding, self.predict(backbone, patches, hiding)[0])
+                losses |= self.generate(patches, hiding, self.states_at(backbone, patches, hiding)[0])
         else:
             hiding = hide(patches, self.masking, seeds)
-            states, tokens = self.predict(backbone, patches, hiding)
+            states, tokens = self.states_at(backbone, patches, hiding)
             hidden = hiding.hidden.float().sum(1) / (patches.clip >= 0).sum(1).clamp_min(1)
             losses = {"hidden_share": hidden.mean()}
             losses |= self.discriminate(patches, hiding, states) if self.discriminative_weight else {}
@@ -201,7 +229,7 @@ class MaskedPatches(nn.Module):
         }
         return torch.stack([weights[name] * loss for name, loss in losses.items() if name in weights]).sum()
 
-    def predict(
+    def states_at(
         self, backbone: Backbone, patches: Patches, hiding: Hiding
     ) -> tuple[Float[Tensor, "clip hidden width"], Tokens]:
         """States at the hidden places, and the encoder's tokens."""
@@ -286,6 +314,15 @@ class MaskedPatches(nn.Module):
         wanted = standardise(every)[own]
         drawn = self.draw(pooled).float()
         return {"sketch": (drawn - wanted).square().mean()}
+
+    def picture(self, backbone: Backbone, spectrogram: Spectrogram, seeds: Int[Tensor, " clip"]) -> Picture | None:
+        """Hidden patches and their reconstruction; none where nothing is reconstructed, or patches overlap."""
+        if not self.generative_weight or backbone.stride != backbone.patch:
+            return None
+        patches = backbone.cut(spectrogram)
+        hiding = hide(patches, self.masking, seeds)
+        predicted = self.reconstruct(self.states_at(backbone, patches, hiding)[0]).float()
+        return reconstruction(patches, hiding, predicted, backbone.patch, normalised=self.targets == "normalised")
 
     def target(self, patches: Patches, hiding: Hiding) -> Float[Tensor, "clip hidden pixel"]:
         """What the heads are to predict."""

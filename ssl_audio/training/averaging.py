@@ -26,9 +26,11 @@ class WeightAverage(Callback):
         self.step = -1
         self.mean: dict[str, Tensor] = {}
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # After a restart Lightning ends the epoch it saved in once more, and counts it twice.
-        if trainer.global_step == self.step:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        steps = trainer.datamodule.epoch_steps  # type: ignore[attr-defined]
+        if not steps or trainer.global_step % steps or trainer.global_step == self.step:
             return
         self.epochs += 1
         self.step = trainer.global_step

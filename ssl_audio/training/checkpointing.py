@@ -27,7 +27,8 @@ class Checkpointing:
         every_minutes: Minutes from one to the next at most; None looks at no clock.
         keep: How many of the newest are kept.
         keep_every_steps: Those of every so many steps are kept for good; 0 keeps none.
-        best: Validation score, the lower the better, by which `best.ckpt` is chosen; None chooses none.
+        best: Validation score by which the best checkpoint is chosen; None chooses none.
+        highest: The highest score is the best rather than the lowest.
     """
 
     every_steps: PositiveInt | None = 500
@@ -35,20 +36,24 @@ class Checkpointing:
     keep: PositiveInt = 2
     keep_every_steps: NonNegativeInt = 0
     best: str | None = "valid/loss"
+    highest: bool = False
 
 
 class Checkpoints(Checkpoint):
     """Saves between two steps, when all that belongs to a step, its validation too, is done and logged.
 
     Args:
-        folder: Where they go: `step-<step>.ckpt`, `last.ckpt` and `best.ckpt`.
+        folder: Where they go: `step-<step>.ckpt`, `last.ckpt` and the best.
         settings: When, and which are kept.
+        best_name: Name of the link to the best checkpoint.
     """
 
-    def __init__(self, folder: Path, settings: Checkpointing) -> None:
+    def __init__(self, folder: Path, settings: Checkpointing, *, best_name: str = "best.ckpt") -> None:
         self.folder = folder
         self.settings = settings
+        self.best_name = best_name
         self.best: float | None = None
+        self.came_from: Path | None = None
         self._saved = -1
         self._clock = 0.0
         self._is_best = False
@@ -58,6 +63,7 @@ class Checkpoints(Checkpoint):
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.came_from = None if trainer.ckpt_path is None else Path(trainer.ckpt_path)
         self._saved = trainer.global_step
         self._clock = time.monotonic()
 
@@ -74,7 +80,8 @@ class Checkpoints(Checkpoint):
         if trainer.sanity_checking or score is None:
             return
         value = float(score)
-        if value == value and (self.best is None or value < self.best):
+        sign = -1.0 if self.settings.highest else 1.0
+        if value == value and (self.best is None or sign * value < sign * self.best):
             self.best, self._is_best = value, True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -97,7 +104,7 @@ class Checkpoints(Checkpoint):
             if trainer.is_global_zero:
                 link(path, self.folder / "last.ckpt")
                 if self._is_best:
-                    link(path, self.folder / "best.ckpt")
+                    link(path, self.folder / self.best_name)
                 self._retire()
         except (CheckpointError, OSError) as error:
             failure = str(error)
@@ -107,6 +114,12 @@ class Checkpoints(Checkpoint):
             raise CheckpointError(failure)
         self._saved, self._clock, self._is_best = step, time.monotonic(), False
         return self.folder / "last.ckpt"
+
+    @property
+    def best_path(self) -> Path | None:
+        """The best checkpoint so far: of this run, or beside the checkpoint of another that this one went on from."""
+        places = [self.folder, *([] if self.came_from is None else [self.came_from.parent])]
+        return None if self.best is None else next((p for at in places if (p := at / self.best_name).exists()), None)
 
     def _due(self, trainer: L.Trainer) -> bool:
         step, settings = trainer.global_step, self.settings

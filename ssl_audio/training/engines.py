@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +106,14 @@ def _renamed(state: dict[str, Any], names: dict[Any, Any]) -> dict[str, Any]:
     }
 
 
-def shard(module: nn.Module, encoders: list[Encoder], mesh: DeviceMesh, *, method: str) -> None:
+def shard(module: nn.Module, encoders: list[Encoder], mesh: DeviceMesh, *, methods: Sequence[str]) -> None:
     """Spread the weights of a module over the devices, block by block.
 
     Args:
         module: All of it.
         encoders: The parts of it whose blocks are fetched one by one.
         mesh: With the dimension `data_parallel`.
-        method: The method of the module that stands for its `forward`.
+        methods: The methods of the module that stand for its `forward`.
     """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method  # half a second to import
 
@@ -121,7 +122,8 @@ def shard(module: nn.Module, encoders: list[Encoder], mesh: DeviceMesh, *, metho
         for block in encoder.blocks:
             fully_shard(block, mesh=devices)
     fully_shard(module, mesh=devices)
-    register_fsdp_forward_method(module, method)
+    for method in methods:
+        register_fsdp_forward_method(module, method)
 
 
 def default_strategy(chosen: Any, *, devices: Any, nodes: int, accumulated: int) -> Any:

@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from ssl_audio.checkpoints.earlier import renamed
 from ssl_audio.checkpoints.reading import read
 from ssl_audio.errors import CheckpointError, SslAudioError
 
@@ -49,6 +50,12 @@ def load_training(path: Path, folder: Path | None, *, mmap: bool = False) -> dic
             f"{path}: its {wrong[0]} is nothing that training could go on from; the file is damaged, or was not "
             "written in training"
         )
+    if "callbacks" in found and not {"AudioShards", "LabelledShards"} & set(found):
+        raise CheckpointError(
+            f"{path}: was written by an earlier version in the middle of a fine-tuning, whose order of clips was "
+            "another; begin a new run with --resume never"
+        )
+    found["state_dict"] = renamed(found["state_dict"])
     for name, state in found.get("callbacks", {}).items():
         odd = [one for one in _VALUES if not isinstance(state.get(one), Tensor | None)]
         if odd:

@@ -1,13 +1,17 @@
 """From which checkpoint a run goes on, and whether it may."""
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
-from ssl_audio.checkpoints.classes import MODEL_BASES, unknown
+from ssl_audio.checkpoints.classes import MODEL_BASES, classes_of, unknown
 from ssl_audio.errors import CheckpointError, RecipeError
+from ssl_audio.model.tuning import Tuning
 from ssl_audio.names import printable
+from ssl_audio.objectives.augmentation import Augmentation
+from ssl_audio.objectives.objective import Objective
 from ssl_audio.training.optimisation import Schedule
 
 # What may differ between the run that stopped and the one that goes on: where it runs and how long, not what it does.
@@ -16,6 +20,14 @@ _FREE_DATA = ("shards", "batch_clips", "workers", "max_replaced")
 _FREE_MODEL = ("recompute", "compile")
 _BOUND_TRAINER = ("gradient_clip_val", "gradient_clip_algorithm", "precision")
 _SHOWN = 3
+
+
+# Options of a model that earlier versions did not have, with the values that change nothing.
+_ADDED: dict[str, Any] = {
+    **{f"tuning.{name}": value for name, value in dataclasses.asdict(Tuning()).items()},
+    **{f"augmentation.{name}": value for name, value in dataclasses.asdict(Augmentation()).items()},
+    **{"head_rate": 1.0, "layer_decay": 1.0, "views": None, "objective": None},
+}
 
 
 def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
@@ -74,6 +86,7 @@ def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
         # An option that only one of the versions knows has its default in the other.
         changed = [name for name in one if name in other and one[name] != other[name]]
         if part == "model":
+            one = {name: value for name, value in _ADDED.items() if name in other} | one
             changed = [name for name in {**one, **other} if one.get(name) != other.get(name)]
         if not changed:
             continue
@@ -87,11 +100,25 @@ def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
         )
 
 
+def _named_alike(tree: Any) -> Any:
+    """A recipe with every class by one of the names that lead to it."""
+    if isinstance(tree, dict):
+        return {name: _named_alike(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [_named_alike(value) for value in tree]
+    return _alias(tree) if isinstance(tree, str) else tree
+
+
+def _alias(name: str) -> str:
+    found = classes_of(Objective).get(name)
+    return name if found is None else f"{found.__module__}.{found.__qualname__}"
+
+
 def bound(recipe: dict[str, Any]) -> dict[str, Any]:
     """The part of a recipe that decides what is computed."""
     trainer, data, model = (recipe.get(name) or {} for name in ("trainer", "data", "model"))
     return {
-        "model": {name: value for name, value in model.items() if name not in _FREE_MODEL},
+        "model": _named_alike({name: value for name, value in model.items() if name not in _FREE_MODEL}),
         "data": {name: value for name, value in data.items() if name not in _FREE_DATA},
         "trainer": {name: trainer.get(name) for name in _BOUND_TRAINER},
         "seed_everything": recipe.get("seed_everything"),

@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.audio.reading import FAR_OVER
 from ssl_audio.data.batch import Batch
-from ssl_audio.data.part_loading import LabelledBatch
 from ssl_audio.data.replacing import of_all_ranks
 from ssl_audio.names import printable
 from ssl_audio.training.alerts import Alerts
@@ -48,12 +47,11 @@ class Watching(Callback):
         self.alerts.folder = Path(trainer.strategy.broadcast(str(self.alerts.folder)))
         self.alerts.speaks = trainer.is_global_zero
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if hasattr(data, "watch_stalls"):
-            rank = f"rank {trainer.global_rank}, " if trainer.world_size > 1 else ""
-            data.watch_stalls(
-                self.alerts.limits.stall_seconds,
-                lambda text: self.alerts.stalled(trainer.global_step, f"{rank}step {trainer.global_step}: {text}"),
-            )
+        rank = f"rank {trainer.global_rank}, " if trainer.world_size > 1 else ""
+        data.watch_stalls(
+            self.alerts.limits.stall_seconds,
+            lambda text: self.alerts.stalled(trainer.global_step, f"{rank}step {trainer.global_step}: {text}"),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.alerts.skipped}
@@ -121,19 +119,18 @@ class Watching(Callback):
         self._waited = getattr(trainer.datamodule, "waited", 0.0)  # type: ignore[attr-defined]
 
 
-def suspects(batch: Batch | LabelledBatch) -> str:
+def suspects(batch: Batch) -> str:
     """Which clips may have made gradients that are not finite: those of all ranks' last batches that are no sound, or
     are silent. Every rank must ask.
     """
-    inner = batch.batch if isinstance(batch, LabelledBatch) else batch
     odd: dict[str, str] = {}
     # NaN is more than any peak.
-    for row, peak in enumerate(inner.waveforms.abs().amax(dim=1).tolist()):
+    for row, peak in enumerate(batch.waveforms.abs().amax(dim=1).tolist()):
         if not 0.0 < peak <= FAR_OVER:
-            odd[inner.keys[int(inner.source[row])]] = f"peaks at {peak:g}" if peak else "is silent"
+            odd[batch.keys[int(batch.source[row])]] = f"peaks at {peak:g}" if peak else "is silent"
     if odd := of_all_ranks(odd):
         return "look at " + _few([f"{printable(key)}, which {why}" for key, why in odd.items()])
-    return "no clip of its last batch is silent or beyond full scale: " + _few([printable(key) for key in inner.keys])
+    return "no clip of its last batch is silent or beyond full scale: " + _few([printable(key) for key in batch.keys])
 
 
 def _few(words: list[str], most: int = 3) -> str:
@@ -141,13 +138,14 @@ def _few(words: list[str], most: int = 3) -> str:
 
 
 def gradients_by_floor(module: L.LightningModule) -> dict[str, list[Tensor]]:
-    """Gradients of the embedding (positions and class tokens too), of the encoder, and of the heads."""
-    floors: dict[str, list[Tensor]] = {"embedding": [], "encoder": [], "heads": []}
+    """Gradients of the embedding (positions and class tokens too), the encoder, the adapters and the heads."""
+    floors: dict[str, list[Tensor]] = {"embedding": [], "encoder": [], "adapters": [], "heads": []}
     for name, parameter in module.named_parameters():
         if parameter.grad is None:
             continue
-        floor = "heads" if not name.startswith("backbone.") else "embedding"
-        floors["encoder" if name.startswith("backbone.encoder.") else floor].append(parameter.grad)
+        within = name.removeprefix("backbone.")
+        part = within.split(".")[0] if within in ("encoder", "adapters") or within != name else "heads"
+        floors[part if part in floors else "embedding"].append(parameter.grad)
     return floors
 
 

@@ -106,8 +106,8 @@ FRONTEND = ("spec", "frontend", "init_args")
         (("weights", "backbone.embedding.bias"), torch.zeros(8, dtype=torch.int32), "holds int32, expected floats"),
         (("weights", "backbone.embedding.bias"), torch.zeros(8, dtype=torch.complex64), "holds complex64"),
         (("weights", "backbone.frontend.std"), torch.tensor(-2.0), "a deviation above 0"),
-        (("weights", "head.linear.bias"), torch.zeros(4), "does not fit its 3 labels"),
-        (("task", "labels"), ["a"] * 1000, "does not fit its 1000 labels"),
+        (("weights", "head.linear.bias"), torch.zeros(4), r"objective.head.linear.bias is \(4,\), expected \(3,\)"),
+        (("task", "labels"), ["a"] * 1000, r"objective.head.linear.\w+ is \(3\b.*expected \(1000\b"),
         (("task", "head"), {"pooling": "max", "norm": "batch"}, "pooling is 'max'"),
     ],
 )

@@ -14,7 +14,7 @@ from ssl_audio.checkpoints.imported import report
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.errors import CheckpointError
-from ssl_audio.objectives.tasks import Head
+from ssl_audio.objectives.heads import Head
 
 HINTS = Hints(heads=3)
 
@@ -101,6 +101,10 @@ def test_ast_goldens_from_imagenet_weights(golden, tmp_path, source):
     )
 
 
+def pooling_of(found) -> str:
+    return found.task["objective"]["init_args"]["head"]["pooling"]
+
+
 def bare(head: dict) -> dict:
     return {name.split("mlp_head.")[-1].removeprefix("module."): value for name, value in head.items()}
 
@@ -173,7 +177,10 @@ def test_finetuned_files_of_both_layouts_are_the_same_model(tmp_path):
     first = open_checkpoint(saved(tmp_path, original, prefix="module."))
     assert first.task == {
         "target": "label", "labels": ["0", "1", "2", "3", "4"], "several": False,
-        "head": {"pooling": "mean", "norm": "layer"},
+        "objective": {
+            "class_path": "ssl_audio.objectives.classification.Classification",
+            "init_args": {"head": {"pooling": "mean", "norm": "layer"}},
+        },
     }  # fmt: skip
     # 600 positions are 12 x 50: 512 frames at stride 10, as ESC-50's recipe has it.
     options = first.spec["init_args"]
@@ -183,7 +190,7 @@ def test_finetuned_files_of_both_layouts_are_the_same_model(tmp_path):
     assert first.kind == "SSAST, fine-tuned"
     second = open_checkpoint(saved(tmp_path, as_hugging_face(original)))
     assert second.kind == "AST (Hugging Face)"
-    assert second.task["head"]["pooling"] == "class"
+    assert pooling_of(second) == "class"
     assert set(first.weights) == set(second.weights)
     for name, value in first.weights.items():
         torch.testing.assert_close(second.weights[name], value, atol=0, rtol=0, msg=name)
@@ -199,10 +206,14 @@ def test_a_finetuned_ast_is_told_from_an_ssast_by_the_head_that_neither_uses(tmp
         ({name: value for name, value in imagenet.items() if "v.head" not in name}, "SSAST, fine-tuned", "mean"),
     ):
         found = open_checkpoint(saved(tmp_path, weights, prefix="module."))
-        assert (found.kind, found.task["head"]["pooling"], found.task["several"]) == (kind, pooling, True)
+        assert (found.kind, found.task["objective"]["init_args"]["head"]["pooling"], found.task["several"]) == (
+            kind,
+            pooling,
+            True,
+        )
     hints = ssl_audio.Hints(pooling="class", several=False, mean=-6.6, std=5.4)
     hinted = open_checkpoint(tmp_path / "weights.pth", hints=hints)
-    assert (hinted.task["head"]["pooling"], hinted.task["several"]) == ("class", False)
+    assert (pooling_of(hinted), hinted.task["several"]) == ("class", False)
     frontend = hinted.backbone().frontend
     assert (float(frontend.mean), float(frontend.std)) == pytest.approx((-6.6, 5.4))
 

@@ -7,9 +7,10 @@ import pytest
 from drawn_clips import indexed
 
 from ssl_audio.data.clip import Clip
-from ssl_audio.data.labelled import Draw, sampling_weights
+from ssl_audio.data.labelled import sampling_weights
 from ssl_audio.data.labels import part_clips
 from ssl_audio.data.remarks import say_once
+from ssl_audio.data.streams import Weighted
 from ssl_audio.errors import RecipeError, ShardError
 
 
@@ -87,14 +88,8 @@ def test_balanced_draws_favour_rare_labels():
     targets[:90, 0], targets[90:, 1] = True, True
     weights = sampling_weights(targets)
     assert weights[95] / weights[5] == pytest.approx(9.0, rel=1e-2)
-    draw = Draw(clips=100, batch_clips=10, seed=1, weights=weights)
-    drawn = np.array([clip for epoch in range(20) for batch in draw.epoch(epoch) for clip, _ in batch])
+    drawn, _ = Weighted(weights, seed=1).draw(0, 2000)
     assert (drawn >= 90).mean() == pytest.approx(0.5, abs=0.05)
-    # Two ranks share an epoch without overlap, and it is the epoch of one rank with batches twice as large.
-    ranks = [Draw(clips=40, batch_clips=5, seed=1, rank=rank, world=2).epoch(3) for rank in (0, 1)]
-    alone = Draw(clips=40, batch_clips=10, seed=1).epoch(3)
-    for one, other, both in zip(*ranks, alone, strict=True):
-        assert sorted([*one, *other]) == sorted(both)
 
 
 def said(caplog) -> list[str]:

@@ -14,7 +14,7 @@ from ssl_audio.data.index import open_shards
 from ssl_audio.data.labels import Part
 from ssl_audio.data.leaving_out import LeftOut
 from ssl_audio.data.manifest import digest
-from ssl_audio.data.modules import AudioShards
+from ssl_audio.data.unlabelled import AudioShards
 from ssl_audio.data.writing import write_shards
 from ssl_audio.errors import RecipeError
 

@@ -8,8 +8,8 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from ssl_audio.cli.pretrain import PretrainCLI
-from ssl_audio.data.modules import AudioShards
-from ssl_audio.training.pretraining import Pretraining
+from ssl_audio.data.unlabelled import AudioShards
+from ssl_audio.training.module import Training
 from ssl_audio.training.resuming import flatten
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def test_an_agent_calls_what_we_understand(path, monkeypatch, tmp_path):
         words += known[word[2:-1]] if str(word).startswith("${") else [str(word)]
     assert words[:2] == [".venv/bin/ssl-audio", "pretrain"]
     cli = PretrainCLI(
-        Pretraining, AudioShards, description="", words=[*words[2:], f"--runs={tmp_path}", "--trainer.logger=false"]
+        Training, AudioShards, description="", words=[*words[2:], f"--runs={tmp_path}", "--trainer.logger=false"]
     )
     found = {name.replace("init_args.", ""): value for name, value in flatten(cli.recipe).items()}
     for name, value in drawn.items():

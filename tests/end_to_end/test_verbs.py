@@ -108,17 +108,18 @@ def test_pretraining_leaves_a_whole_run_behind(pretrain, capsys, tmp_path, demo_
 
 def test_a_stopped_run_goes_on_with_the_next_batch(pretrain, tmp_path, monkeypatch):
     """Four steps, a crash and four more are eight steps: the same weights and the same losses."""
-    from ssl_audio.training.pretraining import Pretraining
 
     pretrain("--trainer.max_steps=8", "--name=whole", "--model.schedule.init_args.warmup_steps=2")
-    original = Pretraining.training_step
+    from ssl_audio.training.module import Training
+
+    original = Training.training_step
 
     def crash(self, batch, batch_idx):
         if self.global_step == 5:
             raise RuntimeError("power cut")
         return original(self, batch, batch_idx)
 
-    monkeypatch.setattr(Pretraining, "training_step", crash)
+    monkeypatch.setattr(Training, "training_step", crash)
     common = [
         "--trainer.max_steps=8",
         "--name=cut",
@@ -127,7 +128,7 @@ def test_a_stopped_run_goes_on_with_the_next_batch(pretrain, tmp_path, monkeypat
     ]
     with pytest.raises(RuntimeError, match="power cut"):
         pretrain(*common)
-    monkeypatch.setattr(Pretraining, "training_step", original)
+    monkeypatch.setattr(Training, "training_step", original)
     pretrain(*common)
     runs = tmp_path / "runs/pretrain"
     assert not (runs / "cut/1").exists()

@@ -8,7 +8,7 @@ import torch
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe, load_checkpoint
 from ssl_audio.evaluation import cost
-from ssl_audio.objectives.tasks import Head
+from ssl_audio.objectives.heads import Head
 
 SPEC = {
     "class_path": "ssl_audio.model.backbone.Backbone",

@@ -18,6 +18,7 @@ from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.reading import Reading
 from ssl_audio.cli.embed import embed
 from ssl_audio.cli.predict import predict
+from ssl_audio.data.facts import Facts
 from ssl_audio.errors import AudioError, CheckpointError, RecipeError
 from ssl_audio.evaluation.ensemble import Ensemble
 from ssl_audio.evaluation.pretrained import Pretrained
@@ -25,7 +26,7 @@ from ssl_audio.evaluation.recordings import recordings_of
 from ssl_audio.evaluation.windows import Grid, Sound, windows_of
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import Transformer
-from ssl_audio.objectives.tasks import Head
+from ssl_audio.objectives import Classification
 
 
 @pytest.mark.parametrize("bands", ["mean", "apart"])
@@ -177,7 +178,8 @@ def test_weights_of_a_training_that_diverged_are_told(face):
 
 def test_weights_that_make_sound_infinite_are_told(face):
     face._face.labels = ["a", "b"]
-    face._face.head = Head(face.backbone.width, labels=2)
+    face._face.objective = Classification()
+    face._face.objective.attach(face.backbone, Facts(labels=("a", "b")))
     with torch.no_grad():
         face.backbone.encoder.norm.weight.fill_(1e38)
     for compute in (face.embed, face.embed_frames, face.predict):
@@ -201,7 +203,8 @@ def test_dangerous_names_and_labels_are_safe_wherever_they_are_written(face, tmp
     soundfile.write(root / "int16.wav", 10000 * noise(16000).numpy(), 16000, subtype="FLOAT")
     (root / "song.m4a").write_bytes(b"\0\0\0\x1cftypM4A " + bytes(100))
     face._face.labels = ["=cmd|'/c calc'!A0", "two\nlines\x1b[31m\u202e"]
-    face._face.head = Head(face.backbone.width, labels=2)
+    face._face.objective = Classification()
+    face._face.objective.attach(face.backbone, Facts(labels=("a", "b")))
     recordings = recordings_of([root])
     names = [str(root / name) for name in ("against.wav", r"caf\xe9\x1b[2J.wav")]
     for ending in ("csv", "json"):

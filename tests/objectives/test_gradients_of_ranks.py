@@ -8,6 +8,8 @@ from torch import multiprocessing, nn
 
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.frontend import Spectrogram
+from ssl_audio.data.batch import Batch
+from ssl_audio.data.facts import Facts
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import Transformer
 from ssl_audio.objectives.masked_patches import MaskedPatches
@@ -34,10 +36,11 @@ class Step(nn.Module):
             targets="normalised",
             negatives="all",
         )
-        self.objective.attach(self.backbone)
+        self.objective.attach(self.backbone, Facts())
 
     def forward(self, spectrogram: Spectrogram, seeds: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-        return self.objective(self.backbone, spectrogram, seeds, source)["loss"]
+        rows = Batch(spectrogram.values[:, :, 0], None, source, seeds, tuple(map(str, source.unique().tolist())))
+        return self.objective(self.backbone, rows, spectrogram)["loss"]
 
 
 def batch(frames: list[int]) -> tuple[Spectrogram, torch.Tensor, torch.Tensor]:

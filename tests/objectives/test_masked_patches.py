@@ -8,6 +8,8 @@ from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.checkpoints.published import _rename, from_ssast
 from ssl_audio.checkpoints.ssamba import from_ssamba, rename
+from ssl_audio.data.batch import Batch
+from ssl_audio.data.facts import Facts
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
@@ -35,7 +37,7 @@ def published(file: dict, family: str) -> nn.ModuleDict:
     objective = MaskedPatches(
         masking=PublishedMasking(config["mask_patch"]), direction="published", forwards="separate"
     )
-    objective.attach(backbone)
+    objective.attach(backbone, Facts())
     model = nn.ModuleDict({"backbone": backbone, "objective": objective})
     weights = convert({f"module.{name}": value for name, value in file["state_dict"].items()})
     missing, unknown = model.load_state_dict(weights, strict=False)
@@ -51,7 +53,7 @@ def given_mask(patches, index):
 def golden_losses(model: nn.ModuleDict, patches, part: dict, name: str):
     backbone, objective = model["backbone"], model["objective"]
     hiding = given_mask(patches, part)
-    states, tokens = objective.predict(backbone, patches, hiding)
+    states, tokens = objective.states_at(backbone, patches, hiding)
     found = objective.discriminate if name == "mpc" else objective.generate
     return found(patches, hiding, states), tokens
 
@@ -142,8 +144,13 @@ def ours(**options) -> tuple[Backbone, MaskedPatches]:
         frontend=Fbank(), encoder=Transformer(width=32, depth=2, heads=4), position_frames=64, class_tokens=1
     )
     objective = MaskedPatches(masking=ClusterMasking(0.6), **options)
-    objective.attach(backbone)
+    objective.attach(backbone, Facts())
     return backbone.eval(), objective.eval()
+
+
+def rows_of(seeds: torch.Tensor, source: torch.Tensor) -> Batch:
+    """A batch of views whose waveforms nobody asks for."""
+    return Batch(torch.zeros(len(seeds), 1), None, source, seeds, tuple(map(str, source.unique().tolist())))
 
 
 OPTIONS = [
@@ -171,7 +178,7 @@ def test_padding_enters_no_loss(raw):
         rows[0, :64], rows[1, :40] = values[0], values[1, :40]
         frames = torch.tensor([64, 40])
         backbone.zero_grad()
-        found = objective(backbone, Spectrogram(rows, frames, whole=False), seeds, source)
+        found = objective(backbone, rows_of(seeds, source), Spectrogram(rows, frames, whole=False))
         found["loss"].backward()
         return found, backbone.embedding.weight.grad.clone()
 
@@ -186,7 +193,7 @@ def test_padding_enters_no_loss(raw):
 def test_every_parameter_learns(raw):
     backbone, objective = ours(**options_of(raw))
     spectrogram = Spectrogram(torch.randn(4, 64, 128), torch.full((4,), 64), whole=True)
-    losses = objective(backbone, spectrogram, torch.arange(4), torch.tensor([0, 0, 1, 1]))
+    losses = objective(backbone, rows_of(torch.arange(4), torch.tensor([0, 0, 1, 1])), spectrogram)
     losses["loss"].backward()
     without = [
         name
@@ -205,7 +212,8 @@ def test_dropped_patches_never_reach_the_encoder():
     seen = []
     backbone.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     values = torch.randn(1, 64, 128)
-    objective(backbone, Spectrogram(values, torch.tensor([64]), whole=True), torch.tensor([3]), torch.tensor([0]))
+    spectrogram = Spectrogram(values, torch.tensor([64]), whole=True)
+    objective(backbone, rows_of(torch.tensor([3]), torch.tensor([0])), spectrogram)
     tokens = seen[0]
     assert tokens.states.shape[1] == 1 + 32 - 19
     places = (tokens.band * 4 + tokens.time)[0, 1:]
@@ -221,7 +229,7 @@ def test_a_masked_model_learns_what_can_be_predicted():
     for step in range(80):
         values = torch.randn(16, 1, 1, generator=draws).expand(16, 64, 128)
         spectrogram = Spectrogram(values, torch.full((16,), 64), whole=True)
-        losses = objective(backbone, spectrogram, torch.arange(16) + 16 * step, torch.arange(16))
+        losses = objective(backbone, rows_of(torch.arange(16) + 16 * step, torch.arange(16)), spectrogram)
         optimizer.zero_grad()
         losses["loss"].backward()
         optimizer.step()

@@ -62,6 +62,6 @@ def report(*_: Any, **__: Any) -> None:
 if __name__ == "__main__":
     for name, late in HOOKS.items():
         setattr(Watching, name, switched(getattr(Watching, name), late))
-    pretrain.Pretraining.on_train_batch_start = timed(pretrain.Pretraining.on_train_batch_start)  # type: ignore[method-assign]
+    pretrain.Training.on_train_batch_start = timed(pretrain.Training.on_train_batch_start)  # type: ignore[method-assign]
     pretrain.assess = report
     main(["pretrain", *sys.argv[1:], "--watch.panel_steps=0", "--trainer.log_every_n_steps", str(_BLOCK)])

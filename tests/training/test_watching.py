@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from ssl_audio.data.batch import Batch
-from ssl_audio.data.part_loading import LabelledBatch
 from ssl_audio.training.alerts import Alerts, Limits, read_alerts
 from ssl_audio.training.watching import suspects
 
@@ -27,8 +26,7 @@ def test_an_alert_names_the_clips_that_may_have_made_gradients_that_are_not_fini
     waveforms[2] *= 0
     waveforms[2, 7] = sample
     batch = Batch(waveforms, None, torch.tensor([0, 0, 1, 2, 3]), torch.arange(5), ("good", "a\x1bb", "c", "d"))
-    labelled = LabelledBatch(batch, torch.zeros(5, 2), torch.arange(5))
-    assert suspects(batch) == suspects(labelled) == said
+    assert suspects(batch) == said
     alerts = Alerts(tmp_path, Limits())
     alerts.not_finite(3, suspects(batch))
     assert said in read_alerts(tmp_path)[0]["text"]

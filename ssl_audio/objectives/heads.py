@@ -101,27 +101,7 @@ def weighted_sum(layers: Sequence[Tokens], mixing: Float[Tensor, " layer"]) -> T
     return layers[-1].with_states(torch.einsum("l, l r t w -> r t w", weights, states))
 
 
-def classify(
-    backbone: Backbone, head: Head, spectrogram: Spectrogram, *, frozen: bool = False
-) -> Float[Tensor, "clip label"]:
-    """Logits of spectrograms.
-
-    Args:
-        backbone: Spectrograms to tokens.
-        head: Tokens to logits; one with a sum of layers gets all of them.
-        spectrogram: Of the clips.
-        frozen: No gradient reaches the backbone.
-    """
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-        layers = _layers(backbone, head, spectrogram)
-    return head(layers)
-
-
-def pooled(backbone: Backbone, head: Head, spectrogram: Spectrogram) -> Float[Tensor, "clip channel"]:
-    """What the head's norm and linear layer get of spectrograms."""
-    return head.pooled(_layers(backbone, head, spectrogram))
-
-
-def _layers(backbone: Backbone, head: Head, spectrogram: Spectrogram) -> Sequence[Tokens]:
+def layers_for(backbone: Backbone, head: Head, spectrogram: Spectrogram) -> Sequence[Tokens]:
+    """What a head reads of spectrograms: the outputs of all blocks where it sums them, else the encoder's output."""
     tokens = backbone.embed(backbone.cut(spectrogram))
     return [backbone.encoder(tokens)] if head.mixing is None else backbone.encoder.layers(tokens)

@@ -7,7 +7,7 @@ from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import BiMamba, Transformer
-from ssl_audio.objectives.tasks import Head, classify
+from ssl_audio.objectives.heads import Head, layers_for
 from ssl_audio.tokens import pool_bands, pool_moments
 
 
@@ -28,8 +28,8 @@ def test_a_clip_has_the_same_logits_alone_and_padded_in_a_batch(encoder, options
     backbone = Backbone(frontend=Fbank(), encoder=encoder, position_frames=64, class_tokens=1).eval()
     head = Head(32, labels=5, **options).eval()
     values = torch.randn(2, 64, 128)
-    together = classify(backbone, head, Spectrogram(values, torch.tensor([64, 40]), whole=False))
-    alone = classify(backbone, head, Spectrogram(values[1:, :40], torch.tensor([40]), whole=True))
+    together = head(layers_for(backbone, head, Spectrogram(values, torch.tensor([64, 40]), whole=False)))
+    alone = head(layers_for(backbone, head, Spectrogram(values[1:, :40], torch.tensor([40]), whole=True)))
     torch.testing.assert_close(together[1:], alone, atol=2e-5, rtol=0)
 
 
@@ -51,9 +51,9 @@ def test_moments_are_standardised_over_the_batch_in_training_and_remembered():
     pooled = pool_moments(backbone.encoder(backbone.embed(backbone.cut(spectrogram))))
     seen = []
     head.linear.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    classify(backbone, head, spectrogram, frozen=True)
+    head(layers_for(backbone, head, spectrogram))
     expected = (pooled - pooled.mean(0)) / (pooled.var(0, correction=0) + 1e-5).sqrt()
     torch.testing.assert_close(seen[0], expected, atol=1e-4, rtol=1e-3)
     single = Spectrogram(spectrogram.values[:1], torch.tensor([64]), whole=True)
-    assert torch.isfinite(classify(backbone, head, single)).all()
+    assert torch.isfinite(head(layers_for(backbone, head, single))).all()
     assert {"norm.running_mean", "norm.running_var"} <= set(head.state_dict())

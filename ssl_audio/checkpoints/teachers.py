@@ -1,0 +1,77 @@
+"""Fine-tuned checkpoints as teachers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssl_audio.audio.frontend import Spectrogram
+from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
+from ssl_audio.data.batch import Batch
+from ssl_audio.data.facts import Facts
+from ssl_audio.errors import RecipeError
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.objectives.objective import Answer, Objective
+from ssl_audio.objectives.teacher import Teacher, mean_of_scores
+
+
+class CheckpointTeacher(Teacher):
+    """Fine-tuned checkpoints, ours or published, of any architecture: the mean of their scores.
+
+    They hear the student's waveforms through frontends of their own. Their weights are not part of the student's
+    checkpoint: a run that goes on reads them again.
+
+    Args:
+        checkpoints: Their files.
+        hints: What a published file does not say.
+    """
+
+    def __init__(self, *, checkpoints: list[Path], hints: Hints = NO_HINTS) -> None:
+        super().__init__()
+        if not checkpoints:
+            raise RecipeError("CheckpointTeacher: no checkpoints; expected one at least")
+        self.checkpoints = checkpoints
+        self.hints = hints
+        # Not registered, so that they are neither saved, nor sharded, nor trained.
+        self._models: list[tuple[Backbone, Objective, list[int]]] = []
+
+    def attach(self, backbone: Backbone, objective: Objective, facts: Facts) -> None:
+        self.several = facts.several
+        self._models = [self._opened(path, backbone, facts) for path in self.checkpoints]
+
+    def _opened(self, path: Path, student: Backbone, facts: Facts) -> tuple[Backbone, Objective, list[int]]:
+        found = open_checkpoint(path, hints=self.hints)
+        backbone = found.backbone()
+        objective = found.objective(backbone)
+        assert found.task is not None
+        if backbone.frontend.sample_rate != student.frontend.sample_rate:
+            raise RecipeError(
+                f"{path}: hears {backbone.frontend.sample_rate} Hz, and its student {student.frontend.sample_rate} Hz; "
+                "expected a teacher of the same rate"
+            )
+        place = {str(label): number for number, label in enumerate(found.task["labels"])}
+        missing = [label for label in facts.labels if label not in place]
+        if missing:
+            raise RecipeError(
+                f"{path}: does not know the label {missing[0]!r} ({len(missing)} of {len(facts.labels)} are unknown to "
+                "it); expected a teacher of the same labels"
+            )
+        for module in (backbone, objective):
+            module.requires_grad_(False).eval()
+        return backbone, objective, [place[label] for label in facts.labels]
+
+    def answer(self, batch: Batch, spectrogram: Spectrogram) -> Answer:
+        found = [self._logits(*model, batch) for model in self._models]
+        return Answer(clips=mean_of_scores(found, several=self.several))
+
+    def _logits(self, backbone: Backbone, objective: Objective, places: Sequence[int], batch: Batch) -> Tensor:
+        here = batch.waveforms.device
+        if backbone.embedding.weight.device != here:
+            backbone.to(here)
+            objective.to(here)
+        found = objective.predict(backbone, backbone.spectrogram(batch.waveforms, batch.samples))
+        if found is None or found.clips is None:
+            raise RecipeError(f"{type(objective).__name__} scores no clips; expected a teacher that does")
+        return found.clips[:, torch.tensor(places, device=here)]

@@ -1,0 +1,106 @@
+"""Teachers: whatever gives scores that a student is to match."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from jsonargparse.typing import ClosedUnitInterval
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ssl_audio.audio.frontend import Spectrogram
+from ssl_audio.data.batch import Batch
+from ssl_audio.data.facts import Facts
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.objectives.objective import Answer, Objective
+
+
+class Teacher(nn.Module, ABC):
+    """Gives logits of clips, frames or both. It always stays in evaluation mode, and no gradient reaches it.
+
+    Its parameters are part of a training checkpoint if they are registered, as those that change in training must be.
+    """
+
+    @abstractmethod
+    def attach(self, backbone: Backbone, objective: Objective, facts: Facts) -> None:
+        """Get ready for a student; called once, before training.
+
+        Args:
+            backbone: Of the student.
+            objective: Of the student, attached.
+            facts: What is known of the data.
+
+        Raises:
+            RecipeError: if it cannot teach this student.
+        """
+
+    @abstractmethod
+    def answer(self, batch: Batch, spectrogram: Spectrogram) -> Answer:
+        """Logits of the rows of a batch.
+
+        Args:
+            batch: Waveforms as the student gets them.
+            spectrogram: As the student gets it.
+        """
+
+    def after_step(self, backbone: Backbone, objective: Objective, step: int) -> None:
+        """Follow the student, whose optimizer has taken a step."""
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Evaluation mode, whatever is asked."""
+        super().train(False)
+        return self
+
+
+class AveragedTeacher(Teacher):
+    """The student's own weights, averaged over its steps (mean teacher).
+
+    Args:
+        decay: Of the exponential average: share of the average that stays at a step.
+
+    Source: arXiv 1703.01780 (weights averaged over steps); torch.optim.swa_utils.
+    """
+
+    average: AveragedModel
+
+    def __init__(self, *, decay: ClosedUnitInterval = 0.999) -> None:
+        super().__init__()
+        self.decay = float(decay)
+
+    def attach(self, backbone: Backbone, objective: Objective, facts: Facts) -> None:
+        student = _student(backbone, objective)
+        self.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=True)
+        self.average.requires_grad_(False)
+        self.eval()
+        # Weights come from a checkpoint after this; the average begins at what they are when training begins.
+        self._student: list[nn.Module] = [student]
+
+    def answer(self, batch: Batch, spectrogram: Spectrogram) -> Answer:
+        if not int(self.average.n_averaged):
+            self.average.update_parameters(self._student[0])
+        model: Any = self.average.module
+        found = model["objective"].predict(model["backbone"], spectrogram)
+        assert found is not None
+        return found
+
+    def after_step(self, backbone: Backbone, objective: Objective, step: int) -> None:
+        self.average.update_parameters(_student(backbone, objective))
+
+
+def _student(backbone: Backbone, objective: Objective) -> nn.Module:
+    return nn.ModuleDict({"backbone": backbone, "objective": objective})
+
+
+def mean_of_scores(answers: list[torch.Tensor], *, several: bool) -> torch.Tensor:
+    """Logits whose scores are the mean of the scores of several models.
+
+    Args:
+        answers: Logits of each.
+        several: Labels are scored one by one (sigmoid), else together (softmax).
+    """
+    if len(answers) == 1:
+        return answers[0]
+    every = torch.stack([one.double() for one in answers])
+    if several:
+        return every.sigmoid().mean(dim=0).logit(eps=1e-12).to(answers[0])
+    return every.softmax(dim=-1).mean(dim=0).clamp_min(1e-38).log().to(answers[0])

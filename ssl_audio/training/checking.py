@@ -1,0 +1,53 @@
+"""What would only be met in the first batches, found out before them."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Timer
+
+from ssl_audio.data.corpora.corpus import SAMPLE_RATE
+from ssl_audio.data.module import ShardModule
+from ssl_audio.errors import RecipeError
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.training.module import Training
+
+
+def check_training(module: Training, data: ShardModule) -> None:
+    """Backbone, objective and data go together.
+
+    Args:
+        module: With its objective attached.
+        data: What it is trained on.
+
+    Raises:
+        RecipeError: naming the options that contradict each other.
+    """
+    rate = module.backbone.frontend.sample_rate
+    if rate != SAMPLE_RATE:
+        raise RecipeError(f"model.backbone.frontend: sample_rate is {rate}, but shards are read at {SAMPLE_RATE} Hz")
+    facts = data.facts
+    if facts.crop_seconds is not None:
+        module.backbone.columns_in(facts.crop_seconds)
+    module.objective.check(module.backbone, facts)
+
+
+def check_positions(backbone: Backbone, seconds: float) -> None:
+    """The backbone has positions for clips of this length.
+
+    Raises:
+        RecipeError: if it has fewer.
+    """
+    there, columns = backbone.positions.table.shape[1], backbone.columns_in(seconds)
+    if backbone.fixed_frames is None and columns > there:
+        frames = int(backbone.frontend.frames_of(round(seconds * backbone.frontend.sample_rate)))
+        covered = (there - 1) * backbone.stride[1] + backbone.patch[1]
+        raise RecipeError(
+            f"clips last up to {seconds:.2f} s, which is {frames} frames, but the backbone has positions for "
+            f"{covered}; set --adaptation.frames {frames} or a smaller data.crop_seconds"
+        )
+
+
+def is_limited(trainer: L.Trainer) -> bool:
+    """Whether the trainer knows when to stop, by steps or by time."""
+    callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+    return trainer.max_steps > 0 or any(isinstance(callback, Timer) for callback in callbacks)

@@ -1,0 +1,253 @@
+"""Training of a backbone with an objective, as a LightningModule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from jsonargparse.typing import PositiveFloat
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from ssl_audio.audio.frontend import Spectrogram
+from ssl_audio.checkpoints.checkpoint import describe
+from ssl_audio.data.batch import Batch
+from ssl_audio.data.facts import Facts
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.model.encoders.encoder import Encoder
+from ssl_audio.model.tuning import Tuning, set_modes
+from ssl_audio.objectives.augmentation import Augmentation
+from ssl_audio.objectives.objective import Answer, Losses, Objective
+from ssl_audio.objectives.views import Views
+from ssl_audio.training.engines import compile_blocks, recompute_activations, shard
+from ssl_audio.training.gathering import gathered
+from ssl_audio.training.optimisation import DecayOn, Schedule, WarmupCosine, graded_groups, spend_time
+
+TUNING = Tuning()
+AUGMENTATION = Augmentation()
+
+Measure = Callable[[Any, Any], float]
+"""Of scores and targets of clips, the higher the better."""
+
+
+class Training(L.LightningModule):
+    """Train a backbone with an objective: pretraining and fine-tuning alike.
+
+    Args:
+        backbone: Waveform to token states.
+        objective: What is asked of it, and what that costs.
+        views: How views of a clip differ, in training and validation; None leaves them as they are.
+        augmentation: How training clips are varied.
+        tuning: What of the backbone trains.
+        optimizer: Made from groups of parameters.
+        schedule: Moves the learning rate.
+        decay_on: Which parameters weight decay is for.
+        head_rate: Factor of the optimizer's learning rate for the parameters of the objective.
+        layer_decay: What a block's rate is multiplied with for every block above it.
+        recompute: Compute activations of the encoder's blocks again going back instead of keeping them.
+        compile: Compile the encoder's blocks.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        objective: Objective,
+        views: Views | None = None,
+        augmentation: Augmentation = AUGMENTATION,
+        tuning: Tuning = TUNING,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        schedule: Schedule | None = None,
+        decay_on: DecayOn = "weights",
+        head_rate: PositiveFloat = 1.0,
+        layer_decay: PositiveFloat = 1.0,
+        recompute: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.objective = objective
+        self.views = views
+        self.augmentation = augmentation
+        self.tuning = tuning
+        self.optimizer = optimizer
+        self.schedule = schedule or WarmupCosine()
+        self.decay_on: DecayOn = decay_on
+        # Plain numbers: they end up in the checkpoint, which holds no classes of others.
+        self.head_rate = float(head_rate)
+        self.layer_decay = float(layer_decay)
+        self.recipe: dict[str, Any] = {}
+        self.task: dict[str, Any] | None = None
+        self.measure: Measure | None = None
+        self._recompute = recompute
+        self._compile = compile
+        self._configured = False
+        self._undecayed: set[str] = set()
+        self._answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def attach(self, facts: Facts, *, measure: Measure | None = None) -> None:
+        """Make what the objective puts on the backbone; called once, before training.
+
+        Args:
+            facts: What is known of the data.
+            measure: What validation judges answers by, if the objective gives any.
+        """
+        self.objective.attach(self.backbone, facts)
+        self.tuning.apply(self.backbone)
+        self.measure = measure
+        if facts.labels:
+            self.task = {
+                "target": facts.target,
+                "labels": list(facts.labels),
+                "several": facts.several,
+                "objective": self.objective.described(),
+            }
+        self._undecayed = {name for name, p in self.named_parameters() if getattr(p, "no_weight_decay", False)}
+        if self._recompute:
+            for encoder in self._encoders():
+                recompute_activations(encoder)
+        self.train(self.training)
+
+    @property
+    def words(self) -> str:
+        """What trains, for people."""
+        return self.tuning.words
+
+    def _encoders(self) -> list[Encoder]:
+        return [self.backbone.encoder, *self.objective.encoders]
+
+    def train(self, mode: bool = True) -> "Training":
+        """Training mode for what trains; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        set_modes(self.backbone, mode)
+        return self
+
+    def configure_model(self) -> None:
+        """Compile the blocks, and spread the weights over devices where the strategy does so."""
+        if self._configured:
+            return
+        self._configured = True
+        if self._compile:
+            for encoder in self._encoders():
+                compile_blocks(encoder, lengths_vary=getattr(self.trainer.datamodule, "lengths_vary", True))  # type: ignore[attr-defined]
+        if self.device_mesh is not None:
+            shard(self, self._encoders(), self.device_mesh, methods=("losses", "validated"))
+
+    def inputs(self, batch: Batch) -> tuple[Batch, Spectrogram]:
+        """What the objective gets of a batch: its rows, and their spectrograms as the recipe varies them."""
+        with torch.no_grad():
+            if self.training:
+                batch = self.augmentation.mix(batch)
+            spectrogram = self.backbone.spectrogram(batch.waveforms, batch.samples).repeat(self.objective.views)
+            batch = batch.repeated(self.objective.views)
+            if self.views is not None:
+                spectrogram = self.views.apply(spectrogram, batch.seeds, std=self.backbone.frontend.deviation)
+            if self.training:
+                spectrogram = self.augmentation.disturb(spectrogram, batch.seeds)
+        return batch, spectrogram
+
+    def losses(self, batch: Batch) -> Losses:
+        """The objective's losses of a batch."""
+        return self.objective(self.backbone, *self.inputs(batch))
+
+    def validated(self, batch: Batch) -> tuple[Losses, Answer | None]:
+        """The objective's losses of a batch, and what it says of its clips."""
+        return self.objective.validate(self.backbone, *self.inputs(batch))
+
+    def on_train_start(self) -> None:
+        # A checkpoint brings the schedule's attributes back, its old length included.
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.schedule.prepare(self.trainer.max_steps, epoch_steps=data.epoch_steps)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        spend_time(self.trainer, self.schedule)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.losses(batch)
+        shown = torch.stack([value.detach().float() for value in losses.values()])
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.trainer.global_step + 1) % every == 0:
+            # What is logged is of the global batch, in one reduction.
+            shown = self.trainer.strategy.reduce(shown, reduce_op="mean")
+        self.log_dict(
+            {f"train/{name}": value for name, value in zip(losses, shown, strict=True)}, batch_size=len(batch.keys)
+        )
+        return losses["loss"]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+            self.objective.after_step(self.backbone, self.trainer.global_step)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        losses, answer = self.validated(batch)
+        self.log_dict(
+            {f"valid/{name}": value for name, value in losses.items()},
+            batch_size=0 if batch.filler else len(batch.keys),
+            sync_dist=True,
+        )
+        if answer is None or answer.clips is None or batch.targets is None or batch.filler:
+            return
+        assert batch.clip_numbers is not None
+        seen = (batch.clip_numbers, answer.clips.float(), batch.targets)
+        self._answers.append(tuple(values.cpu().numpy() for values in seen))  # type: ignore[arg-type]
+
+    def on_validation_epoch_end(self) -> None:
+        answers, self._answers = self._answers, []
+        if self.trainer.sanity_checking:
+            return
+        metrics = self.trainer.callback_metrics
+        score = self.objective.score
+        if self.measure is not None:
+            value = self._measured(answers)
+            self.log("valid/score", value)
+            self.schedule.observe(value)
+        elif score is not None and f"valid/{score}" in metrics:
+            self.schedule.observe(float(metrics[f"valid/{score}"]))
+        elif "valid/loss" in metrics:
+            self.schedule.observe(-float(metrics["valid/loss"]))
+
+    def _measured(self, answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float:
+        """The measure over the clips of all ranks, in the order of the clips whatever rank had them."""
+        assert self.measure is not None
+        numbers, scores, targets = (np.concatenate(parts) for parts in zip(*gathered(answers), strict=True))
+        order = np.argsort(numbers, kind="stable")
+        return float(np.nan_to_num(self.measure(scores[order], targets[order] > 0.5)))
+
+    def configure_optimizers(self) -> Any:
+        # Sharding makes other parameters of them, without the marks of the old.
+        for name, parameter in self.named_parameters():
+            if name in self._undecayed:
+                parameter.no_weight_decay = True  # type: ignore[attr-defined]
+        groups = graded_groups(
+            self.backbone,
+            self.objective,
+            decay_on=self.decay_on,
+            head_rate=self.head_rate,
+            backbone_rate=float(self.tuning.backbone_rate),
+            adapter_rate=float(self.tuning.adapter_rate),
+            layer_decay=self.layer_decay,
+        )
+        optimizer = self.optimizer([group for group in groups if group["params"]])
+        for group in optimizer.param_groups:
+            group["lr"] *= group["scale"]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does, which refuses fused optimizers: they unscale by themselves, but bf16 scales nothing."""
+        plugin: Any = self.trainer.precision_plugin
+        if getattr(plugin, "scaler", None) is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val and gradient_clip_algorithm == "value":
+            plugin.clip_grad_by_value(optimizer, gradient_clip_val)
+        elif gradient_clip_val:
+            plugin.clip_grad_by_norm(optimizer, gradient_clip_val)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ssl_audio"] = describe(self.recipe, task=self.task)
