@@ -9,6 +9,15 @@ _FACE = {
     "pretrained": "ssl_audio.evaluation.pretrained",
     "ensemble": "ssl_audio.evaluation.ensemble",
     "Hints": "ssl_audio.checkpoints.sizes",
+    "pretrain": "ssl_audio.experiments.pretrain",
+    "finetune": "ssl_audio.experiments.finetune",
+    "stages": "ssl_audio.experiments.stages",
+    "compare": "ssl_audio.experiments.compare",
+    "Comparison": "ssl_audio.experiments.comparison_plan",
+    "Budget": "ssl_audio.experiments.budget",
+    "probe": "ssl_audio.experiments.probe",
+    "Display": "ssl_audio.experiments.display",
+    "Silent": "ssl_audio.experiments.display",
 }
 
 
@@ -17,3 +26,7 @@ def __getattr__(name: str) -> Any:
     if name in _FACE:
         return getattr(importlib.import_module(_FACE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_FACE])

@@ -1,6 +1,7 @@
-"""Names and labels from outside, as they may stand in a line, a table or a file."""
+"""Names from outside, as they may stand in a line, a table or a file, and what a misspelt one may have meant."""
 
 import re
+from collections.abc import Sequence
 
 # Control characters move a terminal's cursor or end a line; a lone surrogate is a byte of a name that is not UTF-8;
 # U+202A and its like turn the order of letters round.
@@ -25,3 +26,11 @@ def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     # Python names an undecodable byte 0xNN by the surrogate U+DCNN.
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else repr(found[0])[1:-1]
+
+
+def suggest(word: str, known: Sequence[str] | dict[str, str]) -> str:
+    """`; did you mean ...?` when something known is close to the word, else nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

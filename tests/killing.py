@@ -11,7 +11,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 # Whatever takes long to import is imported once, in the process that the others are forked from.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["ssl_audio.cli.pretrain", "ssl_audio.training.checkpointing", "lightning.pytorch"])
+CONTEXT.set_forkserver_preload(
+    ["ssl_audio.cli.pretrain", "ssl_audio.cli.finetune", "ssl_audio.training.checkpointing", "lightning.pytorch"]
+)
 ENCODERS = {
     "transformer": {
         "class_path": "ssl_audio.model.encoders.Transformer",
@@ -119,11 +121,12 @@ def _run(
     multiprocessing.set_start_method("fork", force=True)
     import torch
 
-    from ssl_audio.cli import main, pretrain
+    from ssl_audio.cli import main
+    from ssl_audio.experiments import pretrain
 
     torch.set_num_threads(threads)
     # Pictures take longer than these runs.
-    pretrain.assess = lambda this, module, data, summary, **_: this.save_summary(summary)
+    pretrain.assess = lambda this, module, data, summary, **_: this.save_summary(summary) or ""
     if fault is not None:
         fault()
     main(call)

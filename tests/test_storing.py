@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import ssl_audio
-from ssl_audio.cli.parser import write_bytes
 from ssl_audio.data.columns import save_columns
 from ssl_audio.data.columns_of_clips import columns_of
 from ssl_audio.data.manifest import Manifest
 from ssl_audio.data.writing import _writing_tar
+from ssl_audio.experiments.files import write_bytes
 from ssl_audio.storing import link, store, sweep, writing
 from ssl_audio.training.metrics_log import MetricsLog
 from ssl_audio.training.run import Run

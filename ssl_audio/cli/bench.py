@@ -9,11 +9,12 @@ from typing import Literal
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from ssl_audio.cli.main import suggest
-from ssl_audio.cli.parser import call, write_text
+from ssl_audio.cli.parser import call
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.benchmark import interleaved, product_rate, training_steps
 from ssl_audio.evaluation.report import Table
+from ssl_audio.experiments.files import write_text
+from ssl_audio.names import suggest
 
 SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from ssl_audio.cli.parser import write_text
 from ssl_audio.evaluation.benchmark import interleaved
 from ssl_audio.evaluation.report import Table
+from ssl_audio.experiments.files import write_text
 
 
 def data(

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from jsonargparse.typing import PositiveInt
 
 from ssl_audio.cli.bench import SIZES, device_named
-from ssl_audio.cli.parser import write_bytes, write_text
-from ssl_audio.cli.progress import bar
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.encoder_benchmark import CONTENDERS, Cost, Setting, cost_of, crossover
 from ssl_audio.evaluation.report import Table
+from ssl_audio.experiments.files import write_bytes, write_text
+from ssl_audio.experiments.progress import bar
 
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384, 32768]
 Costs = dict[str, dict[int, Cost]]

@@ -8,10 +8,10 @@ import torch
 from jsonargparse.typing import PositiveInt
 
 from ssl_audio.cli.bench import device_named
-from ssl_audio.cli.parser import write_text
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.report import Table
 from ssl_audio.evaluation.scan_benchmark import build_seconds, share_of_bound, time_scans
+from ssl_audio.experiments.files import write_text
 
 
 def scan(

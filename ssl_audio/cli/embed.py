@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from ssl_audio.cli.parser import VerbParser
 from ssl_audio.cli.rows import add_common, checkpoints_in, faces_of, grids, kept_rows, merge, recordings_in, share_of
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.parts import WHOLE, Job, Share
@@ -14,6 +13,7 @@ from ssl_audio.evaluation.pretrained import Pretrained
 from ssl_audio.evaluation.recordings import Recordings
 from ssl_audio.evaluation.tables import Tables, write_vectors
 from ssl_audio.evaluation.windows import Sound
+from ssl_audio.experiments.parsing import VerbParser
 
 
 def run(words: list[str]) -> None:

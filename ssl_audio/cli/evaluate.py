@@ -8,7 +8,7 @@ from jsonargparse.typing import NonNegativeInt
 
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.inputs import names_in
-from ssl_audio.cli.parser import call, write_bytes, write_text
+from ssl_audio.cli.parser import call
 from ssl_audio.cli.rows import checkpoints_in, grids, kept_rows, merge, paths_in, say, share_of
 from ssl_audio.data.index import open_shards
 from ssl_audio.errors import CheckpointError
@@ -21,6 +21,7 @@ from ssl_audio.evaluation.predictions import Over, check_speakers
 from ssl_audio.evaluation.recordings import clips_of
 from ssl_audio.evaluation.tables import Tables
 from ssl_audio.evaluation.windows import Sound
+from ssl_audio.experiments.files import write_bytes, write_text
 from ssl_audio.training.run import json_text
 
 _TABLE = "predictions.parquet"

@@ -1,232 +1,32 @@
-"""`ssl-audio finetune`: a task from a recipe, on every fold, then test metrics and a report."""
+"""`ssl-audio finetune`."""
 
-import contextlib
-import dataclasses
-import sys
-from pathlib import Path
 from typing import Any
 
-import lightning as L
-import numpy as np
-
-from ssl_audio.checkpoints.adaptation import load_backbone
-from ssl_audio.checkpoints.adapters_only import only_trained
-from ssl_audio.checkpoints.checkpoint import answering, describe
-from ssl_audio.checkpoints.imported import report as fates_report
-from ssl_audio.checkpoints.opening import base_behind
-from ssl_audio.checkpoints.sizes import Hints
-from ssl_audio.cli.fallback import with_demo
-from ssl_audio.cli.finetune_options import FinetuneCLI, Start
-from ssl_audio.cli.overlap import heard_before
-from ssl_audio.cli.progress import bar
-from ssl_audio.cli.results import Outcome, write_report
-from ssl_audio.cli.trainer import fit, quiet_training
-from ssl_audio.cli.trial import begin_at_probe, choose, copied, measure_statistics, neighbours, predict
-from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
-from ssl_audio.evaluation.metrics import headline
-from ssl_audio.evaluation.predictions import check_speakers, read_predictions
-from ssl_audio.model.tuning import trained_tensors
-from ssl_audio.training.checking import check_positions, check_training, is_limited
-from ssl_audio.training.finetuning import Finetuning
-from ssl_audio.training.resuming import check_resume
-from ssl_audio.training.run import Run, circumstances
-from ssl_audio.training.storing import AtomicCheckpointIO
-
-PREDICTIONS = "predictions.parquet"
+from ssl_audio.experiments.finetune import finetune_words
+from ssl_audio.experiments.finished import Finished
+from ssl_audio.experiments.recipes import asked_alone
+from ssl_audio.experiments.stages import stages, stages_folder
 
 
 def run(words: list[str]) -> None:
-    """Fine-tune from a recipe and leave a run folder behind."""
-    with quiet_training(), contextlib.ExitStack() as held:
-        cli = FinetuneCLI(
-            Finetuning,
-            LabelledShards,
-            description="Fine-tune a checkpoint on labelled shards, and test it once.",
-            words=with_demo(words),
-            held=held,
-        )
-        finetune(cli)
+    """Train from a recipe, or from a folder of them one after the other, and print what came of it."""
+    folder = stages_folder(asked_alone(words, "--config", ""))
+    if folder is None:
+        finished = finetune_words(words)
+        if finished is not None:
+            print(f"\n{finished.text}")
+        return
+    for ended in stages(folder, **_chosen(words)):
+        print(f"\n{ended.text}" if isinstance(ended, Finished) else f"\n{ended.folder} had ended before")
 
 
-def finetune(cli: FinetuneCLI) -> Path:
-    """Train on every fold, test each once, and report; returns the run's folder."""
-    whole = dataclasses.replace(cli.open, resume=None)
-    data: LabelledShards = cli.datamodule
-    numbers = cli.folds()
-    whole.save_recipe(cli.recipe)
-    starts: list[Start] = [cli.config.start if cli.source is not None else "scratch"]
-    if cli.config.beside_scratch and starts == ["pretrained"]:
-        starts.append("scratch")
-    alone = len(starts) * len(numbers) == 1
-    if cli.config.intervals == "speakers":
-        check_speakers(np.concatenate([cli.data(fold).parts.test.speakers for fold in numbers]))
-    outcomes: dict[str, list[Outcome]] = {}
-    for start in starts:
-        for fold in numbers:
-            folder = whole.folder if alone else whole.folder / start / (f"fold{fold}" if len(numbers) > 1 else "")
-            outcomes.setdefault(start, []).append(_once(cli, Run(folder), start=start, fold=fold, alone=alone))
-    if cli.trainer.is_global_zero:
-        facts = {
-            "verb": "finetune",
-            "name": cli.recipe["name"],
-            "checkpoint": cli.config.checkpoint,
-            "trained": cli.model.words,
-            "demo": cli.config.demo is None and data.shards == [Path("shards/demo")],
-            **circumstances(data.shards, cli.trainer.strategy.root_device),
-        }
-        write_report(whole, outcomes, facts, recipe=cli.recipe, over=cli.config.intervals)
-    return whole.folder
-
-
-def _once(cli: FinetuneCLI, this: Run, *, start: Start, fold: int, alone: bool) -> Outcome:
-    """One training and its one test; read from disk where it was done before."""
-    done = this.folder / "outcome.json"
-    if done.exists():
-        return Outcome.load(done, read_predictions(this.folder / PREDICTIONS))
-    resume = this.last if this.last.exists() else None
-    if cli.config.resume not in ("auto", "never"):
-        resume = Path(cli.config.resume)
-    this = dataclasses.replace(this, resume=None if cli.config.resume == "never" else resume)
-    module, data, trainer = cli.build(this, fold=fold)
-    module.recipe = {**cli.recipe, "data": {**cli.recipe["data"], "fold": fold}}
-    parts = data.parts
-    module.attach(data.facts, measure=headline(several=data.several))
-    fates, heard = [], None
-    if start == "pretrained":
-        assert cli.source is not None
-        fates = load_backbone(module.backbone, cli.source, rule=cli.config.adaptation.rule)
-        heard = heard_before(cli.source, parts.test, [Path(folder) for folder in data.shards])
-    if cli.config.statistics == "training":
-        measure_statistics(module.backbone, parts.train, data)
-    _check(module, data, trainer)
-    if trainer.is_global_zero:
-        _announce(cli, module, data, start=start, fold=fold, fates=fates, heard=heard or 0)
-    if module.options.kind == "knn":
-        module.to(trainer.strategy.root_device)
-        predictions, valid, chosen = neighbours(module, data)
-        outcome = Outcome(
-            start=start, fold=fold, valid=valid, chosen=chosen, steps=0, seconds=0.0, predictions=predictions
-        )
-    else:
-        check_resume(this.resume, module.recipe)
-        count_in_steps(trainer, data)
-        probe = None
-        if module.options.begin == "probe":
-            print(f"begins at a linear probe: validation {begin_at_probe(module, data):.3f}", file=sys.stderr)
-            probe = copied(module)
-        fit(trainer, module, data, this)
-        module.to(trainer.strategy.root_device)  # Lightning took it off when training ended
-        valid, chosen, last = choose(trainer, module, data, probe=probe)
-        if trainer.is_global_zero:
-            content = _content(cli, module, start=start, step=trainer.global_step)
-            AtomicCheckpointIO().save_checkpoint(content, this.checkpoints / "best.ckpt")
-        with bar("testing") as progress:
-            predictions = predict(module, data, parts.test, progress=progress)
-        outcome = Outcome(
-            start=start,
-            fold=fold,
-            valid=valid,
-            chosen=chosen,
-            steps=trainer.global_step,
-            seconds=round(cli.progress.seconds, 1),
-            predictions=predictions,
-            clips_per_second=round(cli.progress.clips_per_second, 2),
-            last_valid=last,
-        )
-    outcome = dataclasses.replace(outcome, replaced=data.replaced(), heard=heard)
-    if trainer.is_global_zero:
-        if outcome.replaced:
-            print(
-                f"{len(outcome.replaced)} training clips could not be decoded; others took their place (summary.json)",
-                file=sys.stderr,
-            )
-        this.write(PREDICTIONS, predictions.parquet())
-        this.write("outcome.json", outcome.json())
-    return outcome
-
-
-def _content(cli: FinetuneCLI, module: Finetuning, *, start: Start, step: int) -> dict[str, Any]:
-    """The tested weights: whole, or where a checkpoint's backbone is in part what it was, only what is not."""
-    state, source = answering(module.state_dict()), cli.source
-    trained = trained_tensors(module.backbone)
-    every = {name for name, parameter in module.backbone.named_parameters() if parameter.numel()}
-    if start == "scratch" or source is None or every <= trained:
-        return {"state_dict": state, "global_step": step, "ssl_audio": describe(module.recipe, task=module.task)}
-    return only_trained(
-        state,
-        module.recipe,
-        base_behind(source),
-        trained=trained,
-        rule=cli.config.adaptation.rule,
-        hints=Hints(**vars(cli.config.hints)) if source.base is None else source.base.hints,
-        task=module.task,
-        step=step,
-    )
-
-
-def _announce(
-    cli: FinetuneCLI, module: Finetuning, data: LabelledShards, *, start: Start, fold: int, fates: Any, heard: int
-) -> None:
-    parts = data.parts
-    weights = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    where = f"fold {fold + 1} of {parts.folds}, " if parts.folds else ""
-    print(
-        f"{cli.open.folder}: {where}{start}, {module.words}: {len(parts.labels)} labels, {len(parts.train)} clips "
-        f"train, {len(parts.valid)} choose, {len(parts.test)} test; {weights / 1e6:.2f} M of "
-        f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters train",
-        file=sys.stderr,
-    )
-    for adapter in module.backbone.adapters:
-        if adapter.coverage:
-            print(f"{type(adapter).__name__} {adapter.coverage}", file=sys.stderr)
-    absent = [name for name, row in zip(parts.labels, parts.test.targets.T, strict=True) if not row.any()]
-    if absent:
-        shown = f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
-        print(
-            f"no test clip has {shown} ({len(absent)} of {len(parts.labels)} labels): nothing is measured of them",
-            file=sys.stderr,
-        )
-    cut = sum(int((part.index.seconds > data.crop_seconds + 1e-3).sum()) for part in (parts.valid, parts.test))
-    if cut:
-        print(
-            f"{cut} of {len(parts.valid) + len(parts.test)} clips that choose or test are longer than "
-            f"data.crop_seconds {data.crop_seconds} and are heard up to there",
-            file=sys.stderr,
-        )
-    if heard:
-        print(
-            f"{heard} of {len(parts.test)} test clips were heard in the pretraining, without their labels; to keep "
-            "them out of it, pretrain with --data.leave_out",
-            file=sys.stderr,
-        )
-    if fates and cli.source is not None and cli.source.path not in cli.reported:
-        cli.reported.add(cli.source.path)
-        print(f"weights of {cli.source.path}: {fates_report(fates)}", file=sys.stderr)
-
-
-def _check(module: Finetuning, data: LabelledShards, trainer: L.Trainer) -> None:
-    """What cannot be must not be found out at the first batch."""
-    check_training(module, data)
-    if not is_limited(trainer) and (trainer.max_epochs or -1) < 0 and module.options.kind != "knn":
-        raise RecipeError(
-            "trainer.max_epochs is not set; say where training stops, such as --trainer.max_epochs 10 or "
-            "--trainer.max_steps 1000"
-        )
-    longest = max(float(part.index.seconds.max()) for part in (data.parts.train, data.parts.valid, data.parts.test))
-    check_positions(module.backbone, min(longest, data.crop_seconds))
-
-
-def count_in_steps(trainer: L.Trainer, data: LabelledShards) -> None:
-    """Say epochs in steps: batches come without an end, so that training goes on anywhere within an epoch."""
-    data.trainer = trainer
-    epoch = data.epoch_steps
-    if trainer.max_epochs is not None and trainer.max_epochs > 0 and trainer.max_steps <= 0:
-        trainer.fit_loop.epoch_loop.max_steps = trainer.max_epochs * epoch
-    trainer.fit_loop.max_epochs = -1
-    if trainer.check_val_every_n_epoch is not None:
-        share = trainer.val_check_interval
-        steps = max(1, round(share * epoch)) if isinstance(share, float) else None
-        batches = share if steps is None else steps * trainer.accumulate_grad_batches
-        trainer.val_check_interval = batches * trainer.check_val_every_n_epoch
-        trainer.check_val_every_n_epoch = None
+def _chosen(words: list[str]) -> dict[str, Any]:
+    """Name, runs and the options that are laid over every stage."""
+    rest = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    if len(rest) % 2 or not all(name.startswith("--") for name in rest[::2]):
+        raise RecipeError(f"finetune {' '.join(words)}: a folder of stages takes options with values, such as --name N")
+    given = {name.removeprefix("--"): value for name, value in zip(rest[::2], rest[1::2], strict=True)}
+    given.pop("config")
+    own: dict[str, Any] = {name: given.pop(name) for name in ("name", "runs") if name in given}
+    return {**own, "options": given}

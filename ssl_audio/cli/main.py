@@ -1,6 +1,5 @@
 """`ssl-audio <verb>`: find the verb, run it, turn failures into one line."""
 
-import difflib
 import gc
 import importlib
 import os
@@ -10,7 +9,7 @@ from types import ModuleType
 
 from ssl_audio.cli.imports import light_imports
 from ssl_audio.errors import RecipeError, SslAudioError
-from ssl_audio.names import printable
+from ssl_audio.names import printable, suggest
 
 # Verb: its module in this package, and what it does. Modules are imported only when their verb runs.
 VERBS = {
@@ -91,9 +90,3 @@ def _load(verb: str) -> ModuleType:
         gc.enable()
     gc.freeze()
     return module
-
-
-def suggest(word: str, known: Sequence[str] | dict[str, str]) -> str:
-    """`; did you mean ...?` when something known is close to the word, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -8,7 +8,6 @@ import pyarrow as pa
 from jsonargparse.typing import PositiveInt
 
 from ssl_audio.cli.inputs import names_in
-from ssl_audio.cli.parser import VerbParser
 from ssl_audio.cli.rows import add_common, checkpoints_in, faces_of, grids, kept_rows, merge, recordings_in, share_of
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.ensemble import Ensemble
@@ -17,6 +16,7 @@ from ssl_audio.evaluation.parts import WHOLE, Job, Share
 from ssl_audio.evaluation.recordings import Recordings
 from ssl_audio.evaluation.tables import Tables, write_labels
 from ssl_audio.evaluation.windows import Sound
+from ssl_audio.experiments.parsing import VerbParser
 from ssl_audio.names import printable
 
 _SHOWN = 5

@@ -6,9 +6,10 @@ from typing import Literal
 
 from jsonargparse.typing import PositiveFloat
 
-from ssl_audio.checkpoints.opening import open_checkpoint
-from ssl_audio.cli.assess import Probing, probe_all, score_tables
-from ssl_audio.cli.parser import call, write_text
+from ssl_audio.cli.parser import call
+from ssl_audio.experiments.assessment import score_tables
+from ssl_audio.experiments.files import write_text
+from ssl_audio.experiments.probe import probe as frozen_scores
 
 
 def run(words: list[str]) -> None:
@@ -37,14 +38,8 @@ def probe(
         out: Also write the scores to this JSON file.
         base: What an adapter checkpoint was trained on; by default looked for below runs/ and beside the file.
     """
-    found = open_checkpoint(checkpoint, base=base)
-    window = window_seconds or found.recipe.get("data", {}).get("crop_seconds") or 10.0
-    trained = found.backbone()
-    untrained = found.untrained()
-    scores = probe_all(
-        {"pretrained": trained, "untrained": untrained},
-        [Probing(folder, targets, protocol) for folder in shards],
-        window_seconds=window,
+    scores = frozen_scores(
+        checkpoint, shards=shards, targets=targets, protocol=protocol, window_seconds=window_seconds, base=base
     )
     for table in score_tables(scores):
         print(table.text() + "\n")

@@ -1,104 +1,10 @@
-"""Recipes by name: `--config demo` is `recipes/<verb>/demo.yaml`, `adapters/lora` is `recipes/adapters/lora.yaml`."""
+"""`ssl-audio recipes`: list the recipes, or write one out."""
 
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from ssl_audio.cli.main import suggest
-from ssl_audio.cli.recipe_files import copy, expected, find, listing, names_in
-from ssl_audio.cli.yaml_limits import load_yaml
 from ssl_audio.errors import RecipeError
-
-_FLAGS = ("--config", "-c")
-_LARGEST = 2**20
-
-
-def recipe_name(config: Any) -> str:
-    paths = [path for path in (config.config or []) if path is not None]
-    return "+".join(Path(str(path)).stem for path in paths) or "unnamed"
-
-
-def with_recipe_paths(words: list[str], verb: str) -> list[str]:
-    """Options with the names of recipes replaced by their paths: `--config demo` is `recipes/pretrain/demo.yaml`.
-
-    Recipes come to stand before all other options, so that an option wins wherever it stands.
-    """
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    recipes, options = [], []
-    for before, word in zip(["", *words], words, strict=False):
-        if before in _FLAGS:
-            path = recipe_path(word, verb)
-            read_recipe(Path(path))
-            recipes += ["--config", path]
-        elif word not in _FLAGS:
-            options.append(_with_path(word))
-    # The parser says what is wrong with a flag that nothing follows.
-    return [*recipes, *options, *(words[-1:] if words and words[-1] in _FLAGS else [])]
-
-
-def _with_path(word: str) -> str:
-    """`recipes/encoders/NAME.yaml` where a value is that and lies in the package alone."""
-    option, equals, value = word.rpartition("=")
-    if value.startswith("recipes/") and (path := find(value)) is not None:
-        return f"{option}{equals}{path}"
-    return word
-
-
-def recipe_path(word: str, verb: str) -> str:
-    """The file that a recipe's name means for a verb.
-
-    Raises:
-        RecipeError: if there is none; the message lists those there are.
-    """
-    group, _, name = word.partition("/")
-    if name and not Path(word).is_absolute() and names_in(group):
-        return str(expected(name, [group], option="--config"))
-    return str(expected(word, [verb, ""], option="--config"))
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """What a recipe says, options by name.
-
-    Raises:
-        RecipeError: if it cannot be read, is no YAML in UTF-8, or holds something else than options by name.
-    """
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise RecipeError(f"{path}: has {path.stat().st_size} bytes; expected a recipe of {_LARGEST} at most")
-        found = load_yaml(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(
-            f"{path}: is no text in UTF-8 (byte {error.start} is {error.object[error.start]:#04x}); save it as UTF-8"
-        ) from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: is no YAML: {' '.join(str(error).split())[:300]}") from error
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
-    if found is None:
-        return {}
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise RecipeError(f"{path}: holds a {type(found).__name__}; expected options by name, such as trainer: ...")
-    return found
-
-
-def section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
-    """A part of a recipe; nothing where it is something else, of which the parser says what it should be."""
-    found = recipe.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-def asked_alone(words: list[str], option: str, default: str) -> str:
-    """The value of an option that counts on the command line alone, whatever recipes say."""
-    found = default
-    for before, word in zip(["", *words], [*words, ""], strict=True):
-        if before == option:
-            found = word
-        elif before.startswith(f"{option}="):
-            found = before.split("=", 1)[1]
-    return found
+from ssl_audio.experiments.recipe_files import copy, listing
+from ssl_audio.names import suggest
 
 
 def run(words: list[str]) -> None:

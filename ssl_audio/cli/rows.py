@@ -14,9 +14,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat
 
 from ssl_audio.audio.reading import Reading
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
-from ssl_audio.cli.parser import VerbParser, claimed
 from ssl_audio.cli.part_option import part_of
-from ssl_audio.cli.progress import bar
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.decoders import Decoders, workers_for
 from ssl_audio.evaluation.ensemble import Ensemble
@@ -27,6 +25,9 @@ from ssl_audio.evaluation.pretrained import Pretrained, pretrained
 from ssl_audio.evaluation.recordings import BLOCK, Recordings, recordings_of
 from ssl_audio.evaluation.tables import Tables
 from ssl_audio.evaluation.windows import Sound, fitting
+from ssl_audio.experiments.files import claimed
+from ssl_audio.experiments.parsing import VerbParser
+from ssl_audio.experiments.progress import bar
 
 
 def add_common(parser: Any, *, out: str, several: bool = False) -> None:

@@ -10,10 +10,8 @@ from jaxtyping import Float
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from ssl_audio.audio.reading import Reading, summaries
-from ssl_audio.cli.main import suggest
-from ssl_audio.cli.parser import VerbParser, call, write_bytes
+from ssl_audio.cli.parser import call
 from ssl_audio.cli.part_option import part_of
-from ssl_audio.cli.progress import bar
 from ssl_audio.data import corpora
 from ssl_audio.data.corpora import Corpus
 from ssl_audio.data.index import open_shards
@@ -22,7 +20,10 @@ from ssl_audio.data.preparing import Form
 from ssl_audio.data.verifying import verify_shards
 from ssl_audio.data.writing import FINDINGS_NAME, MEASURED, REJECTED_NAME, merge_shards, write_part
 from ssl_audio.errors import RecipeError
-from ssl_audio.names import printable
+from ssl_audio.experiments.files import write_bytes
+from ssl_audio.experiments.parsing import VerbParser
+from ssl_audio.experiments.progress import bar
+from ssl_audio.names import printable, suggest
 
 CORPORA: dict[str, type[Corpus]] = {
     kind.name or name.lower(): kind

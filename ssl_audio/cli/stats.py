@@ -8,9 +8,9 @@ from jsonargparse.typing import PositiveInt
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.statistics import Moments
 from ssl_audio.cli.parser import call
-from ssl_audio.cli.progress import bar
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.loading import whole_clips
+from ssl_audio.experiments.progress import bar
 
 
 def run(words: list[str]) -> None:

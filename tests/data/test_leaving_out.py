@@ -8,7 +8,6 @@ import soundfile
 from hostile import watched
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint
-from ssl_audio.cli.overlap import heard_before
 from ssl_audio.data.corpora import Table
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.labels import Part
@@ -17,6 +16,7 @@ from ssl_audio.data.manifest import digest
 from ssl_audio.data.unlabelled import AudioShards
 from ssl_audio.data.writing import write_shards
 from ssl_audio.errors import RecipeError
+from ssl_audio.experiments.overlap import heard_before
 
 
 @pytest.fixture

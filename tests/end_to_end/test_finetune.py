@@ -18,11 +18,10 @@ from sklearn.metrics import average_precision_score
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe, load_checkpoint
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.cli import main
-from ssl_audio.cli.finetune_options import FinetuneCLI
 from ssl_audio.data.index import ShardIndex, open_shards
-from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.evaluation import cost
 from ssl_audio.evaluation.predictions import read_predictions
+from ssl_audio.experiments.finetune_builder import FinetuneBuilder
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.metrics_log import read_rows
 
@@ -111,7 +110,7 @@ def test_every_recipe_is_understood(task, pretraining_of, demo_shards, monkeypat
     for checkpoint in ("none", str(begun)):
         words = ["--config", task, f"--checkpoint={checkpoint}", f"--data.shards=[{demo_shards}]", "--resume=never"]
         words += [f"--runs={begun.parent / 'runs'}"]
-        cli = FinetuneCLI(Finetuning, LabelledShards, description=task, words=words)
+        cli = FinetuneBuilder(words)
         assert recipe["model"]["head"].items() <= cli.recipe["model"]["head"].items()
         options = cli.recipe["model"]["backbone"]["init_args"]
         assert options["stride"] == wanted.get("stride") or wanted.get("stride") is None

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from hostile import watched
 
-from ssl_audio.cli import main, recipe_files
-from ssl_audio.cli.parser import VerbParser
-from ssl_audio.cli.recipes import read_recipe, recipe_path, with_recipe_paths
-from ssl_audio.cli.yaml_limits import load_yaml
+from ssl_audio.cli import main
 from ssl_audio.errors import RecipeError
+from ssl_audio.experiments import recipe_files
+from ssl_audio.experiments.parsing import VerbParser
+from ssl_audio.experiments.recipes import read_recipe, recipe_path, with_recipe_paths
+from ssl_audio.experiments.yaml_limits import load_yaml
 
 LAUGHS = "a: &a [ha, ha]\n" + "".join(
     f"{chr(letter)}: &{chr(letter)} [*{chr(letter - 1)}, *{chr(letter - 1)}]\n" for letter in range(ord("b"), ord("t"))

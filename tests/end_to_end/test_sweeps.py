@@ -7,9 +7,7 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from ssl_audio.cli.pretrain import PretrainCLI
-from ssl_audio.data.unlabelled import AudioShards
-from ssl_audio.training.module import Training
+from ssl_audio.experiments.pretrain import PretrainBuilder
 from ssl_audio.training.resuming import flatten
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +29,7 @@ def test_an_agent_calls_what_we_understand(path, monkeypatch, tmp_path):
     for word in create_sweep_command(sweep["command"]):
         words += known[word[2:-1]] if str(word).startswith("${") else [str(word)]
     assert words[:2] == [".venv/bin/ssl-audio", "pretrain"]
-    cli = PretrainCLI(
-        Training, AudioShards, description="", words=[*words[2:], f"--runs={tmp_path}", "--trainer.logger=false"]
-    )
+    cli = PretrainBuilder([*words[2:], f"--runs={tmp_path}", "--trainer.logger=false"])
     found = {name.replace("init_args.", ""): value for name, value in flatten(cli.recipe).items()}
     for name, value in drawn.items():
         assert found[name.replace("init_args.", "")] == value["value"]

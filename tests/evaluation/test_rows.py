@@ -31,7 +31,7 @@ from ssl_audio.evaluation.predictions import read_predictions
 from ssl_audio.evaluation.pretrained import Pretrained
 from ssl_audio.evaluation.recordings import Recordings, clips_of, recordings_of
 from ssl_audio.locking import BusyError, Lock
-from ssl_audio.objectives.tasks import Head
+from ssl_audio.objectives.heads import Head
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ssl_audio.cli import main, pretrain
+from ssl_audio.cli import main
+from ssl_audio.experiments import pretrain
 from ssl_audio.training.watching import Watching
 
 _BLOCK = 10

@@ -67,6 +67,7 @@ def _lines(title: str) -> Any:
         if now - last >= LINE_SECONDS or done == total:
             last = now
             left = f", {timedelta(seconds=round((total - done) / speed))} left" if speed and done < total else ""
-            print(f"{title}: {done}/{total} ({speed:.0f}/s{left})", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{title}: {done}/{total} ({speed:.0f}/s{left})\n")
+            sys.stderr.flush()
 
     return show

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ssl_audio.cli.main import suggest
 from ssl_audio.errors import RecipeError
+from ssl_audio.names import suggest
 from ssl_audio.storing import store
 
 RECIPES = Path("recipes")

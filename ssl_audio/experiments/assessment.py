@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ssl_audio import randomness
 from ssl_audio.audio.fbank import Fbank
-from ssl_audio.cli.progress import bar
 from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.loading import whole_clips
 from ssl_audio.data.unlabelled import AudioShards
@@ -28,6 +27,7 @@ from ssl_audio.evaluation.embedding import (
 )
 from ssl_audio.evaluation.probe import Score, Task, score, tasks_of
 from ssl_audio.evaluation.report import Table, page
+from ssl_audio.experiments.display import Display
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.training.alerts import read_alerts
 from ssl_audio.training.metrics_log import read_rows
@@ -61,8 +61,9 @@ def assess(
     *,
     untrained: dict[str, Tensor],
     probing: list[Probing],
-) -> None:
-    """Probe, draw, report and close the run."""
+    display: Display,
+) -> str:
+    """Probe, draw, report and close the run; returns scores and places for people."""
     from ssl_audio.evaluation.pictures import (  # matplotlib takes half a second
         curves_picture,
         scores_picture,
@@ -76,7 +77,9 @@ def assess(
     tables: list[Table] = []
     pictures: dict[str, bytes] = {}
     if probing:
-        scores = probe_all({"pretrained": backbone, "untrained": before.eval()}, probing, window_seconds=window)
+        scores = probe_all(
+            {"pretrained": backbone, "untrained": before.eval()}, probing, window_seconds=window, display=display
+        )
         tables = score_tables(scores)
         summary["scores"] = {
             task: {name: dataclasses.asdict(value) for name, value in row.items()} for task, row in scores.items()
@@ -120,9 +123,8 @@ def assess(
     )
     this.write("report.html", report)
     this.save_summary(summary)
-    for table in tables:
-        print(f"\n{table.text()}")
-    print(f"\ncheckpoint  {this.last}\nreport      {this.folder / 'report.html'}\nnext        {command}")
+    places = f"checkpoint  {this.last}\nreport      {this.folder / 'report.html'}\nnext        {command}"
+    return "\n\n".join([*(table.text() for table in tables), places])
 
 
 def _program() -> str:
@@ -140,7 +142,9 @@ def check_probing(probing: list[Probing]) -> None:
         tasks_of(open_shards([wanted.shards]), wanted.targets, protocol=wanted.protocol)
 
 
-def probe_all(backbones: dict[str, Backbone], probing: list[Probing], *, window_seconds: float) -> Scores:
+def probe_all(
+    backbones: dict[str, Backbone], probing: list[Probing], *, window_seconds: float, display: Display
+) -> Scores:
     """Frozen scores of each encoder, and of mel and cepstral statistics, on every task of every set of shards."""
     scores: Scores = {}
     for wanted in probing:
@@ -153,7 +157,7 @@ def probe_all(backbones: dict[str, Backbone], probing: list[Probing], *, window_
         frontend = Fbank()
         embedders["mel"] = frame_statistics(frontend)
         embedders["cepstra"] = frame_statistics(frontend, cepstra=20)
-        with bar(f"probing {wanted.shards.name}") as progress:
+        with display.bar(f"probing {wanted.shards.name}") as progress:
             features = embed_clips(
                 index.select(used), embedders, bf16=default_precision("cpu") == "bf16-mixed", progress=progress
             )

@@ -1,18 +1,19 @@
 """The demo's version of a task, for a machine that does not have the corpus."""
 
+import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-from ssl_audio.cli.recipes import read_recipe, recipe_path, section, with_recipe_paths
 from ssl_audio.errors import RecipeError
+from ssl_audio.experiments.display import TERMINAL, Display
+from ssl_audio.experiments.recipes import read_recipe, recipe_path, section, with_recipe_paths
 
 DEMO = Path("shards/demo")
 _QUESTIONS = ("--print_config", "--help")
 
 
-def with_demo(words: list[str], verb: str = "finetune") -> list[str]:
+def with_demo(words: list[str], verb: str = "finetune", *, display: Display = TERMINAL) -> list[str]:
     """The same call, or one of the recipe that the recipe names for when its shards are missing. It says so loudly."""
     words = with_recipe_paths(words, verb)
     places = [place + 1 for place, word in enumerate(words) if word in ("--config", "-c") and place + 1 < len(words)]
@@ -30,7 +31,7 @@ def with_demo(words: list[str], verb: str = "finetune") -> list[str]:
     if given or asked or not missing:
         return words
     if missing == [DEMO] or (DEMO in shards and not DEMO.exists()):
-        _write_demo()
+        _write_demo(display)
         return words
     if told.get("demo") is None:
         return words
@@ -38,22 +39,26 @@ def with_demo(words: list[str], verb: str = "finetune") -> list[str]:
         raise RecipeError(f"demo: {str(told['demo'])[:100]!r} is no name of a recipe that lies beside this one")
     task = "+".join(Path(words[place]).stem for place in places)
     frame = "=" * 100
-    print(
+    display.line(
         f"{frame}\nNOT {task.upper()}: {', '.join(map(str, missing))} is not here. This runs the demo's version of "
         f"the task ({told['demo']}) on speech and sounds\nsynthesised on this machine; "
         f"its numbers say nothing about {task}.\n"
-        f"How to get the corpus: {told.get('how_to_get') or 'see shards/README.md'}\n{frame}",
-        file=sys.stderr,
+        f"How to get the corpus: {told.get('how_to_get') or 'see shards/README.md'}\n{frame}"
     )
     beside = Path(words[tasks[0]]).parent / f"{told['demo']}.yaml"
     demo = str(beside) if beside.is_file() else recipe_path(told["demo"], verb)
     dropped = {number for place in tasks for number in (place - 1, place)}
     rest = [word for number, word in enumerate(words) if number not in dropped]
     named = any(word == "--name" or word.startswith("--name=") for word in rest)
-    return with_demo(["--config", demo, *([] if named else ["--name", f"{task}-on-demo"]), *rest], verb)
+    return with_demo(
+        ["--config", demo, *([] if named else ["--name", f"{task}-on-demo"]), *rest], verb, display=display
+    )
 
 
-def _write_demo() -> None:
-    from ssl_audio.cli.shards import run as shards
+def _write_demo(display: Display) -> None:
+    from ssl_audio.data.corpora import Demo
+    from ssl_audio.data.writing import merge_shards, write_part
 
-    shards(["write", "--corpus", "demo", "--out", str(DEMO)])
+    with display.bar(f"writing {DEMO}") as progress:
+        write_part(Demo(), DEMO, name="demo", processes=os.cpu_count() or 1, progress=progress)
+    merge_shards(DEMO)

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar, Timer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from ssl_audio.cli.progress import LINE_SECONDS
+from ssl_audio.experiments.progress import LINE_SECONDS
 
 _SMOOTHING = 0.95
 
@@ -70,7 +70,8 @@ class TrainingProgress(ProgressBar):
             self._progress.update(self._task, completed=trainer.global_step, description=state)
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            print(f"step {trainer.global_step}  {state}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"step {trainer.global_step}  {state}\n")
+            sys.stderr.flush()
 
     def _left(self, trainer: L.Trainer) -> float | None:
         """Seconds until training ends, by its steps or by its time."""

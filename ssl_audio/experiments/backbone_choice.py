@@ -13,9 +13,9 @@ from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ssl_audio.checkpoints.newest import chosen_checkpoint, newest_checkpoint, of_fold
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
-from ssl_audio.cli.parser import VerbParser, add_runs_argument
-from ssl_audio.cli.recipes import read_recipe, section
 from ssl_audio.errors import RecipeError
+from ssl_audio.experiments.parsing import VerbParser, add_runs_argument
+from ssl_audio.experiments.recipes import read_recipe, section
 from ssl_audio.model import encoders
 from ssl_audio.model.backbone import Backbone
 

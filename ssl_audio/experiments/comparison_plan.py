@@ -2,16 +2,17 @@
 
 import dataclasses
 import json
-import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse.typing import PositiveInt
 
-from ssl_audio.cli.parser import write_text
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.baselines import Statistics
 from ssl_audio.evaluation.predictions import Over
+from ssl_audio.experiments.budget import Budget
+from ssl_audio.experiments.files import write_text
 
 STARTS = ("scratch", "pretrained")
 
@@ -20,7 +21,7 @@ _FREE = ("seeds", "encoders", "adapters", "baselines", "intervals", "runs", "nam
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Comparison:
     """What is compared.
 
     Args:
@@ -39,7 +40,7 @@ class Plan:
         clips: The same in clips seen, over all epochs.
         baselines: Linear classifiers without an encoder beside them, on `cepstra` or `mel` statistics, levelled or not.
         intervals: Draw `clips` for them, or whole `speakers`: what would it be on others of these.
-        options: More options of `finetune`, such as `--model.tuning.train=[]`; the same for all.
+        options: More options of `finetune` by name, such as `{model.tuning.train: []}`; the same for all.
         runs: Folder of all runs.
         name: Name of the comparison; by default the task's.
     """
@@ -56,22 +57,20 @@ class Plan:
     clips: PositiveInt | None = None
     baselines: list[Statistics] = dataclasses.field(default_factory=lambda: ["cepstra"])
     intervals: Over = "clips"
-    options: list[str] = dataclasses.field(default_factory=list)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
     runs: Path = Path("runs")
     name: str | None = None
 
     @property
-    def budget(self) -> str:
-        """What every fine-tuning may spend, in words.
+    def budget(self) -> Budget:
+        """What every fine-tuning may spend.
 
         Raises:
             RecipeError: if it is stated in more than one way.
         """
-        stated = {name: getattr(self, name) for name in ("steps", "seconds", "clips")}
-        stated = {name: number for name, number in stated.items() if number is not None}
-        if len(stated) > 1:
-            raise RecipeError(f"--{' and --'.join(stated)}: one budget for all; expected one of them")
-        return next((f"{number} {name} each" for name, number in stated.items()), "the task's epochs each")
+        found = Budget(steps=self.steps, seconds=self.seconds, clips=self.clips)
+        _ = found.words
+        return found
 
     @property
     def variants(self) -> list[str]:
@@ -84,7 +83,7 @@ class Plan:
         return self.runs / "compare" / (self.name or Path(self.task).stem)
 
 
-def check_plan(plan: Plan) -> None:
+def check_plan(plan: Comparison) -> None:
     """A comparison goes on only under the same conditions; more seeds, encoders and baselines may join it.
 
     Raises:
@@ -96,7 +95,9 @@ def check_plan(plan: Plan) -> None:
         try:
             before = json.loads(kept.read_text(encoding="utf-8"))
             before["checkpoints"] = dict(before["checkpoints"])
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            if isinstance(before["options"], list):  # as an earlier version wrote them
+                before["options"] = options_in(before["options"])
+        except (OSError, ValueError, TypeError, KeyError, RecipeError) as error:
             raise RecipeError(
                 f"{kept}: unreadable ({error}), so nobody knows how its cells were made; expected the plan of the "
                 "comparison: remove the folder, or give another --name"
@@ -112,24 +113,30 @@ def check_plan(plan: Plan) -> None:
     write_text(kept, json.dumps(now, indent=1))
 
 
-def finetune_words(given: list[str] | str) -> list[str]:
-    """The words of options, which may be written as one would write them for `finetune`.
+def options_in(words: Sequence[str]) -> dict[str, str]:
+    """Options of `finetune` by name, from words as one would write them there.
 
     Raises:
         RecipeError: if they are no options.
     """
-    try:
-        words = shlex.split(given) if isinstance(given, str) else given
-    except ValueError as error:
-        raise RecipeError(f"--options {given}: {error}; expected options of finetune") from error
-    if words and not words[0].startswith("--"):
-        raise RecipeError(
-            f"--options {given}: begins with {words[0]}; expected options of finetune, such as "
-            "'--model.tuning.train=[] --data.target=speaker'"
-        )
-    return words
+    found: dict[str, str] = {}
+    name: str | None = None
+    for word in words:
+        if name is not None and not word.startswith("--"):
+            found[name], name = word, None
+        elif word.startswith("--") and name is None:
+            given, equals, value = word.removeprefix("--").partition("=")
+            found, name = (found | {given: value}, None) if equals else (found, given)
+        else:
+            raise RecipeError(
+                f"--options {' '.join(words)}: {name or word!r} is no option with a value; expected options of "
+                "finetune, such as '--model.tuning.train=[] --data.target=speaker'"
+            )
+    if name is not None:
+        raise RecipeError(f"--options {' '.join(words)}: {name} has no value; expected --{name}=VALUE")
+    return found
 
 
-def plain(plan: Plan) -> dict[str, Any]:
+def plain(plan: Comparison) -> dict[str, Any]:
     """What it says, as YAML and JSON can."""
     return json.loads(json.dumps(dataclasses.asdict(plan), default=str))

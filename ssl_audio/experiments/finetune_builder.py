@@ -12,7 +12,10 @@ from ssl_audio import randomness
 from ssl_audio.checkpoints.adaptation import Adaptation
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.newest import FOLD, chosen_checkpoint
-from ssl_audio.cli.backbone_choice import (
+from ssl_audio.data.labelled import LabelledShards
+from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.predictions import Over
+from ssl_audio.experiments.backbone_choice import (
     add_start_arguments,
     changed,
     changes,
@@ -21,11 +24,8 @@ from ssl_audio.cli.backbone_choice import (
     parsed,
     with_backbone,
 )
-from ssl_audio.cli.trainer import TrainingCLI
-from ssl_audio.cli.watch import Watch
-from ssl_audio.data.labelled import LabelledShards
-from ssl_audio.errors import RecipeError
-from ssl_audio.evaluation.predictions import Over
+from ssl_audio.experiments.builder import RunBuilder
+from ssl_audio.experiments.panel_content import Watch
 from ssl_audio.model.adapters import Adapter
 from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.checkpointing import Checkpointing
@@ -35,10 +35,13 @@ from ssl_audio.training.run import Run
 Start = Literal["pretrained", "scratch"]
 
 
-class FinetuneCLI(TrainingCLI):
+class FinetuneBuilder(RunBuilder):
     """Three typed sections, `model`, `data` and `trainer`, what the run is called, and where it starts from."""
 
     verb = "finetune"
+    description = "Fine-tune a checkpoint on labelled shards, and test it once."
+    module_class = Finetuning
+    data_class = LabelledShards
     checkpointing = Checkpointing(best="valid/score", highest=True)
     watch = Watch(panel_steps=0)
     best_name = "chosen.ckpt"
@@ -67,6 +70,12 @@ class FinetuneCLI(TrainingCLI):
             type=Start,
             default="pretrained",
             help="scratch: the architecture of the checkpoint with fresh weights.",
+        )
+        parser.add_argument(
+            "--keep_head",
+            type=bool,
+            default=False,
+            help="Begin at the head of the checkpoint too; its labels must be these.",
         )
         parser.add_argument(
             "--intervals",

@@ -10,19 +10,19 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from ssl_audio.cli.assess import Probing, draw_picture
-from ssl_audio.cli.wandb import send_picture
 from ssl_audio.data.batch import Batch
 from ssl_audio.data.index import open_shards
 from ssl_audio.evaluation.benchmark import product_rate
 from ssl_audio.evaluation.embedding import Embedder, embed_clips
 from ssl_audio.evaluation.probe import score_neighbours, tasks_of
+from ssl_audio.experiments.assessment import Probing, draw_picture
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.tokens import pool_moments
 from ssl_audio.training.alerts import Limits
 from ssl_audio.training.module import Training
 from ssl_audio.training.panels import Look, rank_me
 from ssl_audio.training.run import Run
+from ssl_audio.training.wandb import send_picture
 
 _CLIPS = 256
 # Dense bf16 operations a second. Source: the makers' data sheets.

@@ -8,23 +8,24 @@ import numpy as np
 import torch
 import yaml
 
-from ssl_audio.cli.comparison_plan import Plan, plain
-from ssl_audio.cli.results import signed
 from ssl_audio.evaluation.cost import Cost
 from ssl_audio.evaluation.predictions import Predictions, joined
 from ssl_audio.evaluation.report import Table, page
+from ssl_audio.experiments.comparison_plan import Comparison, plain
+from ssl_audio.experiments.finished import Finished
+from ssl_audio.experiments.outcomes import signed
 from ssl_audio.training.metrics_log import read_rows
 from ssl_audio.training.run import METRICS, Run, circumstances
 
 
 def write_comparison(
-    plan: Plan,
+    plan: Comparison,
     found: dict[tuple[str, str], list[Predictions]],
     cost: dict[tuple[str, str], Cost],
     checkpoints: dict[str, Path],
     refused: dict[tuple[str, str], str],
-) -> None:
-    """Write summary, tables, pictures and report of a comparison, and print the tables.
+) -> Finished:
+    """Write summary, tables, pictures and report of a comparison.
 
     Args:
         plan: What was compared.
@@ -60,7 +61,8 @@ def write_comparison(
         "", head, "95 % interval", "over seeds", "trained", "parameters", "clips/s training", "clips/s inference",
         "memory", "FLOPs a clip",
     ]  # fmt: skip
-    budget = f"{plan.seeds} seeds, {plan.budget}, same clips in the same order {' '.join(plan.options)}".rstrip()
+    options = " ".join(f"--{name}={value}" for name, value in plan.options.items())
+    budget = f"{plan.seeds} seeds, {plan.budget.words}, same clips in the same order {options}".rstrip()
     table = Table(f"{Path(plan.task).stem}: {budget}", titles, rows)
     differences = _differences(plan, found)
     means = {cell: float(np.mean([one.headline for one in seeds])) for cell, seeds in found.items()}
@@ -105,9 +107,8 @@ def write_comparison(
     this.write("scores.png", picture)
     this.write("report.md", "\n\n".join(one.markdown() for one in tables) + "\n")
     this.save_summary(summary)
-    for one in tables:
-        print(f"\n{one.text()}")
-    print(f"\nreport      {this.folder / 'report.html'}")
+    text = "\n\n".join([*(one.text() for one in tables), f"report      {this.folder / 'report.html'}"])
+    return Finished(this, summary, text, list(checkpoints.values()))
 
 
 def _spent(cost: Cost) -> list[str]:
@@ -121,7 +122,7 @@ def _spent(cost: Cost) -> list[str]:
     ]
 
 
-def _differences(plan: Plan, found: dict[tuple[str, str], list[Predictions]]) -> Table:
+def _differences(plan: Comparison, found: dict[tuple[str, str], list[Predictions]]) -> Table:
     """Pretrained against scratch and baselines for each encoder, and each pair of encoders pretrained; of adapters
     each against the first and the baselines.
     """
@@ -146,7 +147,7 @@ def _differences(plan: Plan, found: dict[tuple[str, str], list[Predictions]]) ->
 
 
 def _table_of(
-    plan: Plan,
+    plan: Comparison,
     found: dict[tuple[str, str], list[Predictions]],
     pairs: list[tuple[tuple[str, str], tuple[str, str]]],
 ) -> Table:

@@ -1,13 +1,9 @@
-"""What every verb that trains shares: the parser, the run folder, the trainer."""
+"""From recipes and options to what trains: the parser, the run folder, the trainer."""
 
 import contextlib
 import functools
-import logging
-import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import yaml
@@ -18,27 +14,28 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
-from ssl_audio.cli.assess import Probing
-from ssl_audio.cli.parser import OneLine, add_runs_argument, one_line, quiet_warnings, unwrapped
-from ssl_audio.cli.recipes import asked_alone, recipe_name, with_recipe_paths
-from ssl_audio.cli.training_progress import TrainingProgress
-from ssl_audio.cli.wandb import send_alert, wandb_logger, wandb_wanted
-from ssl_audio.cli.watch import Watch, device_peak, looker
+from ssl_audio.data.module import ShardModule
 from ssl_audio.data.remote import Remote, allow
 from ssl_audio.errors import RecipeError, SslAudioError
+from ssl_audio.experiments.assessment import Probing
+from ssl_audio.experiments.display import TERMINAL, Display
+from ssl_audio.experiments.panel_content import Watch, device_peak, looker
+from ssl_audio.experiments.parsing import OneLine, add_runs_argument, one_line, unwrapped
+from ssl_audio.experiments.recipes import asked_alone, recipe_name, with_recipe_paths
 from ssl_audio.locking import BusyError, Lock
 from ssl_audio.storing import sweep
 from ssl_audio.training.alerts import Alerts
 from ssl_audio.training.checkpointing import Checkpointing, Checkpoints
 from ssl_audio.training.engines import default_strategy, is_first_process
-from ssl_audio.training.loading import going_on
 from ssl_audio.training.metrics_log import MetricsLog
+from ssl_audio.training.module import Training
 from ssl_audio.training.panels import Panels
 from ssl_audio.training.precision import default_precision
-from ssl_audio.training.preemption import StoppedError, Stopping, preemptible
+from ssl_audio.training.preemption import Stopping
 from ssl_audio.training.random_state import RandomState
 from ssl_audio.training.run import METRICS, Run, open_run, run_folder
 from ssl_audio.training.storing import AtomicCheckpointIO
+from ssl_audio.training.wandb import send_alert, wandb_logger, wandb_wanted
 from ssl_audio.training.watching import Watching
 
 
@@ -46,41 +43,38 @@ class RecipeParser(OneLine, LightningArgumentParser):  # type: ignore[misc]
     """A parser for the verbs that train from a recipe."""
 
 
-class TrainingCLI(LightningCLI):
-    """Three typed sections, `model`, `data` and `trainer`, and what the run is called.
+class RunBuilder(LightningCLI):
+    """Makes module, data and trainer of recipes and options: three typed sections, `model`, `data` and `trainer`, and
+    what the run is called.
 
     Args:
-        model: LightningModule to train.
-        data: Its data.
-        description: What the verb does.
-        words: Options of the command line.
+        words: Options as on the command line.
         held: What the lock of the run is held by; None takes none, for who only wants to know what would be run.
+        display: What is told of the run.
     """
 
     verb: ClassVar[str]
+    description: ClassVar[str]
+    module_class: ClassVar[type[Training]]
+    data_class: ClassVar[type[ShardModule]]
     checkpointing: ClassVar[Checkpointing] = Checkpointing()
     watch: ClassVar[Watch] = Watch()
     best_name: ClassVar[str] = "best.ckpt"
     open: Run
 
     def __init__(
-        self,
-        model: type[L.LightningModule],
-        data: type[L.LightningDataModule],
-        *,
-        description: str,
-        words: list[str],
-        held: contextlib.ExitStack | None = None,
+        self, words: list[str], *, held: contextlib.ExitStack | None = None, display: Display = TERMINAL
     ) -> None:
         self._held = held
+        self.display = display
         self._remote = asked_alone(words, "--remote", "none")
         super().__init__(
-            model,
-            data,
+            self.module_class,
+            self.data_class,
             run=False,
             args=self.completed(with_recipe_paths(words, self.verb)),
             parser_class=RecipeParser,
-            parser_kwargs={"prog": f"ssl-audio {self.verb}", "description": description},
+            parser_kwargs={"prog": f"ssl-audio {self.verb}", "description": self.description},
             save_config_callback=None,
             seed_everything_default=0,
             auto_configure_optimizers=False,
@@ -101,6 +95,9 @@ class TrainingCLI(LightningCLI):
         return words
 
     def add_arguments_to_parser(self, parser: Any) -> None:
+        parser.add_argument(
+            "--verb", type=Literal[self.verb], default=self.verb, help="What a recipe is for, in a folder of stages."
+        )
         parser.add_argument("--name", type=str | None, default=None, help="Name of the run; by default the recipe's.")
         add_runs_argument(parser)
         parser.add_argument(
@@ -135,12 +132,12 @@ class TrainingCLI(LightningCLI):
         allow(config.remote)
         name = config.name or recipe_name(config)
         self.recipe = self.plain_config()
-        for outside in ("config", "resume", "remote"):
+        for outside in ("config", "resume", "remote", "verb"):
             self.recipe.pop(outside, None)
         self.recipe["name"] = name
         self.open = open_run(self._folder(name), resume=config.resume)
         for damage in self.open.damaged:
-            print(f"{damage}; going on with {self.open.resume}", file=sys.stderr)
+            self.display.line(f"{damage}; going on with {self.open.resume}")
 
     def _folder(self, name: str) -> Path:
         """The folder of the run, locked if `held`."""
@@ -196,7 +193,7 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **extra: Any) -> L.Trainer:
         chosen = self._get(self.config_init, "trainer", default={})
-        self.progress = TrainingProgress()
+        self.progress = self.display.training()
         self.loggers: list[Logger] = []
         callbacks: list[Callback] = [RandomState(), self.progress]
         wanted = chosen.get("enable_checkpointing") is not False
@@ -236,45 +233,6 @@ def _environment() -> list[Any]:
 
 def _several(chosen: Any) -> list[Any]:
     return chosen if isinstance(chosen, list) else [] if chosen is None else [chosen]
-
-
-@contextlib.contextmanager
-def quiet_training() -> Iterator[None]:
-    """Leave out what Lightning says that no user can act on, and end when the machine is taken away."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    with quiet_warnings(), preemptible():
-        yield
-
-
-def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, this: Run) -> None:
-    """Train, from the run's checkpoint where it has one.
-
-    Raises:
-        SslAudioError: if the disk is full or gone.
-        StoppedError: if training was interrupted.
-    """
-    try:
-        with going_on(trainer, this.resume):
-            trainer.fit(module, datamodule=data, ckpt_path=this.resume, weights_only=True)
-    except OSError as error:
-        raise SslAudioError(
-            f"{this.folder}: {error.strerror or error}; the last whole checkpoint is in {this.checkpoints}"
-        ) from error
-    except RuntimeError as error:
-        # What gloo and NCCL say when the other end of a connection is gone.
-        if trainer.world_size > 1 and re.search(r"onnection (closed|reset)|peer|NCCL|timed out", str(error)):
-            raise SslAudioError(
-                f"another rank is gone ({one_line(str(error))[:160]}); its own message says why; the last whole "
-                f"checkpoint is in {this.checkpoints}: give the same command again"
-            ) from error
-        raise
-    except SystemExit as error:
-        # Lightning's answer to a KeyboardInterrupt: Ctrl-C before the first step, or a second time within one.
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        kept = f"the last whole checkpoint is in {this.checkpoints}" if this.last.exists() else "nothing was saved yet"
-        raise StoppedError(f"interrupted; {kept}; give the same command again to go on") from error
 
 
 def metrics_log(this: Run) -> MetricsLog:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint
-from ssl_audio.cli.recipe_files import expected
-from ssl_audio.cli.recipes import read_recipe
 from ssl_audio.errors import CheckpointError, LayoutError, RecipeError, own_cause
+from ssl_audio.experiments.recipe_files import expected
+from ssl_audio.experiments.recipes import read_recipe
 
 
 def adapter_file(name: str) -> Path:

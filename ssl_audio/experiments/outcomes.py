@@ -95,8 +95,8 @@ def write_report(
     *,
     recipe: dict[str, Any],
     over: Over = "clips",
-) -> None:
-    """Write summary, pictures and report of a run, and print the scores."""
+) -> tuple[dict[str, Any], str]:
+    """Write summary, pictures and report of a run; returns the summary, and scores and places for people."""
     scores = {start: scores_of(found, over=over) for start, found in outcomes.items()}
     together = {start: joined([o.predictions for o in found]) for start, found in outcomes.items()}
     first = next(iter(together))
@@ -153,9 +153,8 @@ def write_report(
     )
     this.write("report.html", report)
     this.save_summary(summary)
-    for table in tables:
-        print(f"\n{table.text()}")
-    print(f"\nreport      {this.folder / 'report.html'}\nnext        {command}")
+    places = f"report      {this.folder / 'report.html'}\nnext        {command}"
+    return summary, "\n\n".join([*(table.text() for table in tables), places])
 
 
 def _base_option(best: Path) -> str:

@@ -1,0 +1,1 @@
+"""What a verb does, as typed functions that return values; callable from Python. Floor 7."""

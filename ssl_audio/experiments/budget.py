@@ -1,0 +1,54 @@
+"""How long a training may last, in place of what its recipe says."""
+
+import dataclasses
+from typing import Any
+
+from jsonargparse.typing import PositiveInt
+
+from ssl_audio.errors import RecipeError
+from ssl_audio.experiments.builder import RunBuilder
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """One of the three, or none.
+
+    Args:
+        steps: Optimizer steps.
+        seconds: Of training.
+        clips: Seen in training, over all epochs.
+    """
+
+    steps: PositiveInt | None = None
+    seconds: PositiveInt | None = None
+    clips: PositiveInt | None = None
+
+    @property
+    def words(self) -> str:
+        """For people.
+
+        Raises:
+            RecipeError: if it is stated in more than one way.
+        """
+        stated = {name: number for name, number in dataclasses.asdict(self).items() if number is not None}
+        if len(stated) > 1:
+            raise RecipeError(f"--{' and --'.join(stated)}: one budget for all; expected one of them")
+        return next((f"{number} {name} each" for name, number in stated.items()), "the task's epochs each")
+
+    def limit(self, built: RunBuilder) -> None:
+        """Put the budget in the place of the recipe's epochs, in what is run and in what is written down of it."""
+        if self.seconds is not None:
+            hours, rest = divmod(int(self.seconds), 3600)
+            limits: dict[str, Any] = {"max_time": f"00:{hours:02d}:{rest // 60:02d}:{rest % 60:02d}", "max_steps": -1}
+        elif self.steps is not None or self.clips is not None:
+            data, trainer = built.recipe["data"], built.recipe["trainer"]
+            batch = int(data["batch_clips"]) * int(trainer.get("accumulate_grad_batches") or 1)
+            limits = {"max_steps": int(self.steps or max(1, round((self.clips or 0) / batch)))}
+        else:
+            return
+        for name, value in {**limits, "max_epochs": -1}.items():
+            setattr(built.config.trainer, name, value)
+            built.recipe["trainer"][name] = value
+
+
+WHOLE = Budget()

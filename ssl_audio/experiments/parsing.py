@@ -1,0 +1,114 @@
+"""Parsers whose mistakes are one line, with a guess at what was meant."""
+
+import contextlib
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from ssl_audio.errors import RecipeError, own_cause
+from ssl_audio.experiments import yaml_limits  # noqa: F401 -- registers how values are read
+
+
+def one_line(message: str, known: Sequence[str] = ()) -> str:
+    """A parser's complaint in one line, with the nearest known key when it is about an unknown one."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    text = " ".join(lines)
+    text = re.sub(r"^Parser key \"?config\"?: ?", "", text)
+    text = re.sub(r"Does not validate against any of the Union subtypes.*?Errors:", "", text)
+    text = re.sub(r"\s+", " ", text)
+    if re.search(r"Not of type Path: .* not (int|float|bool|NoneType)", text):
+        text += "; a name that reads as a number is written with its folder, such as ./0012"
+    elif single := re.search(r"Expected a <class 'list'>\. Got value: (\S+)$", text):
+        text += f"; a list is written '[{single[1]}]'"
+    unknown = re.search(r"(?:[Kk]ey|Option|nrecognized arguments?:) ['\"]?-{0,2}([\w.]+)", text)
+    if unknown and re.search("not expected|not accepted|nrecognized", text):
+        wrong = unknown[1]
+        close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5) or _same_leaf(wrong, known)
+        if close:
+            text += f"; did you mean {close[0]!r}?"
+    return text if len(text) <= 500 else text[:497] + "..."
+
+
+def _same_leaf(wrong: str, known: Sequence[str]) -> list[str]:
+    leaf = wrong.rsplit(".", 1)[-1]
+    leaves = {name.rsplit(".", 1)[-1]: name for name in known}
+    return [leaves[found] for found in difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.6)]
+
+
+class OneLine:
+    """Mixin: complain in one line and with exit code 2, as every other mistake of ours."""
+
+    def parse_args(
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Namespace | None = None,
+        env: bool | None = None,
+        defaults: bool = True,
+        **private: Any,
+    ) -> Namespace:
+        """As jsonargparse does, and `null` stays null in an option of an object within an object.
+
+        jsonargparse reads the value and gives it to the parser of the inner object, without its defaults, as Python
+        writes it: as `None`, which is a text in YAML.
+        """
+        if args is not None and len(args) == 1 and not defaults and args[0].endswith("=None"):
+            args = [args[0].removesuffix("None") + "null"]
+        return super().parse_args(args, namespace, env, defaults, **private)  # type: ignore[misc]
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        known = [action.dest for action in self._actions]  # type: ignore[attr-defined]
+        if (cause := own_cause(ex)) is not None:
+            raise cause
+        raise RecipeError(f"{one_line(message, known)} (see `{self.prog} --help`)")  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise errors of ours as they are: where a type is a union, such as `Backbone | None`, jsonargparse wraps what a
+    constructor raises.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if (cause := own_cause(error)) is None:
+            raise
+        raise cause from cause.__cause__
+
+
+class VerbParser(OneLine, ArgumentParser):  # type: ignore[misc]
+    """A parser for the verbs that are plain functions."""
+
+
+def add_runs_argument(parser: Any) -> None:
+    """The option of every verb that reads or writes runs."""
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="Folder of all runs.")
+
+
+@contextlib.contextmanager
+def quiet_warnings() -> Iterator[None]:
+    """Leave out warnings of libraries that no user can act on."""
+    import warnings
+
+    with warnings.catch_warnings():
+        for text in (
+            ".*does not have many workers.*",
+            ".*non-resumable dataloader.*",
+            ".*your dataloader is not resumable.*",
+            ".*`isinstance\\(treespec, LeafSpec\\)`.*",
+            ".*Checkpoint directory .* exists and is not empty.*",
+            ".*save_hyperparameters.*",
+            ".*lr_scheduler.step.*",
+            ".*LightningCLI's args parameter.*",
+            ".*Experiment logs directory.*",
+            ".*Total length of `list` across ranks is zero.*",
+            ".*Found .* module.*in eval mode.*",
+            ".*could not find the monitored key in the returned metrics.*",
+            ".*torch.distributed.nn.functional.all_gather is deprecated.*",
+            ".*number of training batches .* is smaller than the logging interval.*",
+        ):
+            warnings.filterwarnings("ignore", text)
+        yield

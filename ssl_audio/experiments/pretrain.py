@@ -1,0 +1,148 @@
+"""Pretraining: from a recipe to a run with its report."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_audio.data.unlabelled import AudioShards
+from ssl_audio.errors import RecipeError
+from ssl_audio.experiments.assessment import Probing, assess, check_probing
+from ssl_audio.experiments.builder import RunBuilder
+from ssl_audio.experiments.display import TERMINAL, Display
+from ssl_audio.experiments.fallback import with_demo
+from ssl_audio.experiments.finished import Finished
+from ssl_audio.experiments.running import fit, quiet_training
+from ssl_audio.experiments.values import NO_OPTIONS, Recipe, words_of
+from ssl_audio.training.checking import check_training, is_limited
+from ssl_audio.training.engines import end_process_group
+from ssl_audio.training.module import Training
+from ssl_audio.training.resuming import check_resume
+from ssl_audio.training.run import circumstances
+
+
+class PretrainBuilder(RunBuilder):
+    """Three typed sections, `model`, `data` and `trainer`, and what the run is called."""
+
+    verb = "pretrain"
+    description = "Pretrain an encoder on unlabelled shards."
+    module_class = Training
+    data_class = AudioShards
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        super().add_arguments_to_parser(parser)
+        # Recipes that name no objective mean this one.
+        parser.set_defaults({"model.objective": {"class_path": "ssl_audio.objectives.MaskedPatches"}})
+        parser.add_argument(
+            "--probe",
+            type=list[Probing],
+            default=[],
+            help="Labelled shards that show at the end what was learnt.",
+        )
+
+    @property
+    def probing(self) -> list[Probing]:
+        return self.config_init.probe
+
+
+def pretrain(
+    recipe: Recipe = "demo",
+    *,
+    shards: Sequence[str | Path] | None = None,
+    max_steps: int | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    resume: str = "auto",
+    options: Mapping[str, Any] = NO_OPTIONS,
+    display: Display = TERMINAL,
+) -> Finished | None:
+    """Pretrain an encoder on unlabelled shards, as `ssl-audio pretrain` does.
+
+    Args:
+        recipe: Name or file of a recipe, or several, each laid over those before it.
+        shards: Folders of shards, in place of the recipe's.
+        max_steps: Optimizer steps, in place of the recipe's.
+        seed: Of everything, in place of the recipe's.
+        name: Of the run; by default the recipe's.
+        runs: Folder of all runs.
+        resume: `auto` goes on with an unfinished run of this name, `never` begins a new one; or a checkpoint.
+        options: Any other option by its name on the command line, such as `{"model.objective.clip_weight": 0}`.
+        display: What is told of the run.
+
+    Returns:
+        The run; None on all ranks but the first.
+
+    Raises:
+        SslAudioError: if the recipe, the data or the machine do not allow it.
+    """
+    chosen = {"data.shards": shards, "trainer.max_steps": max_steps, "seed_everything": seed, "name": name}
+    return pretrain_words(words_of(recipe, {**chosen, "runs": runs, "resume": resume}, options), display=display)
+
+
+def pretrain_words(words: list[str], *, display: Display = TERMINAL) -> Finished | None:
+    """The same, with options as on the command line."""
+    with quiet_training(), contextlib.ExitStack() as held:
+        return pretrain_built(
+            PretrainBuilder(with_demo(words, "pretrain", display=display), held=held, display=display)
+        )
+
+
+def pretrain_built(built: PretrainBuilder) -> Finished | None:
+    """Fit, and when it is done, assess and report; nothing comes back but on the first rank."""
+    module, data, trainer, this = built.model, built.datamodule, built.trainer, built.open
+    if not is_limited(trainer):
+        raise RecipeError(
+            "trainer.max_steps is not set; the stream of clips is endless, so say where training stops, "
+            "such as --trainer.max_steps 1000 or --trainer.max_time 00:01:00:00"
+        )
+    module.attach(data.facts)
+    check_training(module, data)
+    check_resume(this.resume, built.recipe)
+    check_probing(built.config_init.probe)
+    clips = len(data.heard)
+    if trainer.is_global_zero:
+        this.save_recipe(built.recipe)
+    module.recipe = built.recipe
+    begun = "going on with" if this.resume else "beginning"
+    if trainer.is_global_zero:
+        length = f"{trainer.max_steps} steps" if trainer.max_steps > 0 else "limited by time"
+        weights = sum(parameter.numel() for parameter in module.backbone.parameters())
+        built.display.line(
+            f"{begun} {this.folder}: {type(module.backbone.encoder).__name__} with {weights / 1e6:.1f} M parameters, "
+            f"{clips} clips, {length}, {trainer.precision} on {trainer.strategy.root_device}"
+        )
+    untrained = {name: value.clone() for name, value in module.backbone.state_dict().items()}
+    whole = fit(trainer, module, data, this)
+    replaced = data.replaced()
+    end_process_group()
+    if not trainer.is_global_zero:
+        return None
+    if replaced:
+        built.display.line(f"{len(replaced)} clips could not be decoded and were replaced; the summary lists them")
+    summary = {
+        "verb": "pretrain",
+        "name": built.recipe["name"],
+        "steps": trainer.global_step,
+        "seconds": round(built.progress.seconds, 1),
+        "clips_per_second": round(built.progress.clips_per_second, 2),
+        "precision": str(trainer.precision),
+        "final": {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()},
+        "replaced": replaced,
+        "log_mel": {"mean": float(module.backbone.frontend.mean), "std": float(module.backbone.frontend.std)},
+        **circumstances(data.shards, trainer.strategy.root_device),
+    }
+    # Lengths that come once are not worth compiling for.
+    with torch.compiler.set_stance("force_eager"):
+        text = assess(
+            this,
+            whole,
+            data,
+            summary,
+            untrained=untrained,
+            probing=built.config_init.probe,
+            display=built.display,
+        )
+    return Finished(this, summary, text, [this.last])

@@ -1,0 +1,47 @@
+"""What a frozen encoder knows of labelled shards."""
+
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse.typing import PositiveFloat
+
+from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.experiments.assessment import Probing, Scores, probe_all
+from ssl_audio.experiments.display import TERMINAL, Display
+
+
+def probe(
+    checkpoint: str | Path,
+    *,
+    shards: list[Path],
+    targets: list[str],
+    protocol: Literal["split", "fold"] = "split",
+    window_seconds: PositiveFloat | None = None,
+    base: Path | None = None,
+    display: Display = TERMINAL,
+) -> Scores:
+    """Frozen linear and nearest-neighbour scores of an encoder, beside an untrained one and mel and cepstral
+    statistics.
+
+    Args:
+        checkpoint: A checkpoint of `ssl-audio pretrain`.
+        shards: Folders of labelled shards, each probed by itself.
+        targets: Kinds of label to tell apart; `speaker` is one too.
+        protocol: `split` tests on the split test, `fold` on each fold in turn.
+        window_seconds: Length of the windows that long clips are cut in; by default the crops of pretraining.
+        base: What an adapter checkpoint was trained on; by default looked for below runs/ and beside the file.
+        display: What is told of it.
+
+    Returns:
+        By task and encoder.
+
+    Raises:
+        SslAudioError: if checkpoint or shards cannot be read.
+    """
+    found = open_checkpoint(Path(checkpoint), base=base)
+    return probe_all(
+        {"pretrained": found.backbone(), "untrained": found.untrained()},
+        [Probing(Path(folder), targets, protocol) for folder in shards],
+        window_seconds=window_seconds or found.recipe.get("data", {}).get("crop_seconds") or 10.0,
+        display=display,
+    )

@@ -1,0 +1,111 @@
+"""Experiments of several stages: a folder of recipes, each a run that begins where the one before it ended."""
+
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssl_audio.errors import RecipeError
+from ssl_audio.experiments.display import TERMINAL, Display
+from ssl_audio.experiments.finetune import BEST, finetune
+from ssl_audio.experiments.finished import Finished
+from ssl_audio.experiments.pretrain import pretrain
+from ssl_audio.experiments.recipe_files import PACKAGED, RECIPES
+from ssl_audio.experiments.recipes import read_recipe
+from ssl_audio.experiments.values import NO_OPTIONS
+from ssl_audio.training.run import Run, numbered
+
+_STAGE = re.compile(r"(\d+)[_-](.+)")
+_VERBS: dict[str, Callable[..., Finished | None]] = {"pretrain": pretrain, "finetune": finetune}
+
+
+def stages_folder(name: str, *, verb: str = "finetune") -> Path | None:
+    """The folder of stages that a recipe's name means, or None if it means a file."""
+    places = [Path(name), *(folder / below for folder in (RECIPES, PACKAGED) for below in (name, f"{verb}/{name}"))]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def stages(
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    options: Mapping[str, Any] = NO_OPTIONS,
+    display: Display = TERMINAL,
+) -> list[Finished | Run]:
+    """Run the recipes of a folder in the order of their numbers; the same call goes on where it was.
+
+    A recipe is named `1_whatever.yaml`, `2_...`, and is one of `finetune`, or of `pretrain` if it says
+    `verb: pretrain`. From the second stage on it begins at what the stage before trained, unless it names a checkpoint:
+    backbone and adapters, and with `keep_head: true` the head.
+
+    Args:
+        folder: Of the recipes, or its name below `recipes/`.
+        name: Of the experiment; by default the folder's.
+        runs: Folder of all runs.
+        options: Laid over every stage.
+        display: What is told of the runs.
+
+    Returns:
+        What came of each stage; of one that had ended before, its run.
+
+    Raises:
+        SslAudioError: if the folder holds no stages, or a stage cannot be run.
+    """
+    found = stages_folder(str(folder))
+    if found is None:
+        raise RecipeError(f"{folder}: no such folder of recipes; expected one with 1_NAME.yaml, 2_NAME.yaml, ...")
+    recipes = recipes_of(found)
+    below = Path(runs) / "stages" / (name or found.name)
+    ended: list[Finished | Run] = []
+    checkpoint: Path | None = None
+    for number, path in enumerate(recipes, 1):
+        verb, told = _told(path)
+        made = numbered(below / verb / path.stem)
+        if made and made[-1].summary() is not None:
+            run: Finished | Run = made[-1]
+        else:
+            display.line(f"stage {number} of {len(recipes)}: {path.stem}")
+            began = None if checkpoint is None or "checkpoint" in told or verb == "pretrain" else checkpoint
+            chosen = {**options, **({} if began is None else {"checkpoint": began})}
+            this = _VERBS[verb](path, name=path.stem, runs=below, options=chosen, display=display)
+            if this is None:
+                return ended  # not the first rank
+            run = this
+        ended.append(run)
+        checkpoint = _checkpoint(run, verb)
+    return ended
+
+
+def recipes_of(folder: Path) -> list[Path]:
+    """The stages of a folder in the order of their numbers.
+
+    Raises:
+        RecipeError: if there are none, or two have one number.
+    """
+    found = {path: int(named[1]) for path in folder.glob("*.yaml") if (named := _STAGE.fullmatch(path.stem))}
+    if not found:
+        raise RecipeError(f"{folder}: is a folder without stages; expected recipes named 1_NAME.yaml, 2_NAME.yaml, ...")
+    order = sorted(found, key=lambda path: found[path])
+    twice = next((b for a, b in itertools.pairwise(order) if found[a] == found[b]), None)
+    if twice is not None:
+        raise RecipeError(f"{folder}: two stages have the number {found[twice]} ({twice.name}); expected one each")
+    return order
+
+
+def _told(path: Path) -> tuple[str, dict[str, Any]]:
+    told = read_recipe(path)
+    verb = told.get("verb", "finetune")
+    if verb not in _VERBS:
+        raise RecipeError(f"{path}: verb is {str(verb)[:40]!r}; expected {' or '.join(_VERBS)}")
+    return str(verb), told
+
+
+def _checkpoint(run: Finished | Run, verb: str) -> Path | None:
+    """What a stage trained."""
+    if isinstance(run, Finished):
+        return run.checkpoints[0] if run.checkpoints else None
+    if verb == "pretrain":
+        return run.last
+    return next(iter(sorted(run.folder.glob(f"**/{BEST}"))), None)
