@@ -1,4 +1,4 @@
-"""Runs of `ssl-audio pretrain` in processes of their own, which can be killed at any moment."""
+"""Runs of `ssl-audio pretrain` and `finetune` in processes of their own, which can be killed at any moment."""
 
 import multiprocessing
 import os
@@ -40,6 +40,22 @@ def words(shards: Path, encoder: str = "transformer", *options: str, steps: int 
         "--trainer.log_every_n_steps=1", f"--trainer.max_steps={steps}", "--trainer.accelerator=cpu",
         f"--trainer.devices={ranks}", *options,
     ]  # fmt: skip
+
+
+def task_words(shards: Path, encoder: str = "transformer", *options: str, steps: int = 12, ranks: int = 1) -> list[str]:
+    """A small fine-tuning with all that draws or remembers: mixing, averages of weights, validation, patience."""
+    return [
+        "finetune", f"--config={ROOT}/recipes/finetune/demo_event.yaml", f"--data.shards=[{shards}]",
+        "--checkpoint=none", f"--model.backbone.encoder={ENCODERS[encoder]}",
+        "--model.backbone.frontend=ssl_audio.audio.fbank.Fbank", "--adaptation.frames=128",
+        "--data.crop_seconds=1.295", "--data.crop=random", "--data.global_clips=8", "--data.workers=0",
+        "--model.augmentation.mixup=0.5", "--average_from_epoch=1", "--patience=50", "--checkpoints.every_steps=3",
+        "--trainer.precision=32-true", "--trainer.log_every_n_steps=1", f"--trainer.max_steps={steps}",
+        "--trainer.accelerator=cpu", f"--trainer.devices={ranks}", *options,
+    ]  # fmt: skip
+
+
+WORDS = {"pretrain": words, "finetune": task_words}
 
 
 class Launched:

@@ -18,7 +18,7 @@ from ssl_audio.data.module import ShardModule
 from ssl_audio.data.remote import Remote, allow
 from ssl_audio.errors import RecipeError, SslAudioError
 from ssl_audio.experiments.assessment import Probing
-from ssl_audio.experiments.display import TERMINAL, Display
+from ssl_audio.experiments.display import TERMINAL, Display, Silent
 from ssl_audio.experiments.panel_content import Watch, device_peak, looker
 from ssl_audio.experiments.parsing import OneLine, add_runs_argument, one_line, unwrapped
 from ssl_audio.experiments.recipes import asked_alone, recipe_name, with_recipe_paths
@@ -66,7 +66,8 @@ class RunBuilder(LightningCLI):
         self, words: list[str], *, held: contextlib.ExitStack | None = None, display: Display = TERMINAL
     ) -> None:
         self._held = held
-        self.display = display
+        # One rank speaks for all.
+        self.display = display if is_first_process() else Silent()
         self._remote = asked_alone(words, "--remote", "none")
         super().__init__(
             self.module_class,

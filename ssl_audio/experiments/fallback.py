@@ -2,12 +2,14 @@
 
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.display import TERMINAL, Display
 from ssl_audio.experiments.recipes import read_recipe, recipe_path, section, with_recipe_paths
+from ssl_audio.training.engines import is_first_process
 
 DEMO = Path("shards/demo")
 _QUESTIONS = ("--print_config", "--help")
@@ -56,6 +58,10 @@ def with_demo(words: list[str], verb: str = "finetune", *, display: Display = TE
 
 
 def _write_demo(display: Display) -> None:
+    if not is_first_process():
+        while not DEMO.exists():  # the first rank writes it, and it appears when it is whole
+            time.sleep(1.0)
+        return
     from ssl_audio.data.corpora import Demo
     from ssl_audio.data.writing import merge_shards, write_part
 

@@ -32,6 +32,7 @@ from ssl_audio.experiments.running import fit, quiet_training
 from ssl_audio.experiments.values import NO_OPTIONS, Recipe, words_of
 from ssl_audio.model.tuning import trained_tensors
 from ssl_audio.training.checking import check_positions, check_training, is_limited
+from ssl_audio.training.engines import end_process_group
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.resuming import check_resume
 from ssl_audio.training.run import Run, circumstances
@@ -129,6 +130,7 @@ def finetune_built(cli: FinetuneBuilder) -> Finished | None:
             folder = whole.folder if alone else whole.folder / start / (f"fold{fold}" if len(numbers) > 1 else "")
             trained.append(Run(folder))
             outcomes.setdefault(start, []).append(_once(cli, trained[-1], start=start, fold=fold, alone=alone))
+    end_process_group()
     if not cli.trainer.is_global_zero:
         return None
     facts = {

@@ -1,5 +1,6 @@
 """What a frozen encoder knows of labelled shards."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +14,8 @@ from ssl_audio.experiments.display import TERMINAL, Display
 def probe(
     checkpoint: str | Path,
     *,
-    shards: list[Path],
-    targets: list[str],
+    shards: Sequence[str | Path],
+    targets: Sequence[str],
     protocol: Literal["split", "fold"] = "split",
     window_seconds: PositiveFloat | None = None,
     base: Path | None = None,
@@ -41,7 +42,7 @@ def probe(
     found = open_checkpoint(Path(checkpoint), base=base)
     return probe_all(
         {"pretrained": found.backbone(), "untrained": found.untrained()},
-        [Probing(Path(folder), targets, protocol) for folder in shards],
+        [Probing(Path(folder), list(targets), protocol) for folder in shards],
         window_seconds=window_seconds or found.recipe.get("data", {}).get("crop_seconds") or 10.0,
         display=display,
     )

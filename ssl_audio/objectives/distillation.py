@@ -24,7 +24,8 @@ class Distillation(Objective):
     Unlabelled clips, of which only the teacher says anything, take part too.
 
     Args:
-        objective: What the student is trained for; it must answer.
+        objective: What the student is trained for; it must answer. None takes the classification that the recipe of a
+            task describes.
         teacher: Whom it is to match.
         weight: Share of the teacher's loss in the sum; the rest is the objective's.
         temperature: Logits are divided by it before they are compared.
@@ -36,28 +37,39 @@ class Distillation(Objective):
     """
 
     wraps = True
+    objective: Objective
 
     def __init__(
         self,
         *,
-        objective: Objective,
         teacher: Teacher,
+        objective: Objective | None = None,
         weight: ClosedUnitInterval = 0.5,
         temperature: PositiveFloat = 1.0,
         tempered: Literal["both", "teacher"] = "both",
     ) -> None:
         super().__init__()
-        self.objective = objective
         self.teacher = teacher
         self.weight = float(weight)
         self.temperature = float(temperature)
         self.tempered = tempered
+        if objective is not None:
+            self.complete(objective)
+
+    @property
+    def incomplete(self) -> bool:
+        return not hasattr(self, "objective")
+
+    def complete(self, objective: Objective) -> None:
+        self.objective = objective
         self.views = objective.views
         self.score, self.shown = objective.score, objective.shown
         own = {"loss": "loss", "task": "loss on targets", "distilled": "loss on the teacher"}
         self.titles = {**objective.titles, **own}
 
     def attach(self, backbone: Backbone, facts: Facts) -> None:
+        if self.incomplete:
+            raise RecipeError("model.objective: Distillation of nothing; expected init_args.objective")
         self.objective.attach(backbone, facts)
         self.several = facts.several
         self.teacher.attach(backbone, self.objective, facts)

@@ -130,6 +130,19 @@ class Objective(nn.Module, ABC):
         return None
 
     @property
+    def incomplete(self) -> bool:
+        """Whether it is to be put around an objective that it has not got yet."""
+        return False
+
+    def complete(self, objective: "Objective") -> None:
+        """Put it around an objective.
+
+        Raises:
+            TypeError: if it is not incomplete.
+        """
+        raise TypeError(f"{type(self).__name__} is complete")
+
+    @property
     def answering(self) -> "Objective":
         """The part that `predict` needs: without teachers and whatever else only training needs."""
         return self

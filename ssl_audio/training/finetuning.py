@@ -59,14 +59,20 @@ class Finetuning(Training):
     ) -> None:
         if backbone is None:
             raise RecipeError("there is no backbone; give --checkpoint, or --model.backbone to start from scratch")
-        if objective is not None and (head, loss, label_smoothing) != (HEAD, "auto", 0.0):
+        if objective is None or objective.incomplete:
+            own = Classification(head=head, loss=loss, label_smoothing=label_smoothing)
+            if objective is None:
+                objective = own
+            else:
+                objective.complete(own)
+        elif (head, loss, label_smoothing) != (HEAD, "auto", 0.0):
             raise RecipeError(
                 "model.objective is given beside model.head, model.loss or model.label_smoothing, which are options "
                 "of Classification; expected them within model.objective"
             )
         super().__init__(
             backbone=backbone,
-            objective=objective or Classification(head=head, loss=loss, label_smoothing=label_smoothing),
+            objective=objective,
             views=views,
             augmentation=augmentation,
             tuning=tuning,

@@ -1,8 +1,10 @@
 """A run that is killed with SIGKILL and goes on is, to the bit, the run that was left alone."""
 
+import re
+
 import pytest
 import torch
-from killing import Launched, outcome, same, words
+from killing import Launched, outcome, same, task_words, words
 
 STEP = "runs/pretrain/run/0/checkpoints/step-{:08d}.ckpt"
 RUN = "runs/pretrain/run/0"
@@ -27,6 +29,28 @@ def test_killed_runs_go_on_to_the_bit(demo_shards, tmp_path):
             launched.kill()
         finished(Launched(words(demo_shards, encoder, "--name=run", "--data.workers=2"), cut, threads=threads))
         assert same(outcome(whole / RUN), outcome(cut / RUN)), (encoder, threads)
+
+
+def test_killed_finetunings_go_on_to_the_bit(demo_shards, tmp_path):
+    for encoder, ranks, kills in (("bimamba", 1, (3, 6)), ("transformer", 2, (9,))):
+        root = tmp_path / encoder
+        call = task_words(demo_shards, encoder, "--name=run", ranks=ranks)
+        finished(Launched(call, root / "whole", ranks=ranks))
+        for number, step in enumerate(kills):
+            launched = Launched([*call, f"--data.workers={1 + number}"], root / "cut", ranks=ranks)
+            launched.until(root / "cut" / STEP.format(step).replace("pretrain", "finetune"))
+            launched.kill()
+        finished(Launched([*call, "--data.workers=2"], root / "cut", ranks=ranks))
+        run = RUN.replace("pretrain", "finetune")
+        assert same(outcome(root / "whole" / run), outcome(root / "cut" / run)), (encoder, ranks)
+        for name in ("predictions.parquet", "outcome.json"):
+            one, other = (strip(root / each / run / name) for each in ("whole", "cut"))
+            assert one == other, name
+
+
+def strip(path):
+    """What a run leaves, without how long it took."""
+    return re.sub(rb'"(seconds|clips_per_second)": [\d.]+', b"", path.read_bytes())
 
 
 def test_two_ranks_go_on_to_the_bit(demo_shards, tmp_path):

@@ -2,8 +2,8 @@
 
     python tests/soak/kills.py --kills 100
 
-Runs take turns through both encoders, one and two ranks, one and two
-threads, and none to four workers. Each is killed up to six times, then
+Runs take turns through pretraining and fine-tuning, both encoders, one and
+two ranks, one and two threads, and none to four workers. Each is killed up to six times, then
 left to end. Losses, weights and optimizer states must be equal to the bit.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from killing import Launched, outcome, same, words
+from killing import WORDS, Launched, outcome, same
 
 _MOST = 6
 
@@ -28,21 +28,22 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--verbs", nargs="+", default=list(WORDS), choices=list(WORDS))
     chosen = parser.parse_args()
     draws, begun, kills, runs = random.Random(chosen.seed), time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         shards = write_demo(root)
-        alone: dict[tuple[str, int, int], tuple[Path, float]] = {}
-        cells = list(itertools.product(("transformer", "bimamba"), (1, 2), (1, 2), range(5)))
+        alone: dict[tuple[str, str, int, int], tuple[Path, float]] = {}
+        cells = list(itertools.product(chosen.verbs, ("transformer", "bimamba"), (1, 2), (1, 2), range(5)))
         draws.shuffle(cells)
         while kills < chosen.kills and time.monotonic() - begun < chosen.seconds:
-            encoder, ranks, threads, workers = cells[runs % len(cells)]
-            if (encoder, ranks, threads) not in alone:
-                alone[encoder, ranks, threads] = _whole(root, shards, encoder, ranks, threads)
-            expected, usual = alone[encoder, ranks, threads]
+            verb, encoder, ranks, threads, workers = cells[runs % len(cells)]
+            if (verb, encoder, ranks, threads) not in alone:
+                alone[verb, encoder, ranks, threads] = _whole(root, shards, verb, encoder, ranks, threads)
+            expected, usual = alone[verb, encoder, ranks, threads]
             folder = root / f"run{runs}"
-            call = words(shards, encoder, f"--data.workers={workers}", "--name=run", steps=24, ranks=ranks)
+            call = WORDS[verb](shards, encoder, f"--data.workers={workers}", "--name=run", steps=24, ranks=ranks)
             here = 0
             while here < _MOST:
                 launched = Launched(call, folder, ranks=ranks, threads=threads)
@@ -56,10 +57,10 @@ def main() -> None:
                 launched = Launched(call, folder, ranks=ranks, threads=threads)
             codes = launched.wait(300.0)
             kills, runs = kills + here, runs + 1
-            found = outcome(folder / "runs/pretrain/run/0") if codes == [0] * ranks else None
+            found = outcome(folder / f"runs/{verb}/run/0") if codes == [0] * ranks else None
             right = found is not None and same(found, outcome(expected))
             print(
-                f"{kills} kills  {encoder}, {workers} workers, {ranks} ranks, {threads} threads: "
+                f"{kills} kills  {verb}, {encoder}, {workers} workers, {ranks} ranks, {threads} threads: "
                 f"{'equal' if right else 'DIFFERENT'}",
                 flush=True,
             )
@@ -68,7 +69,7 @@ def main() -> None:
                 raise SystemExit(1)
     print(
         f"{kills} kills of {runs} runs in {time.monotonic() - begun:.0f} s, {min(runs, len(cells))} of {len(cells)} "
-        "combinations of encoder, ranks, threads and workers: every run equal to the bit"
+        "combinations of verb, encoder, ranks, threads and workers: every run equal to the bit"
     )
 
 
@@ -81,13 +82,13 @@ def write_demo(root: Path) -> Path:
     return root / "demo"
 
 
-def _whole(root: Path, shards: Path, encoder: str, ranks: int, threads: int) -> tuple[Path, float]:
-    begun, folder = time.monotonic(), root / f"{encoder}-{ranks}-{threads}"
-    call = words(shards, encoder, "--name=run", steps=24, ranks=ranks)
+def _whole(root: Path, shards: Path, verb: str, encoder: str, ranks: int, threads: int) -> tuple[Path, float]:
+    begun, folder = time.monotonic(), root / f"{verb}-{encoder}-{ranks}-{threads}"
+    call = WORDS[verb](shards, encoder, "--name=run", steps=24, ranks=ranks)
     launched = Launched(call, folder, ranks=ranks, threads=threads)
     if launched.wait(300.0) != [0] * ranks:
         raise SystemExit(launched.log.read_text()[-3000:])
-    return folder / "runs/pretrain/run/0", time.monotonic() - begun
+    return folder / f"runs/{verb}/run/0", time.monotonic() - begun
 
 
 if __name__ == "__main__":
