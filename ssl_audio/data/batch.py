@@ -23,6 +23,7 @@ class Batch:
         filler: The batch only keeps this rank in step with the others: its clips are counted elsewhere.
         targets: What is to be found in each row: 0 to 1 for each label; None without labels.
         known: Rows whose targets are known, in a batch of labelled and unlabelled clips; None if all are.
+        frames: The same of each frame of a row, from its events; None where nobody asks.
         clip_numbers: Which clips of the index these are, one a row; None where nobody asks.
     """
 
@@ -34,6 +35,7 @@ class Batch:
     filler: bool = False
     targets: Float[Tensor, "row label"] | None = None
     known: Bool[Tensor, " row"] | None = None
+    frames: Float[Tensor, "row frame label"] | None = None
     clip_numbers: Int[Tensor, " row"] | None = None
 
     def __len__(self) -> int:

@@ -13,6 +13,7 @@ class Facts:
         several: A clip may have several labels.
         crop_seconds: Length of the clips; None takes them whole.
         crops_per_clip: Crops of each clip in a batch.
+        frame_seconds: Length of the frames that have targets; None where none have.
         equal_batches: Every rank has equally many clips in each batch.
     """
 
@@ -21,4 +22,5 @@ class Facts:
     several: bool = False
     crop_seconds: float | None = None
     crops_per_clip: int = 1
+    frame_seconds: float | None = None
     equal_batches: bool = True

@@ -1,21 +1,26 @@
 """Labelled shards for a task: which clips train, choose and test, and their targets."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ssl_audio.data.batch import Batch
+from ssl_audio.data.corpora.corpus import SAMPLE_RATE
+from ssl_audio.data.events import ClipEvents
 from ssl_audio.data.facts import Facts
 from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.labels import Part, Parts, Protocol, part_clips
 from ssl_audio.data.loading import BatchLoader, ClipReader, Crop
 from ssl_audio.data.module import ShardModule
 from ssl_audio.data.order import InOrder, Once, Order, Plan
-from ssl_audio.data.streams import Shuffled, Stream, Weighted
+from ssl_audio.data.streams import Quotas, Shuffled, Stream, Weighted
+from ssl_audio.data.targets import balanced_shares
 from ssl_audio.errors import RecipeError
 
 
@@ -49,6 +54,9 @@ class LabelledShards(ShardModule):
         max_replaced: Share of the training clips that may turn out undecodable, each replaced by another, before the
             run stops. Those that choose and test must be whole.
         balanced: Draw clips with replacement, those of rare labels more often.
+        quotas: Clips of each of `shards` in every batch and device, such as strongly labelled, weakly labelled and
+            unlabelled ones.
+        frame_seconds: Make targets of frames of this length from the events of clips; null makes none.
         workers: Processes that read and decode ahead.
         seed: Decides order, crops, augmentation and which clips are set aside.
 
@@ -75,6 +83,8 @@ class LabelledShards(ShardModule):
         crop_seconds: PositiveFloat = 10.0,
         crop: Crop = "start",
         balanced: bool = False,
+        quotas: list[PositiveInt] | None = None,
+        frame_seconds: PositiveFloat | None = None,
         max_replaced: ClosedUnitInterval = 0.01,
         workers: NonNegativeInt = 0,
         seed: int = 0,
@@ -98,7 +108,11 @@ class LabelledShards(ShardModule):
         self.labels_per_class = labels_per_class
         self.crop_seconds = crop_seconds
         self.crop = crop
+        if quotas is not None and balanced:
+            raise RecipeError("data.quotas goes not with data.balanced; choose one of them")
         self.balanced = balanced
+        self.quotas = quotas
+        self.frame_seconds = frame_seconds
         self._parts: Parts | None = None
 
     @property
@@ -145,6 +159,7 @@ class LabelledShards(ShardModule):
             target=self.target,
             several=self.several,
             crop_seconds=self.crop_seconds,
+            frame_seconds=self.frame_seconds,
         )
 
     @property
@@ -154,10 +169,24 @@ class LabelledShards(ShardModule):
 
     def training(self) -> tuple[ClipReader, Plan]:
         part, (rank, world) = self.parts.train, self.ranks()
-        stream: Stream = Shuffled(part.index.shard, seed=self.seed)
+        return self._reader(part, crop=self.crop), Order(self._stream(part), self.batch_clips, rank=rank, world=world)
+
+    def _stream(self, part: Part) -> Stream:
         if self.balanced:
-            stream = Weighted(sampling_weights(part.targets), seed=self.seed)
-        return self._reader(part, crop=self.crop), Order(stream, self.batch_clips, rank=rank, world=world)
+            return Weighted(balanced_shares(part.packed), seed=self.seed)
+        if self.quotas is None:
+            return Shuffled(part.index.shard, seed=self.seed)
+        if sum(self.quotas) != self.batch_clips or len(self.quotas) != len(self.shards):
+            raise RecipeError(
+                f"data.quotas is {self.quotas}; expected one number for each of the {len(self.shards)} data.shards, "
+                f"whose sum is the {self.batch_clips} clips of a batch and device"
+            )
+        owner, shard = part.index.folder, part.index.shard
+        empty = [str(self.shards[n]) for n in range(len(self.shards)) if not (owner == n).any()]
+        if empty:
+            raise RecipeError(f"data.quotas: {', '.join(empty)} has no training clip; leave it out")
+        streams = [Shuffled(shard[owner == n], seed=self.seed + n) for n in range(len(self.shards))]
+        return Quotas(streams, self.quotas)
 
     def val_dataloader(self) -> BatchLoader:
         """Every validation clip, once over all ranks."""
@@ -181,33 +210,38 @@ class LabelledShards(ShardModule):
         return self.load(reader, plan, max_replaced=self.max_replaced, replaced=self._replaced)
 
     def _reader(self, part: Part, *, crop: Crop) -> ClipReader:
-        return ClipReader(
-            part.index, crop_seconds=self.crop_seconds, seed=self.seed, crop=crop, labels=Targeting(part.targets)
-        )
+        labels = Targeting(part, self.parts.labels, frame_seconds=self.frame_seconds)
+        return ClipReader(part.index, crop_seconds=self.crop_seconds, seed=self.seed, crop=crop, labels=labels)
 
 
 class Targeting:
     """Adds the targets of a part to batches of its clips.
 
     Args:
-        targets: Of every clip of the part.
+        part: The clips.
+        labels: Names in the order of the targets.
+        frame_seconds: Length of the frames that events become targets of; None makes none.
     """
 
-    def __init__(self, targets: Bool[np.ndarray, "clip label"]) -> None:
-        self.targets = targets
+    def __init__(self, part: Part, labels: Sequence[str], *, frame_seconds: float | None) -> None:
+        self.targets = part.packed
+        self.known = None if part.known.all() else part.known
+        self.events = None if frame_seconds is None else ClipEvents(part.index, labels)
+        self.frame_seconds = frame_seconds
 
-    def __call__(self, batch: Batch, clips: Int[np.ndarray, " row"]) -> Batch:
-        targets = torch.from_numpy(self.targets[clips].astype(np.float32))
-        return dataclasses.replace(batch, targets=targets, clip_numbers=torch.from_numpy(clips))
-
-
-def sampling_weights(targets: Bool[np.ndarray, "clip label"]) -> Float[np.ndarray, " clip"]:
-    """How often each clip is drawn: the sum over its labels of one over their clips, as shares of 1.
-
-    Clips without labels are together drawn as often as those of a label.
-    """
-    weights = targets @ (1000.0 / (targets.sum(axis=0) + 0.01))
-    without = ~targets.any(axis=1)
-    weights[without] = 1000.0 / (without.sum() + 0.01)
-    total = weights.sum()
-    return weights / total if total > 0 else np.full(len(targets), 1.0 / len(targets))
+    def __call__(self, batch: Batch, clips: Int[np.ndarray, " row"], starts: Float[np.ndarray, " row"]) -> Batch:
+        frames = None
+        if self.events is not None and self.frame_seconds is not None:
+            count = max(1, math.ceil(batch.waveforms.shape[1] / SAMPLE_RATE / self.frame_seconds - 1e-6))
+            rows = [
+                self.events.frames(clip, start_seconds=start, frames=count, hop_seconds=self.frame_seconds)
+                for clip, start in zip(clips.tolist(), starts.tolist(), strict=True)
+            ]
+            frames = torch.from_numpy(np.stack(rows))
+        return dataclasses.replace(
+            batch,
+            targets=torch.from_numpy(self.targets.rows(clips)),
+            known=None if self.known is None else torch.from_numpy(self.known[clips]),
+            frames=frames,
+            clip_numbers=torch.from_numpy(clips),
+        )

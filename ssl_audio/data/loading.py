@@ -35,8 +35,8 @@ _SECONDS_TO_DIE = 5.0
 _log = logging.getLogger(__name__)
 
 Crop = Literal["start", "random"]
-Labelling = Callable[[Batch, Int[np.ndarray, " row"]], Batch]
-"""Adds targets to a batch, given the numbers of its clips in the index, one a row."""
+Labelling = Callable[[Batch, Int[np.ndarray, " row"], Float[np.ndarray, " row"]], Batch]
+"""Adds targets to a batch, given the number of the clip of each row in the index, and where in it the row starts."""
 
 Row = Float[np.ndarray, " _"]
 Rows = Sequence[Row]
@@ -53,6 +53,7 @@ class Crops(NamedTuple):
         filler: The clip must not be counted.
         bad: Key and reason of each clip that could not be decoded before this one took its place.
         clip: Its number in the index.
+        starts: Where in the clip each crop starts, in seconds.
     """
 
     key: str
@@ -61,6 +62,7 @@ class Crops(NamedTuple):
     filler: bool
     bad: list[tuple[str, str]]
     clip: int
+    starts: list[float]
 
 
 class ClipReader(Dataset[Any]):
@@ -101,7 +103,7 @@ class ClipReader(Dataset[Any]):
         self.crop_seconds = crop_seconds
         self.crops_per_clip = crops_per_clip
         self.seed = seed
-        self.watch: Watch | None = None
+        self.watch: Whereabouts | None = None
 
     def __len__(self) -> int:
         """Clips an epoch, repeated ones counted each time."""
@@ -139,7 +141,8 @@ class ClipReader(Dataset[Any]):
             batch = gather(waveforms, parts, seeds, keys, filler=filler)
         if self.labels is not None:
             clips = np.repeat([crops.clip for crops in found], self.crops_per_clip)
-            batch = self.labels(batch, clips)
+            starts = np.array([start for crops in found for start in crops.starts])
+            batch = self.labels(batch, clips, starts)
         return batch, bad
 
     def _get(self, request: Request, rows: Rows | None) -> Crops | SslAudioError:
@@ -165,16 +168,24 @@ class ClipReader(Dataset[Any]):
     def _crops(self, clip: int, request: Request, bad: list[tuple[str, str]], rows: Rows | None) -> Crops:
         key, copy = self.index.key[clip], 0 if self.copy is None else int(self.copy[clip])
         seeds = [randomness.derive(self.seed, request.epoch, key, copy, view) for view in range(self.crops_per_clip)]
-        crops = self._decode(clip, seeds, rows or [None] * len(seeds))
+        starts = [self._start(clip, seed) for seed in seeds]
+        crops = self._decode(clip, starts, rows or [None] * len(seeds))
         shortest = min(len(crop) for crop in crops)
         if shortest < SHORTEST_SAMPLES:
             raise AudioError(
                 f"{self.index.where(clip)}: {shortest} samples, less than one frame of {SHORTEST_SAMPLES} "
                 "(25 ms); take the clip out of the shard"
             )
-        return Crops(key, crops, seeds, request.filler, bad, clip)
+        return Crops(key, crops, seeds, request.filler, bad, clip, starts)
 
-    def _decode(self, clip: int, seeds: list[int], rows: Sequence[Row | None]) -> list[Row]:
+    def _start(self, clip: int, seed: int) -> float:
+        """Where a crop of a clip starts, in seconds."""
+        spare = 0.0 if self.crop_seconds is None else self.index.length(clip) - self.crop_seconds
+        if self.crop == "start" or spare <= 0:
+            return 0.0
+        return float(randomness.generator(seed, "crop").uniform(0.0, spare))
+
+    def _decode(self, clip: int, starts: list[float], rows: Sequence[Row | None]) -> list[Row]:
         name, seconds = self.index.where(clip), self.crop_seconds
         spare = 0.0 if seconds is None else self.index.length(clip) - seconds
         if seconds is None or spare <= 0:
@@ -184,10 +195,6 @@ class ClipReader(Dataset[Any]):
         member = self.index.open_audio(clip)
         # What is small is fetched at once; of a long recording only what the crops need.
         source = member if member.size > _LARGE_BYTES and spare > seconds else self.index.audio_bytes(clip)
-        starts = [
-            0.0 if self.crop == "start" else float(randomness.generator(seed, "crop").uniform(0.0, spare))
-            for seed in seeds
-        ]
         try:
             return [
                 decode(source, sample_rate=SAMPLE_RATE, start=start, seconds=seconds, name=name, out=row)
@@ -207,7 +214,7 @@ def _memory(rows: int, samples: int) -> Float[Tensor, "row sample"]:
     return torch.empty(0).set_(storage, 0, (rows, samples))  # type: ignore[call-overload]
 
 
-class Watch:
+class Whereabouts:
     """Which clip each worker is at, kept where the main process sees it even after a worker has died.
 
     Args:
@@ -334,7 +341,7 @@ class BatchLoader:
         self.max_replaced = max_replaced
         self.replaced: dict[str, str] = {} if replaced is None else replaced
         self.waited = 0.0
-        reader.watch = self._watch = Watch(workers)
+        reader.watch = self._watch = Whereabouts(workers)
         if workers:
             end_workers_at_exit()
         self.loader: DataLoader[Any] = DataLoader(

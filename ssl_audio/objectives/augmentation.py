@@ -53,7 +53,11 @@ class Augmentation:
         if targets is not None:
             share = weights[:, None]
             targets = share * targets + (1.0 - share) * targets.roll(1, dims=0)
-        return dataclasses.replace(batch, waveforms=mixed, targets=targets)
+        frames = batch.frames
+        if frames is not None:
+            share = weights[:, None, None]
+            frames = share * frames + (1.0 - share) * frames.roll(1, dims=0)
+        return dataclasses.replace(batch, waveforms=mixed, targets=targets, frames=frames)
 
     def disturb(self, spectrogram: Spectrogram, seeds: Int[Tensor, " clip"]) -> Spectrogram:
         """Masked, noisy and turned spectrograms."""

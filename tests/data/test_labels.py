@@ -1,16 +1,18 @@
 """Who trains, chooses and tests: disjoint, complete, and the same for every encoder of a seed."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 from drawn_clips import indexed
 
 from ssl_audio.data.clip import Clip
-from ssl_audio.data.labelled import sampling_weights
+from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.data.labels import part_clips
 from ssl_audio.data.remarks import say_once
 from ssl_audio.data.streams import Weighted
+from ssl_audio.data.targets import Targets, balanced_shares
 from ssl_audio.errors import RecipeError, ShardError
 
 
@@ -86,7 +88,7 @@ def test_mistakes_in_labels_are_told():
 def test_balanced_draws_favour_rare_labels():
     targets = np.zeros((100, 2), dtype=bool)
     targets[:90, 0], targets[90:, 1] = True, True
-    weights = sampling_weights(targets)
+    weights = balanced_shares(Targets.of_dense(targets))
     assert weights[95] / weights[5] == pytest.approx(9.0, rel=1e-2)
     drawn, _ = Weighted(weights, seed=1).draw(0, 2000)
     assert (drawn >= 90).mean() == pytest.approx(0.5, abs=0.05)
@@ -142,7 +144,7 @@ def test_background_trains_chooses_and_tests_where_it_is_asked_for(caplog, proto
         indexed(clips), target="label", several=True, protocol=protocol, negatives=True, labels_per_class=2
     )
     assert (~few.train.targets.any(axis=1)).sum() == 2
-    weights = sampling_weights(parts.train.targets)
+    weights = balanced_shares(parts.train.packed)
     shares = [weights[row].sum() for row in (*parts.train.targets.T, ~parts.train.targets.any(axis=1))]
     np.testing.assert_allclose(shares, 0.2, atol=0.01)
     with pytest.raises(RecipeError, match=r"exactly one label a clip; set --data\.several true"):
@@ -182,3 +184,37 @@ def test_stretches_of_one_file_are_never_parted(protocol):
     if protocol == "random":
         assert not (train | valid) & test
         assert 0.1 < len(parts.test) / len(clips) < 0.4
+
+
+def test_batches_of_a_task_have_what_is_known_of_their_clips(demo_shards):
+    """Quotas by source, clips without labels, and targets of frames: in one batch, whatever takes them."""
+    data = LabelledShards(
+        shards=[demo_shards],
+        target="event",
+        several=True,
+        unlabelled=True,
+        frame_seconds=0.1,
+        batch_clips=16,
+        crop="start",
+    )
+    reader, plan = data.training()
+    known = set()
+    for step in range(3):
+        requests = plan.batch(step * plan.stride)
+        batch, _ = reader.__getitems__(requests)
+        part = data.parts.train
+        clips = batch.clip_numbers.numpy()
+        assert [str(part.index.key[clip]) for clip in clips] == list(batch.keys)
+        np.testing.assert_array_equal(batch.targets.numpy(), part.packed.rows(clips))
+        np.testing.assert_array_equal(batch.known.numpy(), part.known[clips])
+        assert not batch.targets[~batch.known].any()
+        assert batch.frames.shape == (16, math.ceil(batch.waveforms.shape[1] / 1600), len(data.parts.labels))
+        # Where a clip has events, its frames have their labels and no others.
+        has = batch.frames.amax(dim=1) > 0
+        assert (batch.targets[has.any(dim=1)].bool() == has[has.any(dim=1)]).all()
+        known |= set(batch.known.tolist())
+    assert known == {False, True}
+    with pytest.raises(
+        RecipeError, match=r"data.quotas is \[3, 5\]; expected one number for each of the 1 data.shards"
+    ):
+        LabelledShards(shards=[demo_shards], target="event", quotas=[3, 5], batch_clips=8).training()

@@ -57,17 +57,21 @@ def test_the_page_about_python(here, capsys):
     assert {"gain", "low", "high", "p", "over"} <= set(scope["task"].summary["gain"])
     assert len(scope["task"].checkpoints) == 2
     exec(compare.replace("steps=20", "steps=2"), scope)
-    assert {row["adapter"] for row in scope["compared"].summary["rows"] if "adapter" in row} or scope["compared"].text
+    assert len(scope["compared"].summary["rows"]) == 3
     (here / "loudness.py").write_text(objective)
     run = ssl_audio.pretrain(
         "demo",
-        max_steps=4,
+        max_steps=30,
         name="loud",
-        options={"model.objective": "loudness.Loudness", "trainer.log_every_n_steps": 1},
+        options={
+            "model.objective": "loudness.Loudness",
+            "trainer.log_every_n_steps": 1,
+            "model.schedule.warmup_steps": 1,
+        },
     )
     losses = [row["train/loss"] for _, row in read_rows(run.folder / "metrics.csv") if "train/loss" in row]
-    assert len(losses) == 4
-    assert losses[-1] < losses[0]
+    assert len(losses) == 30
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     # Its checkpoint opens where nobody has heard of the class: the backbone is a known one.
     assert ssl_audio.pretrained(run.checkpoint).labels == []
     (here / "recipes/finetune/mine").mkdir()
@@ -151,5 +155,5 @@ def test_a_stage_keeps_the_head_of_the_one_before_it(here):
     torch.testing.assert_close(one.weights[name], other.weights[name], atol=1e-5, rtol=0)
     with pytest.raises(RecipeError, match=r"keep_head: .* 'alarm' is a label of one alone; expected the same labels"):
         ssl_audio.finetune("demo_event", checkpoint=first.checkpoint, target="emotion", options=options)
-    with pytest.raises(RecipeError, match=r"head of another form \(head.linear.weight is .*expected the same"):
+    with pytest.raises(RecipeError, match=r"head of another form \(head\..* in this recipe\); expected the same"):
         ssl_audio.finetune("demo_event", checkpoint=first.checkpoint, options=options | {"model.head.pooling": "mean"})
