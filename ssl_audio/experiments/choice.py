@@ -34,7 +34,7 @@ _COPIES = 2
 def measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> None:
     """Normalise with the mean and deviation of training clips, evenly chosen among them."""
     rows = np.linspace(0, len(part) - 1, min(len(part), _MOST_CLIPS_MEASURED)).astype(int)
-    few = Part(index=part.index.select(rows), targets=part.targets[rows], speakers=part.speakers[rows])
+    few = part.select(rows)
     if not isinstance(backbone.frontend, Fbank):
         raise RecipeError(f"statistics: training needs an Fbank frontend; found {type(backbone.frontend).__name__}")
     moments = Moments()

@@ -293,4 +293,5 @@ def count_in_steps(trainer: L.Trainer, data: LabelledShards) -> None:
         steps = max(1, round(share * epoch)) if isinstance(share, float) else None
         batches = share if steps is None else steps * trainer.accumulate_grad_batches
         trainer.val_check_interval = batches * trainer.check_val_every_n_epoch
-        trainer.check_val_every_n_epoch = None
+    # By the batches of the one epoch without an end: those of all epochs are counted wrongly after a restart.
+    trainer.check_val_every_n_epoch = 1

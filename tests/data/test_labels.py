@@ -214,7 +214,5 @@ def test_batches_of_a_task_have_what_is_known_of_their_clips(demo_shards):
         assert (batch.targets[has.any(dim=1)].bool() == has[has.any(dim=1)]).all()
         known |= set(batch.known.tolist())
     assert known == {False, True}
-    with pytest.raises(
-        RecipeError, match=r"data.quotas is \[3, 5\]; expected one number for each of the 1 data.shards"
-    ):
+    with pytest.raises(RecipeError, match=r"data.quotas is \[3, 5\]; expected one number for each of the 1"):
         LabelledShards(shards=[demo_shards], target="event", quotas=[3, 5], batch_clips=8).training()
