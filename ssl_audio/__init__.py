@@ -13,7 +13,7 @@ _FACE = {
     "finetune": "ssl_audio.experiments.finetune",
     "stages": "ssl_audio.experiments.stages",
     "compare": "ssl_audio.experiments.compare",
-    "Comparison": "ssl_audio.experiments.comparison_plan",
+    "Comparison": "ssl_audio.experiments.comparison",
     "Budget": "ssl_audio.experiments.budget",
     "probe": "ssl_audio.experiments.probe",
     "Display": "ssl_audio.experiments.display",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_audio.data.clip import Clip
-from ssl_audio.data.columns import Place, Row
+from ssl_audio.data.columns import ClipRow, Place
 from ssl_audio.data.columns_of_clips import columns_of
 from ssl_audio.data.index import ShardIndex
 
@@ -55,7 +55,7 @@ def indexed(clips: list[Clip], folders: int = 1) -> ShardIndex:
     """Their index; equally many lie in each folder."""
     bounds = [len(clips) * number // folders for number in range(folders + 1)]
     columns = [
-        columns_of([("a.tar", 10_000_000, [Row(clip, Place(0, 1000), Place()) for clip in clips[first:last]])])
+        columns_of([("a.tar", 10_000_000, [ClipRow(clip, Place(0, 1000), Place()) for clip in clips[first:last]])])
         for first, last in itertools.pairwise(bounds)
     ]
     return ShardIndex(tuple(Path(f"{number}/a.tar") for number in range(folders)), tuple(columns))

@@ -14,11 +14,11 @@ from ssl_audio.data.columns import save_columns
 from ssl_audio.data.columns_of_clips import columns_of
 from ssl_audio.data.manifest import Manifest
 from ssl_audio.data.writing import _writing_tar
-from ssl_audio.experiments.files import write_bytes
+from ssl_audio.experiments.output_files import write_bytes
 from ssl_audio.storing import link, store, sweep, writing
+from ssl_audio.training.checkpoint_files import AtomicCheckpointIO
 from ssl_audio.training.metrics_log import MetricsLog
 from ssl_audio.training.run import Run
-from ssl_audio.training.storing import AtomicCheckpointIO
 
 MANIFEST = Manifest(
     corpus="a", licence="none", clips=0, seconds=0.0, splits={}, labels={}, speakers=0, log_mel={}, shards=[]
@@ -106,7 +106,7 @@ def test_links_are_followed_and_pipes_are_written_to(tmp_path):
 # Besides the one function: locks, logs that grow row by row, a switch of the kernel, and sounds of a benchmark.
 _ELSEWHERE = (
     "storing.py", "locking.py", "evaluation/journal.py", "training/metrics_log.py", "training/alerts.py",
-    "evaluation/memory.py", "evaluation/reading.py",
+    "evaluation/memory.py", "evaluation/loader_benchmark.py",
 )  # fmt: skip
 _INTO_MEMORY_OR_ASIDE = ("buffer", "file", "hidden", "text")
 

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ssl_audio.audio.view import Fetch
+from ssl_audio.audio.file_parts import Fetch
 from ssl_audio.errors import AudioError
 
 _MOST_CHUNKS = 1000

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ssl_audio.audio.view import View
+from ssl_audio.audio.file_parts import FileParts
 from ssl_audio.errors import AudioError
 
 # What a file begins with (after so many bytes), and what it is called.
@@ -91,7 +91,7 @@ def _is_plain_wav(head: bytes) -> bool:
     return head[:4] == b"RIFF" and code in _PLAIN
 
 
-def decoded(file: View) -> Decoded:
+def decoded(file: FileParts) -> Decoded:
     """The first stream of sound in a file.
 
     Raises:

@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float, Int16
 
+from ssl_audio.audio.file_parts import Disk, fetch_of
 from ssl_audio.audio.formats import EXPECTED
 from ssl_audio.audio.info import AudioInfo, info_of
 from ssl_audio.audio.ogg import LONGEST_PAGE, is_closed, renumber
@@ -19,7 +20,6 @@ from ssl_audio.audio.opening import Opened, Source, open_sound
 from ssl_audio.audio.pcm import read_pcm
 from ssl_audio.audio.reading import AS_USUAL, Finding, Findings, Reading
 from ssl_audio.audio.samples import OpenRecording, read_resampled, scale_for
-from ssl_audio.audio.view import Disk, fetch_of
 from ssl_audio.errors import AudioError
 from ssl_audio.kinds import HEAD_BYTES, kind_of
 from ssl_audio.names import printable

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssl_audio.audio import mpeg
-from ssl_audio.audio.view import fetch_of
+from ssl_audio.audio.file_parts import fetch_of
 from ssl_audio.errors import AudioError
 
 Source = Path | bytes | io.RawIOBase | io.BufferedIOBase

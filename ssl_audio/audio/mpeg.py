@@ -62,7 +62,7 @@ class Kind:
 
 
 @dataclasses.dataclass(slots=True)
-class Stream:
+class MpegStream:
     """Frames of one kind that belong together: a file, or one of several that were joined.
 
     Args:
@@ -129,12 +129,12 @@ def _only_tags(data: Data, at: int) -> bool:
     return at == len(data) or (at + _ID3V1_BYTES == len(data) and bytes(data[at : at + 3]) == b"TAG")
 
 
-def scan(data: Data) -> list[Stream]:
+def scan(data: Data) -> list[MpegStream]:
     """The streams in a file, in order; none when it is not MPEG audio, or of a free bit rate.
 
     It may begin in the middle of a frame, as a stream that was cut at the front does.
     """
-    streams: list[Stream] = []
+    streams: list[MpegStream] = []
     lengths, end = _lengths(), len(data)
     at = _tag_end(data, 0)
     # What begins in the middle of a frame has the next one near; anything else is no MPEG audio.
@@ -156,7 +156,7 @@ def scan(data: Data) -> list[Stream]:
         claimed = _info(data, at, length) if data[at + 4 : at + 8] == b"\0\0\0\0" or here != common else None
         if current is None or here != common or claimed is not None:
             common = here
-            current = Stream(kind_of(bytes(data[at : at + 4])), bytes(data[at : at + 4]), [(at, at)])
+            current = MpegStream(kind_of(bytes(data[at : at + 4])), bytes(data[at : at + 4]), [(at, at)])
             streams.append(current)
         first, last = current.ranges[-1]
         if last == at:
@@ -171,7 +171,7 @@ def scan(data: Data) -> list[Stream]:
     return [stream for stream in streams if stream.frames]
 
 
-def xing(stream: Stream) -> bytes:
+def xing(stream: MpegStream) -> bytes:
     """A frame for the front of a Layer III stream that says how many frames follow."""
     header = stream.header
     first = bytes([0xFF, header[1] | 1, _XING_BIT_RATE << 4 | header[2] & 0x0C, header[3]])

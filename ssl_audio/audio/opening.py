@@ -18,8 +18,8 @@ from jaxtyping import Float
 
 from ssl_audio.audio import ffmpeg
 from ssl_audio.audio.claims import promised_frames
+from ssl_audio.audio.file_parts import Disk, Fetch, FileParts, fetch_of
 from ssl_audio.audio.joined import MARKS, Piece, Source, pieces_of
-from ssl_audio.audio.view import Disk, Fetch, View, fetch_of
 from ssl_audio.audio.wav import unclaimed
 from ssl_audio.errors import AudioError
 
@@ -87,7 +87,7 @@ class _Spool(NamedTuple):
     promised: int
 
     def opened(self) -> Opened:
-        view = View(self.data, [(0, self.data.size)])
+        view = FileParts(self.data, [(0, self.data.size)])
         return Opened(SoundFile(view), view.size, self.format, self.promised)
 
 
@@ -116,7 +116,7 @@ def open_sound(source: Source, size: int, *, joined: bool = True) -> Opened:
         find_pieces = list if later else functools.partial(pieces_of, source)
         spool_of = functools.partial(_spool, source, size)
     if raw := unclaimed(fetch, size):
-        view = View(fetch, [(raw.first, raw.end)])
+        view = FileParts(fetch, [(raw.first, raw.end)])
         options = {"samplerate": raw.sample_rate, "channels": raw.channels, "subtype": raw.subtype}
         return Opened(SoundFile(view, format="RAW", endian="LITTLE", **options), size, "WAV")
     pieces = find_pieces()
@@ -158,7 +158,7 @@ def _spool_of_path(path: bytes, size: int, changed: int) -> _Spool:
 
 
 def _open_piece(fetch: Fetch, piece: Piece, size: int) -> Opened:
-    view = View(fetch, piece.ranges, front=piece.front)
+    view = FileParts(fetch, piece.ranges, front=piece.front)
     file = SoundFile(view)
     # The decoder leaves out a delay of its own.
     promised = piece.frames if file.frames < piece.frames - _DECODER_FRAMES else 0
@@ -173,7 +173,7 @@ def _spool(source: Source, size: int) -> _Spool:
     """
     fetch: Fetch = Disk.of(source) if isinstance(source, Path) else fetch_of(source)[1]
     pieces = pieces_of(source)
-    sound = _decoded(fetch, pieces, size) if pieces else ffmpeg.decoded(View(fetch, [(0, size)]))
+    sound = _decoded(fetch, pieces, size) if pieces else ffmpeg.decoded(FileParts(fetch, [(0, size)]))
     # W64 has lengths beyond 4 GB.
     form = {"samplerate": sound.sample_rate, "channels": sound.channels, "format": "W64", "subtype": "FLOAT"}
     with tempfile.TemporaryFile() as target:

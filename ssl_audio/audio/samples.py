@@ -11,6 +11,7 @@ import soundfile
 import torch
 from jaxtyping import Float
 
+from ssl_audio.audio.file_parts import fetch_of
 from ssl_audio.audio.info import AudioInfo, tolerance_of
 from ssl_audio.audio.opening import Opened, SoundFile, Source, blocks_of, open_sound
 from ssl_audio.audio.reading import (
@@ -24,7 +25,6 @@ from ssl_audio.audio.reading import (
     scale_of,
 )
 from ssl_audio.audio.resampling import ratio_of
-from ssl_audio.audio.view import fetch_of
 from ssl_audio.errors import AudioError
 
 _MP3_LEAD = 10 * 1152

@@ -7,7 +7,7 @@ ffmpeg write 0xffffffff, 0x7ffff000 or one of these less the header, others 0.
 import dataclasses
 import struct
 
-from ssl_audio.audio.view import Fetch
+from ssl_audio.audio.file_parts import Fetch
 from ssl_audio.errors import AudioError
 
 _CHUNK = struct.Struct("<4sI")

@@ -12,7 +12,7 @@ from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.imported import Fate
 from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.model.positions import adapt, resample
+from ssl_audio.model.positions import adapt, resample_positions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def _positions(backbone: Backbone, found: Checkpoint, table: Tensor, rule: str) 
         return adapt(table, (bands, columns), rule=found.position_rule)
     options = found.spec["init_args"]
     had = tuple(options.get("stride") or options.get("patch") or (16, 16))
-    return resample(table, (bands, columns), had=(had[0], had[1]), now=backbone.stride)
+    return resample_positions(table, (bands, columns), had=(had[0], had[1]), now=backbone.stride)
 
 
 def _mismatch(

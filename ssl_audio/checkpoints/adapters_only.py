@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_audio.checkpoints.adaptation import load_backbone
-from ssl_audio.checkpoints.base import STATISTICS, Base, digest_of, shortened, sketch_of
+from ssl_audio.checkpoints.base import STATISTICS, Base, shortened, sketch_of, tensors_digest
 from ssl_audio.checkpoints.checkpoint import Checkpoint, content_of
 from ssl_audio.checkpoints.schema import check_over_base, check_task
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
@@ -31,7 +31,7 @@ def base_of(source: Checkpoint, *, hints: Hints = NO_HINTS) -> Base:
     here = source.path.resolve()
     below = here.is_relative_to(Path.cwd())
     return Base(
-        digest=digest_of(tensors),
+        digest=tensors_digest(tensors),
         sketch=sketch_of(tensors),
         kind=source.kind if encoder in source.kind else f"{source.kind} {encoder}",
         name=here.relative_to(Path.cwd()).as_posix() if below else source.path.name,
@@ -43,7 +43,7 @@ def base_of(source: Checkpoint, *, hints: Hints = NO_HINTS) -> Base:
 def is_base(found: Checkpoint, wanted: Base) -> bool:
     """Whether a checkpoint has the very weights that an adapter checkpoint was trained on."""
     tensors = _backbone_of(found.weights)
-    return sketch_of(tensors) == wanted.sketch and digest_of(tensors) == wanted.digest
+    return sketch_of(tensors) == wanted.sketch and tensors_digest(tensors) == wanted.digest
 
 
 def check_base(path: Path, known: Base, wanted: Base) -> None:

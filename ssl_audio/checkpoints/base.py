@@ -26,7 +26,7 @@ class Base:
     """Which checkpoint an adapter checkpoint belongs to.
 
     Args:
-        digest: sha256 of its backbone's tensors; see `digest_of`.
+        digest: sha256 of its backbone's tensors; see `tensors_digest`.
         sketch: sha256 of the first bytes of each: cheap to compare, and different for nearly all other checkpoints.
         kind: What it is, in words.
         name: Of its file, for people; it is never opened.
@@ -87,7 +87,7 @@ def _hints(path: Path, told: Any) -> Hints:
     return found
 
 
-def digest_of(tensors: Mapping[str, Tensor], *, most: int | None = None) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor], *, most: int | None = None) -> str:
     """sha256 over names, types, shapes and bytes of a backbone's tensors in the order of their names.
 
     The mean and deviation of the frontend are left out, because a task may measure its own.
@@ -110,7 +110,7 @@ def digest_of(tensors: Mapping[str, Tensor], *, most: int | None = None) -> str:
 
 def sketch_of(tensors: Mapping[str, Tensor]) -> str:
     """The digest of the first bytes of each tensor, of which no more is read."""
-    return digest_of(tensors, most=_SKETCHED_BYTES)
+    return tensors_digest(tensors, most=_SKETCHED_BYTES)
 
 
 def shortened(digest: str) -> str:

@@ -9,8 +9,8 @@ from ssl_audio.checkpoints import earlier
 from ssl_audio.checkpoints.adapters_only import base_of, check_base, complete, is_base
 from ssl_audio.checkpoints.base import Base, places_of
 from ssl_audio.checkpoints.checkpoint import Checkpoint, is_ours, ours
-from ssl_audio.checkpoints.layouts import convert
 from ssl_audio.checkpoints.peft import BESIDE, is_peft, with_lora
+from ssl_audio.checkpoints.published_layouts import convert
 from ssl_audio.checkpoints.reading import read
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import CheckpointError, SslAudioError

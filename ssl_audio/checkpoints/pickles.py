@@ -56,7 +56,7 @@ class _Name(str):
 
 
 # The C implementation cannot be watched at its work.
-class Scan(pickle._Unpickler):
+class PickleScan(pickle._Unpickler):
     """Reads a pickle, but imports and makes nothing other than built-in containers, numbers and text.
 
     Args:
@@ -109,4 +109,4 @@ def _depth(value: Any) -> int:
 
 
 for _code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
-    Scan.dispatch[_code[0]] = _shallow(Scan.dispatch[_code[0]])
+    PickleScan.dispatch[_code[0]] = _shallow(PickleScan.dispatch[_code[0]])

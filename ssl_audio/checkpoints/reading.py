@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_audio.checkpoints.pickles import ForbiddenError, Scan
+from ssl_audio.checkpoints.pickles import ForbiddenError, PickleScan
 from ssl_audio.errors import CheckpointError
 from ssl_audio.kinds import HEAD_BYTES, kind_of, kind_of_file
 
@@ -112,9 +112,9 @@ def _check_contents(path: Path, *, zipped: bool) -> None:
                 )
             return
         parts = _Clipped(file, size)
-        if Scan(parts).load() != _LEGACY:
+        if PickleScan(parts).load() != _LEGACY:
             raise CheckpointError(f"{path}: damaged or no checkpoint; fetch it again, or take another")
-        scans = [Scan(parts) for _ in ("protocol", "system", "content")]
+        scans = [PickleScan(parts) for _ in ("protocol", "system", "content")]
         for scan in scans:
             scan.load()
     wanted = sum(scans[-1].storages.values())
@@ -139,7 +139,7 @@ def _zipped(path: Path, file: io.BufferedReader) -> tuple[dict[str, int], dict[s
             raise CheckpointError(
                 f"{path}: is a ZIP archive without a data.pkl, and so no checkpoint; unpack it first if it holds one"
             )
-        scan = Scan(io.BytesIO(archive.read(content[0])))
+        scan = PickleScan(io.BytesIO(archive.read(content[0])))
         scan.load()
         root = content[0].filename.removesuffix(".pkl") + "/"
         records = {

@@ -12,8 +12,8 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from ssl_audio.cli.parser import call
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.benchmark import interleaved, product_rate, training_steps
-from ssl_audio.evaluation.report import Table
-from ssl_audio.experiments.files import write_text
+from ssl_audio.evaluation.report import ReportTable
+from ssl_audio.experiments.output_files import write_text
 from ssl_audio.names import suggest
 
 SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
@@ -113,7 +113,7 @@ def step(
     head = ["step", "precision", "ms", "clips/s", "times ancestor", "GFLOP", "of product bound"]
     bound = ", ".join(f"{str(kind).removeprefix('torch.')} {rate / 1e12:.2f}" for kind, rate in rates.items())
     caption = f"{size}, {clips} clips of {seconds:g} s, {where}, {torch.get_num_threads()} threads, {rounds} rounds"
-    print(Table(caption, head, rows).text())
+    print(ReportTable(caption, head, rows).text())
     print(f"product bound in TFLOP/s, the model's own shapes alone: {bound}")
     if out is not None:
         write_text(out, json.dumps(figures, indent=1) + "\n")

@@ -8,8 +8,8 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from ssl_audio.evaluation.benchmark import interleaved
-from ssl_audio.evaluation.report import Table
-from ssl_audio.experiments.files import write_text
+from ssl_audio.evaluation.report import ReportTable
+from ssl_audio.experiments.output_files import write_text
 
 
 def data(
@@ -34,14 +34,14 @@ def data(
         index_clips: Size of the synthetic set; 0 leaves it out.
         out: Also write the figures to this JSON file.
     """
-    from ssl_audio.evaluation import reading  # webdataset takes seconds to import
+    from ssl_audio.evaluation import loader_benchmark  # webdataset takes seconds to import
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        corpus = reading.make(Path(scratch), clips=clips, seconds=seconds)
-        ways = reading.ways(corpus, workers=workers)
+        corpus = loader_benchmark.make(Path(scratch), clips=clips, seconds=seconds)
+        ways = loader_benchmark.ways(corpus, workers=workers)
         times = interleaved(ways, rounds=rounds, device=torch.device("cpu"))
-        writing = reading.write_beside_encoding(corpus)
+        writing = loader_benchmark.write_beside_encoding(corpus)
     bare = times["bare decoding"].seconds
     figures: dict[str, dict[str, float]] = {
         name: {"clips_per_second": clips / t.seconds, "times_bare": bare / t.seconds, "spread": t.spread}
@@ -52,14 +52,20 @@ def data(
         for name, f in figures.items()
     ]
     caption = f"{clips} clips of {seconds:g} s, {workers} workers, {rounds} rounds"
-    print(Table(caption, ["reading", "clips/s", "±", "times bare decoding"], rows).text())
+    print(ReportTable(caption, ["reading", "clips/s", "±", "times bare decoding"], rows).text())
     figures["writing"] = writing
     print(
-        Table("one process", ["writing", "clips/s"], [[name, f"{rate:.0f}"] for name, rate in writing.items()]).text()
+        ReportTable(
+            "one process", ["writing", "clips/s"], [[name, f"{rate:.0f}"] for name, rate in writing.items()]
+        ).text()
     )
     if index_clips:
-        found = reading.start_and_resume(index_clips)
+        found = loader_benchmark.start_and_resume(index_clips)
         figures["index"] = found
-        print(Table(f"{index_clips} clips", ["index", ""], [[n, f"{value:.3g}"] for n, value in found.items()]).text())
+        print(
+            ReportTable(
+                f"{index_clips} clips", ["index", ""], [[n, f"{value:.3g}"] for n, value in found.items()]
+            ).text()
+        )
     if out is not None:
         write_text(out, json.dumps(figures, indent=1) + "\n")

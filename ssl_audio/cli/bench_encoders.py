@@ -9,13 +9,13 @@ from jsonargparse.typing import PositiveInt
 
 from ssl_audio.cli.bench import SIZES, device_named
 from ssl_audio.errors import RecipeError
-from ssl_audio.evaluation.encoder_benchmark import CONTENDERS, Cost, Setting, cost_of, crossover
-from ssl_audio.evaluation.report import Table
-from ssl_audio.experiments.files import write_bytes, write_text
+from ssl_audio.evaluation.encoder_benchmark import CONTENDERS, Measurement, Setting, crossover, measure_setting
+from ssl_audio.evaluation.report import ReportTable
+from ssl_audio.experiments.output_files import write_bytes, write_text
 from ssl_audio.experiments.progress import bar
 
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384, 32768]
-Costs = dict[str, dict[int, Cost]]
+Costs = dict[str, dict[int, Measurement]]
 
 
 def encoders(
@@ -85,12 +85,12 @@ def _measure(setting: Setting, contenders: list[str], lengths: list[int]) -> Cos
     with bar("training" if setting.training else "inference") as progress:
         for done, length in enumerate(lengths, start=1):
             for name in contenders:
-                costs[name][length] = cost_of(dataclasses.replace(setting, contender=name, tokens=length))
+                costs[name][length] = measure_setting(dataclasses.replace(setting, contender=name, tokens=length))
             progress(done, len(lengths))
     return costs
 
 
-def _table(caption: str, found: Costs) -> Table:
+def _table(caption: str, found: Costs) -> ReportTable:
     head = ["tokens"]
     for name in found:
         head += [f"{name} ms", "MiB"]
@@ -101,7 +101,7 @@ def _table(caption: str, found: Costs) -> Table:
             cost = costs[length]
             row += [cost.failure, ""] if cost.failure else [f"{cost.seconds * 1e3:.0f}", f"{cost.mebibytes:.0f}"]
         rows.append(row)
-    return Table(caption, head, rows)
+    return ReportTable(caption, head, rows)
 
 
 def _crossovers(found: Costs) -> list[str]:

@@ -9,9 +9,9 @@ from jsonargparse.typing import PositiveInt
 
 from ssl_audio.cli.bench import device_named
 from ssl_audio.errors import RecipeError
-from ssl_audio.evaluation.report import Table
+from ssl_audio.evaluation.report import ReportTable
 from ssl_audio.evaluation.scan_benchmark import build_seconds, share_of_bound, time_scans
-from ssl_audio.experiments.files import write_text
+from ssl_audio.experiments.output_files import write_text
 
 
 def scan(
@@ -65,7 +65,7 @@ def scan(
         threads = f"{torch.get_num_threads()} threads, " if where.type == "cpu" else ""
         sizes = f"{shape} tokens, {channels} channels, {states} states"
         caption = f"{sizes}, fp32 unless named, {where}, {threads}{rounds} rounds"
-        print(Table(caption, head, lines).text() + "\n")
+        print(ReportTable(caption, head, lines).text() + "\n")
     seconds = build_seconds()
     if seconds is not None:
         print(f"compiling the CPU kernels from nothing took {seconds:.1f} s")

@@ -4,7 +4,7 @@ import shlex
 
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.compare import compare
-from ssl_audio.experiments.comparison_plan import Comparison, options_in
+from ssl_audio.experiments.comparison import Comparison, options_in
 from ssl_audio.experiments.parsing import VerbParser
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from ssl_audio.cli.rows import add_common, checkpoints_in, faces_of, grids, kept_rows, merge, recordings_in, share_of
+from ssl_audio.cli.rows import add_common, checkpoints_in, grids, kept_rows, merge, models_in, recordings_in, share_of
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.parts import WHOLE, Job, Share
 from ssl_audio.evaluation.pretrained import Pretrained
@@ -38,12 +38,12 @@ def run(words: list[str]) -> None:
     chosen = parser.parse_args(words)
     share = share_of(chosen.part)
     _check_name(chosen.out)
-    (face,) = faces_of(chosen, bands=chosen.bands)
-    embed(face, recordings_in(chosen), out=chosen.out, frames=chosen.frames, share=share, workers=chosen.workers)
+    (model,) = models_in(chosen, bands=chosen.bands)
+    embed(model, recordings_in(chosen), out=chosen.out, frames=chosen.frames, share=share, workers=chosen.workers)
 
 
 def embed(
-    face: Pretrained,
+    model: Pretrained,
     recordings: Recordings,
     *,
     out: Path,
@@ -54,7 +54,7 @@ def embed(
     """Write the embeddings of recordings; a call that was stopped goes on where it was.
 
     Args:
-        face: What embeds them.
+        model: What embeds them.
         recordings: All of them.
         out: The file to write.
         frames: The vectors of the patch columns too.
@@ -66,10 +66,10 @@ def embed(
     def rows(numbers: list[int], sounds: list[Sound]) -> Iterator[dict[str, Any]]:
         names = (sound.name for sound in sounds)
         if not frames:
-            for name, vector in zip(names, face.vectors(sounds), strict=True):
+            for name, vector in zip(names, model.vectors(sounds), strict=True):
                 yield {"path": name, "embedding": vector.numpy()}
             return
-        for name, (states, seconds) in zip(names, face.frames(sounds), strict=True):
+        for name, (states, seconds) in zip(names, model.frames(sounds), strict=True):
             yield {
                 "path": name,
                 "embedding": states.mean(dim=0).numpy(),
@@ -79,21 +79,21 @@ def embed(
 
     options = {
         "frames": frames,
-        "bands": face.bands,
-        "windows": grids([face]),
-        "batch_windows": face.batch_windows,
+        "bands": model.bands,
+        "windows": grids([model]),
+        "batch_windows": model.batch_windows,
         "reading": str(recordings.reading),
     }
     job = Job(
         verb="embed",
-        checkpoints=[face.digest],
+        checkpoints=[model.digest],
         options=options,
         inputs=recordings.digest(),
         recordings=len(recordings),
-        facts={"width": face.width},
+        facts={"width": model.width},
     )
     with kept_rows(
-        face,
+        model,
         recordings,
         rows,
         out=out,

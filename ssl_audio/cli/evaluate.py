@@ -21,7 +21,7 @@ from ssl_audio.evaluation.predictions import Over, check_speakers
 from ssl_audio.evaluation.recordings import clips_of
 from ssl_audio.evaluation.tables import Tables
 from ssl_audio.evaluation.windows import Sound
-from ssl_audio.experiments.files import write_bytes, write_text
+from ssl_audio.experiments.output_files import write_bytes, write_text
 from ssl_audio.training.run import json_text
 
 _TABLE = "predictions.parquet"

@@ -11,7 +11,7 @@ from ssl_audio.checkpoints.peft_writing import write_peft
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.parser import call
 from ssl_audio.errors import RecipeError
-from ssl_audio.training.storing import AtomicCheckpointIO
+from ssl_audio.training.checkpoint_files import AtomicCheckpointIO
 
 
 def run(words: list[str]) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from jsonargparse.typing import PositiveInt
 
 from ssl_audio.cli.inputs import names_in
-from ssl_audio.cli.rows import add_common, checkpoints_in, faces_of, grids, kept_rows, merge, recordings_in, share_of
+from ssl_audio.cli.rows import add_common, checkpoints_in, grids, kept_rows, merge, models_in, recordings_in, share_of
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.ensemble import Ensemble
 from ssl_audio.evaluation.journal import hashed
@@ -44,7 +44,7 @@ def run(words: list[str]) -> None:
     chosen = parser.parse_args(checkpoints_in(words))
     share = share_of(chosen.part)
     _check_name(chosen.out)
-    model = Ensemble(faces_of(chosen))
+    model = Ensemble(models_in(chosen))
     if chosen.label_names is not None:
         model.name_labels(names_in(chosen.label_names))
     predict(model, recordings_in(chosen), out=chosen.out, top=chosen.top, share=share, workers=chosen.workers)

@@ -8,7 +8,7 @@ from jsonargparse.typing import PositiveFloat
 
 from ssl_audio.cli.parser import call
 from ssl_audio.experiments.assessment import score_tables
-from ssl_audio.experiments.files import write_text
+from ssl_audio.experiments.output_files import write_text
 from ssl_audio.experiments.probe import probe as frozen_scores
 
 

@@ -20,12 +20,12 @@ from ssl_audio.evaluation.decoders import Decoders, workers_for
 from ssl_audio.evaluation.ensemble import Ensemble
 from ssl_audio.evaluation.journal import Journal, job_in
 from ssl_audio.evaluation.opening import Openings, say_refused
-from ssl_audio.evaluation.parts import Job, Parts, Share
+from ssl_audio.evaluation.parts import Job, ResultParts, Share
 from ssl_audio.evaluation.pretrained import Pretrained, pretrained
 from ssl_audio.evaluation.recordings import BLOCK, Recordings, recordings_of
 from ssl_audio.evaluation.tables import Tables
 from ssl_audio.evaluation.windows import Sound, fitting
-from ssl_audio.experiments.files import claimed
+from ssl_audio.experiments.output_files import claimed
 from ssl_audio.experiments.parsing import VerbParser
 from ssl_audio.experiments.progress import bar
 
@@ -103,7 +103,7 @@ def paths_in(checkpoint: list[Path] | Path) -> list[Path]:
     return paths
 
 
-def faces_of(chosen: Namespace, **options: Any) -> list[Pretrained]:
+def models_in(chosen: Namespace, **options: Any) -> list[Pretrained]:
     """The checkpoints that these options name."""
     return [
         pretrained(
@@ -224,7 +224,7 @@ def merge(words: list[str], finish: Callable[[Job, Path, Tables], None], *, verb
     parser.add_argument("out", type=Path, help="What --out was for the parts.")
     out = parser.parse_args(words).out
     with claimed(out / table):
-        parts = Parts(out / table, verb=verb)
+        parts = ResultParts(out / table, verb=verb)
         rows = sum(len(found) for found in parts.tables())
         say_refused(parts.job.recordings - rows, parts.job.recordings, say)
         finish(parts.job, out, parts.tables)

@@ -20,7 +20,7 @@ from ssl_audio.data.preparing import Form
 from ssl_audio.data.verifying import verify_shards
 from ssl_audio.data.writing import FINDINGS_NAME, MEASURED, REJECTED_NAME, merge_shards, write_part
 from ssl_audio.errors import RecipeError
-from ssl_audio.experiments.files import write_bytes
+from ssl_audio.experiments.output_files import write_bytes
 from ssl_audio.experiments.parsing import VerbParser
 from ssl_audio.experiments.progress import bar
 from ssl_audio.names import printable, suggest

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ssl_audio.data.flatbuffers import Table
+from ssl_audio.data.flatbuffers import FlatTable
 from ssl_audio.data.json_values import read_json
 from ssl_audio.data.strings import Strings
 from ssl_audio.storing import writing
@@ -173,7 +173,9 @@ def _read(file: "_File", fields: Sequence[Field]) -> tuple[Values, Any]:
     return values, read_json(metadata.get(_METADATA_KEY, b"null"))
 
 
-def _checked(fields: Sequence[Field], found: Sequence[Table], within: str, dictionaries: dict[int, str]) -> list[Field]:
+def _checked(
+    fields: Sequence[Field], found: Sequence[FlatTable], within: str, dictionaries: dict[int, str]
+) -> list[Field]:
     """The columns that are there, if they are as they should be; dictionaries are entered by their number."""
     names = [one.text(0) for one in found]
     present = [field for field in fields if not field.optional or field.name.encode() in names]
@@ -184,7 +186,7 @@ def _checked(fields: Sequence[Field], found: Sequence[Table], within: str, dicti
     ]
 
 
-def _checked_one(field: Field, found: Table, name: str, dictionaries: dict[int, str]) -> Field:
+def _checked_one(field: Field, found: FlatTable, name: str, dictionaries: dict[int, str]) -> Field:
     kind, parameters, children = found.number(2, "<B"), found.table(3), found.tables(5)
     if field.fields:
         if kind != _LIST or len(children) != 1 or children[0].number(2, "<B") != _STRUCT:
@@ -224,14 +226,14 @@ class _File:
         self.whole = whole
         self.at = _ALIGNED
 
-    def message(self) -> tuple[int, Table, np.ndarray]:
+    def message(self) -> tuple[int, FlatTable, np.ndarray]:
         """Kind, header and body of the next message."""
         mark, size = struct.unpack("<Ii", self.whole[self.at : self.at + 8].tobytes())
         start = self.at + 8
         if mark != 0xFFFFFFFF or not 0 <= size <= len(self.whole) - start:
             raise ValueError("no message")
         metadata = self.whole[start : start + size].tobytes()
-        table = Table.root(metadata)
+        table = FlatTable.root(metadata)
         if table.number(0, "<h") != _VERSION:
             raise ValueError("another version of Arrow's metadata")
         length = table.number(3, "<q")
@@ -253,7 +255,7 @@ class _File:
 class _Batch:
     """The arrays of a record batch, in the order of its columns."""
 
-    def __init__(self, header: Table, body: np.ndarray) -> None:
+    def __init__(self, header: FlatTable, body: np.ndarray) -> None:
         if header.has(3):
             raise ValueError("compressed")
         self.body = body

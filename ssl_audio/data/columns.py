@@ -93,7 +93,7 @@ class Place:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Row:
+class ClipRow:
     """A clip with the places of its audio and of its `.json`."""
 
     clip: Clip

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Int
 
 from ssl_audio.audio.formats import AUDIO_ENDINGS, FFMPEG_ENDINGS, ending_of
-from ssl_audio.data.columns import NO_FOLD, Columns, Row
+from ssl_audio.data.columns import NO_FOLD, ClipRow, Columns
 from ssl_audio.data.strings import Strings
 
 
-def columns_of(shards: Iterable[tuple[str, int, Iterable[Row]]]) -> Columns:
+def columns_of(shards: Iterable[tuple[str, int, Iterable[ClipRow]]]) -> Columns:
     """Columns of the clips of tars, each given as name, bytes and rows."""
     tars, sizes, rows, shard = [], [], [], []
     for number, (name, size, some) in enumerate(shards):

@@ -8,7 +8,7 @@ import struct
 from typing import Any
 
 
-class Table:
+class FlatTable:
     """A table of a FlatBuffer: fields by number, each read within its bytes."""
 
     def __init__(self, data: bytes, at: int) -> None:
@@ -18,7 +18,7 @@ class Table:
         self.size = self._unpack("<H", self.fields)
 
     @classmethod
-    def root(cls, data: bytes) -> "Table":
+    def root(cls, data: bytes) -> "FlatTable":
         """The outermost table."""
         return cls(data, struct.unpack_from("<I", data)[0])
 
@@ -31,14 +31,14 @@ class Table:
         place = self._place(field)
         return struct.unpack(form, bytes(8)[: struct.calcsize(form)])[0] if place is None else self._unpack(form, place)
 
-    def table(self, field: int) -> "Table":
+    def table(self, field: int) -> "FlatTable":
         """A table."""
-        return Table(self.data, self._follow(field))
+        return FlatTable(self.data, self._follow(field))
 
-    def tables(self, field: int, most: int = 100) -> list["Table"]:
+    def tables(self, field: int, most: int = 100) -> list["FlatTable"]:
         """A list of tables; none where the field is not there."""
         places = self.vector(field, 4, most)
-        return [Table(self.data, place + self._unpack("<I", place)) for place in places]
+        return [FlatTable(self.data, place + self._unpack("<I", place)) for place in places]
 
     def text(self, field: int) -> bytes:
         """A string."""

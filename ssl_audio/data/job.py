@@ -28,7 +28,7 @@ JOURNAL = "journal"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ShardPlan:
     """What is to be written: all parts of a job must agree on it.
 
     Args:
@@ -64,7 +64,7 @@ class Plan:
         return slice(number * self.shard_clips, min((number + 1) * self.shard_clips, self.recordings))
 
 
-def digest(recordings: Sequence[Recording]) -> str:
+def listing_digest(recordings: Sequence[Recording]) -> str:
     """One line for a listing: it changes when a recording is added, renamed, relabelled or moved."""
     found = hashlib.sha256()
     for recording in recordings:
@@ -162,7 +162,7 @@ class Entry:
         )
 
 
-class Job:
+class WritingJob:
     """The working folder of a writing.
 
     Args:
@@ -174,15 +174,15 @@ class Job:
         self.folder = out.with_name(f".{out.name}.writing")
 
     @property
-    def plan(self) -> Plan | None:
+    def plan(self) -> ShardPlan | None:
         """What was begun here, if anything was."""
         path = self.folder / PLAN
         if not path.exists():
             return None
         with self._told(path):
-            return Plan(**json.loads(path.read_text(encoding="utf-8")))
+            return ShardPlan(**json.loads(path.read_text(encoding="utf-8")))
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: ShardPlan) -> None:
         """Make the folder, or go on in the one that is there.
 
         Raises:

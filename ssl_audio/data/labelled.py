@@ -15,7 +15,7 @@ from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.events import ClipEvents
 from ssl_audio.data.facts import Facts
 from ssl_audio.data.index import ShardIndex, open_shards
-from ssl_audio.data.labels import Part, Parts, Protocol, part_clips
+from ssl_audio.data.labels import Part, Protocol, TaskParts, part_clips
 from ssl_audio.data.loading import BatchLoader, ClipReader, Crop
 from ssl_audio.data.module import ShardModule
 from ssl_audio.data.order import InOrder, Once, Order, Plan
@@ -113,10 +113,10 @@ class LabelledShards(ShardModule):
         self.balanced = balanced
         self.quotas = quotas
         self.frame_seconds = frame_seconds
-        self._parts: Parts | None = None
+        self._parts: TaskParts | None = None
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> TaskParts:
         """Which clips train, choose and test, and the labels there are.
 
         Raises:

@@ -71,7 +71,7 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class TaskParts:
     """The clips of a task, each in one part at most.
 
     Args:
@@ -133,7 +133,7 @@ def part_clips(
     negatives: bool = False,
     unlabelled: bool = False,
     seed: int = 0,
-) -> Parts:
+) -> TaskParts:
     """Share the clips that have a label of the kind out among training, choosing and testing.
 
     Clips that come into no part are said: those without a label of the kind where clips may have several, and those
@@ -208,7 +208,7 @@ def part_clips(
     if unlabelled and not known.all():
         held = [chosen[valid], chosen[test]]
         parts[0] = _with_unlabelled(every, parts[0], np.flatnonzero(~known), chosen[train], held, protocol, splits[0])
-    return Parts(labels=labels, train=parts[0], valid=parts[1], test=parts[2], folds=folds)
+    return TaskParts(labels=labels, train=parts[0], valid=parts[1], test=parts[2], folds=folds)
 
 
 def _packed(names: list[str], found: Labels) -> tuple[list[str], Targets]:

@@ -105,7 +105,7 @@ class Manifest:
             raise ShardError(f"{path} is no manifest ({error}); write the shards again") from error
 
 
-def digest(shards: Path | str) -> str | None:
+def manifest_digest(shards: Path | str) -> str | None:
     """What tells the shards of a folder from others: the SHA-256 of their manifest; None where there is none."""
     path = Path(shards) / FILE_NAME
     if not path.is_file():

@@ -10,7 +10,7 @@ import lightning as L
 from ssl_audio.data.facts import Facts
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.loading import BatchLoader, ClipReader
-from ssl_audio.data.manifest import digest
+from ssl_audio.data.manifest import manifest_digest
 from ssl_audio.data.order import Plan
 from ssl_audio.data.replacing import of_all_ranks
 from ssl_audio.errors import RecipeError, ShardError
@@ -180,7 +180,7 @@ class ShardModule(L.LightningDataModule, ABC):
             plan.unit: place,
             "processed": processed,
             "replaced": dict(self._replaced),
-            "manifests": [digest(source) for source in self.shards],
+            "manifests": [manifest_digest(source) for source in self.shards],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -204,7 +204,7 @@ class ShardModule(L.LightningDataModule, ABC):
     def _check_manifests(self, before: list[str | None] | None) -> None:
         if before is None:
             return
-        now = [digest(source) for source in self.shards]
+        now = [manifest_digest(source) for source in self.shards]
         if len(before) != len(now):
             raise ShardError(
                 f"data.shards has {len(now)} folders, and the checkpoint was trained on {len(before)}{_WAY_OUT}"

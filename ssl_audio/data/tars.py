@@ -13,7 +13,7 @@ from ssl_audio.audio.files import duration
 from ssl_audio.audio.formats import AUDIO_ENDINGS, FFMPEG_ENDINGS
 from ssl_audio.audio.headers import HEADER_BYTES, stated_seconds
 from ssl_audio.data.clip import MOST_BYTES, Clip, check_events
-from ssl_audio.data.columns import Place, Row
+from ssl_audio.data.columns import ClipRow, Place
 from ssl_audio.data.member import Member
 from ssl_audio.data.remarks import Remarks
 from ssl_audio.errors import AudioError, ShardError
@@ -41,7 +41,7 @@ _NOT_OPENED = "clip cannot be opened", "clips cannot be opened"
 _NO_END = "tar has no end mark and may be cut off", "tars have no end mark and may be cut off"
 
 
-def clips_of(tar: Path, remarks: Remarks | None = None) -> Iterator[Row]:
+def clips_of(tar: Path, remarks: Remarks | None = None) -> Iterator[ClipRow]:
     """The clips of a tar, in its order. A clip whose audio cannot be opened has the length 0.
 
     The key of a clip is its audio member's name without the last ending: `a.b.flac` is `a.b`, described by `a.b.json`
@@ -83,7 +83,7 @@ def clips_of(tar: Path, remarks: Remarks | None = None) -> Iterator[Row]:
             stated = stated_seconds(_stretch(file, audio.offset, min(audio.size, HEADER_BYTES)), audio.size)
             if claimed is not None and stated is not None and abs(claimed - stated) <= _TOLERATED_SECONDS:
                 _check_events(tar, clip)
-                yield Row(clip, audio, meta)
+                yield ClipRow(clip, audio, meta)
                 continue
             held = _seconds(file, audio, f"{tar.name}:{key}", remarks)
             if claimed is None or not abs(claimed - held) <= _TOLERATED_SECONDS:
@@ -91,7 +91,7 @@ def clips_of(tar: Path, remarks: Remarks | None = None) -> Iterator[Row]:
                     remarks.add(_WRONG_DURATION, f"{tar.name}:{key} ({claimed:g} s, but it holds {held:g} s)")
                 clip = dataclasses.replace(clip, duration=held)
             _check_events(tar, clip)
-            yield Row(clip, audio, meta)
+            yield ClipRow(clip, audio, meta)
     _remark_on_the_rest(tar, members, taken, remarks)
 
 

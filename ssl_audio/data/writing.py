@@ -24,7 +24,7 @@ from ssl_audio.data.columns import save_columns
 from ssl_audio.data.columns_of_clips import columns_of, concatenate, without_single_files
 from ssl_audio.data.corpora.corpus import SAMPLE_RATE, Corpus, Recording
 from ssl_audio.data.index import INDEX_NAME
-from ssl_audio.data.job import JOURNAL, PLAN, Entry, Job, Plan, digest
+from ssl_audio.data.job import JOURNAL, PLAN, Entry, ShardPlan, WritingJob, listing_digest
 from ssl_audio.data.manifest import FILE_NAME, Manifest, Shard
 from ssl_audio.data.preparing import ENDINGS, Form, Rejected, Written, moments_of, prepare
 from ssl_audio.data.tars import clips_of
@@ -111,18 +111,18 @@ def write_part(
     with _alone(out, part=part, parts=parts):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ShardError(f"{out} is there already and not empty; choose another folder, or remove it first")
-        job = Job(out)
+        job = WritingJob(out)
         if (job.folder / FILE_NAME).exists():
             return
         recordings = corpus.recordings()
         if not recordings:
             raise ShardError(f"the corpus {name} has no recordings")
         form = form or Form()
-        plan = Plan(
+        plan = ShardPlan(
             corpus=name,
             licence=corpus.licence,
             recordings=len(recordings),
-            listing=digest(recordings),
+            listing=listing_digest(recordings),
             shard_clips=shard_clips,
             form=dataclasses.asdict(form) | corpus.reading.chosen(),
             measured=measured,
@@ -170,8 +170,8 @@ def _part_locks(out: Path) -> list[Path]:
 
 
 def _write(
-    job: Job,
-    plan: Plan,
+    job: WritingJob,
+    plan: ShardPlan,
     mine: Sequence[int],
     corpus: Corpus,
     recordings: list[Recording],
@@ -302,10 +302,10 @@ def merge_shards(out: Path) -> Manifest:
         ShardError: if parts are missing, or no recording could be used.
     """
     with _alone(out):
-        return _merge_parts(Job(out))
+        return _merge_parts(WritingJob(out))
 
 
-def _merge_parts(job: Job) -> Manifest:
+def _merge_parts(job: WritingJob) -> Manifest:
     out, plan = job.out, job.plan
     if not (job.folder / FILE_NAME).exists():
         if plan is None:
@@ -321,7 +321,7 @@ def _merge_parts(job: Job) -> Manifest:
     return Manifest.load(out)
 
 
-def _merge(job: Job, plan: Plan) -> None:
+def _merge(job: WritingJob, plan: ShardPlan) -> None:
     found = {number: job.finished(number) for number in range(plan.shards)}
     missing = [number for number, entry in found.items() if entry is None]
     if missing:

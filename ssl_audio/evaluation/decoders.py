@@ -1,7 +1,7 @@
 """Recordings decoded ahead by several processes; what comes of them is the same for any number of processes.
 
 What is held at a time: for each process three lists of recordings that it was asked for, and one list that is in use,
-each at most 8 MB of samples (`ANSWER_BYTES` and one recording of a minute more); and of the long recording that is
+each at most 8 MB of samples (`REPLY_BYTES` and one recording of a minute more); and of the long recording that is
 being read one minute (4 MB) a process and two more. At 16 kHz that is 28 MB a process and 16 MB, however long the
 recordings are.
 """
@@ -24,7 +24,7 @@ from jaxtyping import Float
 
 from ssl_audio.data.workers import deaf_to_interrupts
 from ssl_audio.errors import AudioError, SslAudioError
-from ssl_audio.evaluation.decoding import LONG_SECONDS, Answer, Decoded, Wanted, answer, receive, serve
+from ssl_audio.evaluation.decoding import LONG_SECONDS, DecodedRecording, Reply, Wanted, receive, reply_to, serve
 from ssl_audio.evaluation.recordings import Recordings
 
 _LISTS_AHEAD = 3
@@ -62,11 +62,11 @@ class Decoders:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()  # first, because a thread may wait for an answer
+        self._end()  # first, because a thread may wait for a reply
         self._threads.shutdown(cancel_futures=True)
         self._end()  # one that was beginning
 
-    def checked(self, numbers: Iterable[int]) -> Iterator[tuple[int, Decoded | AudioError]]:
+    def checked(self, numbers: Iterable[int]) -> Iterator[tuple[int, DecodedRecording | AudioError]]:
         """The recordings of these numbers in their order, each decoded or with the reason why it cannot be.
 
         Raises:
@@ -77,7 +77,7 @@ class Decoders:
                 yield number, _whole(self._here(self._wanted(number)))
             return
         numbers = iter(numbers)
-        asked: deque[tuple[list[int], Future[list[Answer]]]] = deque()
+        asked: deque[tuple[list[int], Future[list[Reply]]]] = deque()
         length = 1
         while True:
             while len(asked) < _LISTS_AHEAD * self.workers:
@@ -111,8 +111,8 @@ class Decoders:
             raise found
         return torch.from_numpy(found)
 
-    def _ask(self, numbers: list[int]) -> list[Answer]:
-        """In a thread, which also reads what lies in shards; the first answers at least."""
+    def _ask(self, numbers: list[int]) -> list[Reply]:
+        """In a thread, which also reads what lies in shards; the first replies at least."""
         wanted = [self._wanted(number) for number in numbers]
         sendable = list(itertools.takewhile(lambda one: isinstance(one.encoded, Path | bytes), wanted))
         return self._process().ask(sendable) if sendable else [self._here(wanted[0])]
@@ -120,8 +120,8 @@ class Decoders:
     def _wanted(self, number: int, stretch: int | None = None) -> Wanted:
         return Wanted(self.recordings.name(number), self.recordings.encoded(number), stretch)
 
-    def _here(self, wanted: Wanted) -> Answer:
-        return answer(wanted, rate=self.rate, reading=self.recordings.reading)
+    def _here(self, wanted: Wanted) -> Reply:
+        return reply_to(wanted, rate=self.rate, reading=self.recordings.reading)
 
     def _process(self) -> "_Process":
         """The process of this thread."""
@@ -148,13 +148,13 @@ class _Process:
             self._process.start()
         theirs.close()
 
-    def ask(self, wanted: list[Wanted]) -> list[Answer]:
-        """An answer for each of the first of these.
+    def ask(self, wanted: list[Wanted]) -> list[Reply]:
+        """A reply for each of the first of these.
 
         Raises:
             SslAudioError: if the process dies.
         """
-        found: list[Answer] = []
+        found: list[Reply] = []
         try:
             self._connection.send(wanted)
             while (one := receive(self._connection)) is not None:
@@ -172,8 +172,8 @@ class _Process:
         self._process.kill()
 
 
-def _whole(found: Answer) -> Decoded | AudioError:
-    assert not isinstance(found, np.ndarray)  # which is the answer to a stretch
+def _whole(found: Reply) -> DecodedRecording | AudioError:
+    assert not isinstance(found, np.ndarray)  # which is the reply to a stretch
     return found
 
 

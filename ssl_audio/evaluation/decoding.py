@@ -19,14 +19,14 @@ from ssl_audio.errors import AudioError
 LONG_SECONDS = 60
 """Longer recordings are never held whole: they are read in stretches of this length."""
 
-ANSWER_BYTES = 1 << 22
+REPLY_BYTES = 1 << 22
 """A process that has decoded so much of what it was asked for gives it back and leaves the rest."""
 
 Waveform = Float[np.ndarray, " sample"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedRecording:
     """A recording that can be read from end to end.
 
     Args:
@@ -54,10 +54,10 @@ class Wanted(NamedTuple):
     stretch: int | None = None
 
 
-Answer = Decoded | Waveform | AudioError
+Reply = DecodedRecording | Waveform | AudioError
 
 
-def answer(wanted: Wanted, *, rate: int, reading: Reading) -> Answer:
+def reply_to(wanted: Wanted, *, rate: int, reading: Reading) -> Reply:
     """What was asked for, or why it cannot be decoded.
 
     Args:
@@ -78,7 +78,7 @@ def answer(wanted: Wanted, *, rate: int, reading: Reading) -> Answer:
         return error
 
 
-def _checked(wanted: Wanted, rate: int, reading: Reading) -> Decoded:
+def _checked(wanted: Wanted, rate: int, reading: Reading) -> DecodedRecording:
     """A damaged recording is found before it is among others: a short one is kept as it was read, a long one is read
     from end to end in stretches.
     """
@@ -91,7 +91,7 @@ def _checked(wanted: Wanted, rate: int, reading: Reading) -> Decoded:
         if samples > LONG_SECONDS * rate:
             for stretch in range(-(-samples // (LONG_SECONDS * rate))):
                 _stretch(wanted, stretch, rate, reading, findings)
-            return Decoded(samples, None, findings.close())
+            return DecodedRecording(samples, None, findings.close())
         whole = decode(
             wanted.encoded,
             sample_rate=rate,
@@ -102,7 +102,7 @@ def _checked(wanted: Wanted, rate: int, reading: Reading) -> Decoded:
         )
     if len(whole) < SHORTEST_SAMPLES:
         raise AudioError(f"{wanted.name}: {len(whole)} samples, less than one frame of {SHORTEST_SAMPLES} (25 ms)")
-    return Decoded(len(whole), whole, findings.close())
+    return DecodedRecording(len(whole), whole, findings.close())
 
 
 def _stretch(wanted: Wanted, stretch: int, rate: int, reading: Reading, findings: Findings | None) -> Waveform:
@@ -118,18 +118,18 @@ def _stretch(wanted: Wanted, stretch: int, rate: int, reading: Reading, findings
 
 
 def serve(connection: Connection, rate: int, reading: Reading) -> None:
-    """Answer lists of wanted recordings, one after the other, until the other end is closed.
+    """Reply to lists of wanted recordings, one after the other, until the other end is closed.
 
-    To each list goes an answer for each of the first recordings, and None behind them.
+    To each list goes a reply for each of the first recordings, and None behind them.
     """
     begin_process()
     try:
         while True:
-            room = ANSWER_BYTES
+            room = REPLY_BYTES
             for wanted in connection.recv():
-                found = answer(wanted, rate=rate, reading=reading)
+                found = reply_to(wanted, rate=rate, reading=reading)
                 send(connection, found)
-                waveform = found.waveform if isinstance(found, Decoded) else found
+                waveform = found.waveform if isinstance(found, DecodedRecording) else found
                 room -= waveform.nbytes if isinstance(waveform, np.ndarray) else 0
                 if room <= 0:
                     break
@@ -138,18 +138,18 @@ def serve(connection: Connection, rate: int, reading: Reading) -> None:
         return
 
 
-def send(connection: Connection, found: Answer) -> None:
-    """Send an answer; samples go beside the rest, because pickling would copy them."""
-    waveform = found.waveform if isinstance(found, Decoded) else found
+def send(connection: Connection, found: Reply) -> None:
+    """Send a reply; samples go beside the rest, because pickling would copy them."""
+    waveform = found.waveform if isinstance(found, DecodedRecording) else found
     if not isinstance(waveform, np.ndarray):
         connection.send((found, None))
         return
-    rest = dataclasses.replace(found, waveform=None) if isinstance(found, Decoded) else None
+    rest = dataclasses.replace(found, waveform=None) if isinstance(found, DecodedRecording) else None
     connection.send((rest, len(waveform)))
     connection.send_bytes(np.ascontiguousarray(waveform).data.cast("B"))
 
 
-def receive(connection: Connection) -> Answer | None:
+def receive(connection: Connection) -> Reply | None:
     """What `send` sent, or None where a list ends.
 
     Raises:

@@ -50,7 +50,7 @@ class Setting:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class Measurement:
     """What it came to.
 
     Args:
@@ -74,7 +74,7 @@ def encoder_of(contender: str, width: int) -> nn.Module:
     return nn.Sequential(*(AncestorBlock(width, heads) for _ in range(12)), nn.LayerNorm(width, eps=1e-6))
 
 
-def cost_of(setting: Setting) -> Cost:
+def measure_setting(setting: Setting) -> Measurement:
     """Measure one setting in a fresh process."""
     scores = setting.clips * (setting.width // 64) * setting.tokens**2 * 4
     if (
@@ -82,7 +82,7 @@ def cost_of(setting: Setting) -> Cost:
         and setting.device == "cpu"
         and scores * (26 if setting.training else 2) > _memory() / 2
     ):
-        return Cost(failure="would not fit")
+        return Measurement(failure="would not fit")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(torch.get_num_threads(),)) as pool:
         try:
@@ -90,7 +90,7 @@ def cost_of(setting: Setting) -> Cost:
                 measured = pool.submit(_measure, setting)
             return measured.result()
         except BrokenProcessPool:
-            return Cost(failure="out of memory")
+            return Measurement(failure="out of memory")
 
 
 def _begin(threads: int) -> None:
@@ -98,7 +98,7 @@ def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _measure(setting: Setting) -> Cost:
+def _measure(setting: Setting) -> Measurement:
     torch.manual_seed(0)
     device = torch.device(setting.device)
     encoder = encoder_of(setting.contender, setting.width).to(device).train(setting.training)
@@ -112,9 +112,9 @@ def _measure(setting: Setting) -> Cost:
             while len(spent) < 9 and time.perf_counter() - begun < setting.patience_seconds:
                 spent.append(_timed(encoder, states, setting))
         except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            return Cost(failure="out of memory" if "memory" in str(error) else type(error).__name__)
+            return Measurement(failure="out of memory" if "memory" in str(error) else type(error).__name__)
     # The first run pays for fresh memory; it counts only where there is no other.
-    return Cost(seconds=statistics.median(spent[1:] or spent), mebibytes=peak.mebibytes)
+    return Measurement(seconds=statistics.median(spent[1:] or spent), mebibytes=peak.mebibytes)
 
 
 def _timed(encoder: nn.Module, states: Tensor, setting: Setting) -> float:

@@ -128,7 +128,7 @@ def _order(first: Pretrained, other: Pretrained) -> list[int]:
             f"{' and '.join(told)}; expected checkpoints of one task"
         )
     if first.several != other.several:
-        one, two = ("several labels" if face.several else "one label" for face in (other, first))
+        one, two = ("several labels" if model.several else "one label" for model in (other, first))
         raise CheckpointError(
             f"{path}: gives {one} a clip, {first.checkpoint.path} {two}; expected checkpoints of one task"
         )

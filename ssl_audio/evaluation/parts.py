@@ -74,7 +74,7 @@ class Job:
         return {**dataclasses.asdict(self), "part": share.part, "parts": share.parts}
 
 
-class Parts:
+class ResultParts:
     """All parts of a result, which were found to belong together.
 
     Args:

@@ -1,4 +1,4 @@
-"""The Python face: a checkpoint that embeds and labels sound."""
+"""A checkpoint that embeds and labels sound."""
 
 import hashlib
 import json
@@ -15,12 +15,12 @@ from ssl_audio.audio.files import decode, probe
 from ssl_audio.audio.reading import AS_USUAL, Findings, Reading
 from ssl_audio.audio.resampling import ratio_of, resample
 from ssl_audio.checkpoints.adapters_only import base_of
-from ssl_audio.checkpoints.base import Base, digest_of
+from ssl_audio.checkpoints.base import Base, tensors_digest
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.opening import adapters_on, base_behind, open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import AudioError, CheckpointError, RecipeError
-from ssl_audio.evaluation.face import Face, adapted, face_of
+from ssl_audio.evaluation.checkpoint_modules import CheckpointModules, adapted, modules_of
 from ssl_audio.evaluation.windows import Grid, Sound, batches_of, crossfade, padded, windows_of
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.names import printable
@@ -65,39 +65,39 @@ class Pretrained:
         self.window_seconds = window_seconds
         self.batch_windows = batch_windows
         self.bands = bands
-        self._face = face_of(checkpoint, device=self.device, window_seconds=window_seconds)
-        self._faces: dict[str | None, Face] = {None: self._face}
+        self._modules = modules_of(checkpoint, device=self.device, window_seconds=window_seconds)
+        self._modules_by_name: dict[str | None, CheckpointModules] = {None: self._modules}
         self._base: tuple[Checkpoint, Base] | None = None
 
     @property
     def checkpoint(self) -> Checkpoint:
         """Where what is in use comes from."""
-        return self._face.checkpoint
+        return self._modules.checkpoint
 
     @property
     def backbone(self) -> Backbone:
         """Waveform to token states."""
-        return self._face.backbone
+        return self._modules.backbone
 
     @property
     def head(self) -> Objective | None:
         """What answers; None if it was not fine-tuned."""
-        return self._face.objective
+        return self._modules.objective
 
     @property
     def grid(self) -> Grid:
         """How recordings are cut into windows."""
-        return self._face.grid
+        return self._modules.grid
 
     @property
     def labels(self) -> list[str]:
         """Names of what the head tells apart; empty without a head."""
-        return self._face.labels
+        return self._modules.labels
 
     @property
     def several(self) -> bool:
         """Whether a clip may have several labels."""
-        return self._face.several
+        return self._modules.several
 
     def load(self, name: str, path: str | Path) -> None:
         """Read an adapter checkpoint of this base, for `use`; the base is neither read nor kept a second time.
@@ -109,14 +109,14 @@ class Pretrained:
         Raises:
             CheckpointError: if it is no adapter checkpoint, or of another base.
         """
-        first = self._faces[None]
+        first = self._modules_by_name[None]
         if self._base is None:
             whole = base_behind(first.checkpoint)
             self._base = (whole, first.checkpoint.base or base_of(whole))
         base, known = self._base
         alone = adapters_on(Path(path), base, known)
-        using = self._face is self._faces.get(name)
-        self._faces[name] = adapted(first, alone, base, window_seconds=self.window_seconds)
+        using = self._modules is self._modules_by_name.get(name)
+        self._modules_by_name[name] = adapted(first, alone, base, window_seconds=self.window_seconds)
         if using:
             self.use(name)
 
@@ -127,10 +127,10 @@ class Pretrained:
         Raises:
             RecipeError: if none of that name was loaded.
         """
-        if name not in self._faces:
-            known = ", ".join(sorted(one for one in self._faces if one is not None)) or "none as yet"
+        if name not in self._modules_by_name:
+            known = ", ".join(sorted(one for one in self._modules_by_name if one is not None)) or "none as yet"
             raise RecipeError(f"no adapter {name!r} was loaded; loaded: {known} (None is the encoder itself)")
-        self._face = self._faces[name]
+        self._modules = self._modules_by_name[name]
 
     def name_labels(self, names: Sequence[str]) -> None:
         """Give the head's labels their names, which a published checkpoint does not hold.
@@ -143,13 +143,13 @@ class Pretrained:
                 f"{self.checkpoint.path}: tells {len(self.labels)} labels apart; expected as many different names, "
                 f"found {len(names)}, {len(set(names))} of them different"
             )
-        self._face.labels = list(names)
+        self._modules.labels = list(names)
 
     @property
     def digest(self) -> str:
         """sha256 of its weights and of what they are made into, wherever its file lies."""
         made = json.dumps([self.checkpoint.spec, self.checkpoint.task], sort_keys=True, default=str)
-        return hashlib.sha256(f"{digest_of(self.checkpoint.weights)} {made}".encode()).hexdigest()
+        return hashlib.sha256(f"{tensors_digest(self.checkpoint.weights)} {made}".encode()).hexdigest()
 
     @property
     def width(self) -> int:

@@ -24,7 +24,7 @@ BLOCK = 64
 Encoded = Path | bytes | Member
 
 
-class _Files:
+class _FileList:
     """Paths, as one block of bytes with a NUL behind each and the place where that is."""
 
     def __init__(self, names: Iterable[bytes]) -> None:
@@ -70,7 +70,7 @@ class _Clips:
         return self._index.audio_bytes(number)
 
 
-_Source = _Files | _Clips
+_Source = _FileList | _Clips
 
 
 class Recordings:
@@ -134,14 +134,14 @@ def recordings_of(paths: Sequence[Path], reading: Reading = AS_USUAL, *, listed:
             files.append(os.fsencode(path))
             continue
         if files:
-            sources.append(_Files(files))
+            sources.append(_FileList(files))
             files = []
         if is_shard_folder(path) or path.suffix == ".tar":
             sources.append(_Clips(open_shards([path])))
         else:
-            sources.append(_Files(os.fsencode(below) for below in recordings_below(path)))
+            sources.append(_FileList(os.fsencode(below) for below in recordings_below(path)))
     if files:
-        sources.append(_Files(files))
+        sources.append(_FileList(files))
     if listed is not None:
         sources.append(_listed(listed))
     if not sources:
@@ -154,10 +154,10 @@ def clips_of(index: ShardIndex) -> Recordings:
     return Recordings([_Clips(index)])
 
 
-def _listed(path: Path) -> _Files:
+def _listed(path: Path) -> _FileList:
     try:
         with path.open("rb") as file:
-            found = _Files(name for line in file if (name := line.rstrip(b"\r\n")))
+            found = _FileList(name for line in file if (name := line.rstrip(b"\r\n")))
     except OSError as error:
         raise SslAudioError(
             f"{path}: no list of files ({error.strerror}); expected a text file, one path a line"

@@ -25,7 +25,7 @@ details { margin-top: 1.5rem; }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """Rows under headings; the first column names the row.
 
     Args:
@@ -80,7 +80,7 @@ def page(
     title: str,
     lead: str,
     *,
-    tables: Sequence[Table],
+    tables: Sequence[ReportTable],
     pictures: Mapping[str, bytes],
     details: Mapping[str, str],
     command: str,

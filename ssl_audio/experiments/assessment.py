@@ -26,7 +26,7 @@ from ssl_audio.evaluation.embedding import (
     token_statistics,
 )
 from ssl_audio.evaluation.probe import Score, Task, score, tasks_of
-from ssl_audio.evaluation.report import Table, page
+from ssl_audio.evaluation.report import ReportTable, page
 from ssl_audio.experiments.display import Display
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.training.alerts import read_alerts
@@ -74,7 +74,7 @@ def assess(
     before = copy.deepcopy(backbone)
     before.load_state_dict(untrained)
     window = data.crop_seconds or 10.0
-    tables: list[Table] = []
+    tables: list[ReportTable] = []
     pictures: dict[str, bytes] = {}
     if probing:
         scores = probe_all(
@@ -105,7 +105,7 @@ def assess(
     alerts = read_alerts(this.folder)
     if alerts:
         rows = [[str(alert["step"]), alert["title"], alert["text"]] for alert in alerts[-20:]]
-        tables.append(Table(f"alerts ({len(alerts)} in all, the last 20)", ["step", "what", "found"], rows))
+        tables.append(ReportTable(f"alerts ({len(alerts)} in all, the last 20)", ["step", "what", "found"], rows))
     panels = sorted(this.folder.glob("panel-*.png"))
     if panels:
         pictures[f"At step {int(panels[-1].stem.split('-')[1])}"] = panels[-1].read_bytes()
@@ -175,11 +175,11 @@ def _used(index: ShardIndex, tasks: dict[str, Task]) -> Any:
     return np.unique(np.concatenate([task.clips for task in tasks.values()]))
 
 
-def score_tables(scores: Scores) -> list[Table]:
+def score_tables(scores: Scores) -> list[ReportTable]:
     """One table for each kind of probe."""
     encoders = list(next(iter(scores.values())))
     return [
-        Table(
+        ReportTable(
             caption,
             ["task", *encoders],
             [[task, *(getattr(row[encoder], kind) for encoder in encoders)] for task, row in scores.items()],

@@ -19,12 +19,13 @@ from ssl_audio.data.remote import Remote, allow
 from ssl_audio.errors import RecipeError, SslAudioError
 from ssl_audio.experiments.assessment import Probing
 from ssl_audio.experiments.display import TERMINAL, Display, Silent
-from ssl_audio.experiments.panel_content import Watch, device_peak, looker
+from ssl_audio.experiments.panel_content import WatchOptions, device_peak, looker
 from ssl_audio.experiments.parsing import OneLine, add_runs_argument, one_line, unwrapped
 from ssl_audio.experiments.recipes import asked_alone, recipe_name, with_recipe_paths
 from ssl_audio.locking import BusyError, Lock
 from ssl_audio.storing import sweep
 from ssl_audio.training.alerts import Alerts
+from ssl_audio.training.checkpoint_files import AtomicCheckpointIO
 from ssl_audio.training.checkpointing import Checkpointing, Checkpoints
 from ssl_audio.training.engines import default_strategy, is_first_process
 from ssl_audio.training.metrics_log import MetricsLog
@@ -34,7 +35,6 @@ from ssl_audio.training.precision import default_precision
 from ssl_audio.training.preemption import Stopping
 from ssl_audio.training.random_state import RandomState
 from ssl_audio.training.run import METRICS, Run, open_run, run_folder
-from ssl_audio.training.storing import AtomicCheckpointIO
 from ssl_audio.training.wandb import send_alert, wandb_logger, wandb_wanted
 from ssl_audio.training.watching import Watching
 
@@ -58,7 +58,7 @@ class RunBuilder(LightningCLI):
     module_class: ClassVar[type[Training]]
     data_class: ClassVar[type[ShardModule]]
     checkpointing: ClassVar[Checkpointing] = Checkpointing()
-    watch: ClassVar[Watch] = Watch()
+    watch: ClassVar[WatchOptions] = WatchOptions()
     best_name: ClassVar[str] = "best.ckpt"
     open: Run
 
@@ -114,7 +114,7 @@ class RunBuilder(LightningCLI):
             default=self.checkpointing,
             help="When checkpoints are written, and which are kept.",
         )
-        parser.add_argument("--watch", type=Watch, default=self.watch, help="What is watched besides losses.")
+        parser.add_argument("--watch", type=WatchOptions, default=self.watch, help="What is watched besides losses.")
         parser.add_argument(
             "--remote",
             type=Remote,
@@ -176,7 +176,7 @@ class RunBuilder(LightningCLI):
 
     def callbacks(self) -> list[Callback]:
         """What watches training, its checkpoints above all."""
-        watch: Watch = self.config_init.watch
+        watch: WatchOptions = self.config_init.watch
         send = functools.partial(send_alert, self.loggers)
         alerts = Alerts(self.open.folder, watch.limits, send=send)
         look = looker(self.open, self.datamodule, self.probing, self.loggers)

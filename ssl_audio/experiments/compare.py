@@ -15,14 +15,14 @@ from ssl_audio.evaluation.baselines import Statistics, statistics_baseline
 from ssl_audio.evaluation.cost import Cost, cost_of
 from ssl_audio.evaluation.predictions import Predictions, check_speakers, joined, read_predictions
 from ssl_audio.experiments.adapter_recipes import adapter_file, refusal
-from ssl_audio.experiments.comparison_plan import Comparison, check_plan
+from ssl_audio.experiments.comparison import Comparison, check_plan
 from ssl_audio.experiments.comparison_report import write_comparison
 from ssl_audio.experiments.display import TERMINAL, Display
 from ssl_audio.experiments.fallback import with_demo
-from ssl_audio.experiments.files import claimed, write_bytes, write_text
 from ssl_audio.experiments.finetune import PREDICTIONS, finetune
 from ssl_audio.experiments.finetune_builder import FinetuneBuilder, Start
 from ssl_audio.experiments.finished import Finished
+from ssl_audio.experiments.output_files import claimed, write_bytes, write_text
 from ssl_audio.experiments.pretrain import pretrain
 from ssl_audio.experiments.recipe_files import expected
 from ssl_audio.experiments.recipes import read_recipe

@@ -10,8 +10,8 @@ import yaml
 
 from ssl_audio.evaluation.cost import Cost
 from ssl_audio.evaluation.predictions import Predictions, joined
-from ssl_audio.evaluation.report import Table, page
-from ssl_audio.experiments.comparison_plan import Comparison, plain
+from ssl_audio.evaluation.report import ReportTable, page
+from ssl_audio.experiments.comparison import Comparison, plain
 from ssl_audio.experiments.finished import Finished
 from ssl_audio.experiments.outcomes import signed
 from ssl_audio.training.metrics_log import read_rows
@@ -63,7 +63,7 @@ def write_comparison(
     ]  # fmt: skip
     options = " ".join(f"--{name}={value}" for name, value in plan.options.items())
     budget = f"{plan.seeds} seeds, {plan.budget.words}, same clips in the same order {options}".rstrip()
-    table = Table(f"{Path(plan.task).stem}: {budget}", titles, rows)
+    table = ReportTable(f"{Path(plan.task).stem}: {budget}", titles, rows)
     differences = _differences(plan, found)
     means = {cell: float(np.mean([one.headline for one in seeds])) for cell, seeds in found.items()}
     if plan.adapters:
@@ -122,7 +122,7 @@ def _spent(cost: Cost) -> list[str]:
     ]
 
 
-def _differences(plan: Comparison, found: dict[tuple[str, str], list[Predictions]]) -> Table:
+def _differences(plan: Comparison, found: dict[tuple[str, str], list[Predictions]]) -> ReportTable:
     """Pretrained against scratch and baselines for each encoder, and each pair of encoders pretrained; of adapters
     each against the first and the baselines.
     """
@@ -150,7 +150,7 @@ def _table_of(
     plan: Comparison,
     found: dict[tuple[str, str], list[Predictions]],
     pairs: list[tuple[tuple[str, str], tuple[str, str]]],
-) -> Table:
+) -> ReportTable:
     rows = []
     for first, second in pairs:
         gain = joined(found[first]).against(joined(found[second]), over=plan.intervals)
@@ -165,4 +165,4 @@ def _table_of(
             ]
         )
     caption = f"differences on the same clips, intervals over {plan.intervals}"
-    return Table(caption, ["", "gain", "95 % interval", "p", "a difference?"], rows)
+    return ReportTable(caption, ["", "gain", "95 % interval", "p", "a difference?"], rows)

@@ -32,11 +32,11 @@ from ssl_audio.experiments.running import fit, quiet_training
 from ssl_audio.experiments.values import NO_OPTIONS, Recipe, words_of
 from ssl_audio.model.tuning import trained_tensors
 from ssl_audio.training.checking import check_positions, check_training, is_limited
+from ssl_audio.training.checkpoint_files import AtomicCheckpointIO
 from ssl_audio.training.engines import end_process_group
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.resuming import check_resume
 from ssl_audio.training.run import Run, circumstances
-from ssl_audio.training.storing import AtomicCheckpointIO
 
 PREDICTIONS = "predictions.parquet"
 BEST = "checkpoints/best.ckpt"

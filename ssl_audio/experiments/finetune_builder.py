@@ -25,7 +25,7 @@ from ssl_audio.experiments.backbone_choice import (
     with_backbone,
 )
 from ssl_audio.experiments.builder import RunBuilder
-from ssl_audio.experiments.panel_content import Watch
+from ssl_audio.experiments.panel_content import WatchOptions
 from ssl_audio.model.adapters import Adapter
 from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.checkpointing import Checkpointing
@@ -43,7 +43,7 @@ class FinetuneBuilder(RunBuilder):
     module_class = Finetuning
     data_class = LabelledShards
     checkpointing = Checkpointing(best="valid/score", highest=True)
-    watch = Watch(panel_steps=0)
+    watch = WatchOptions(panel_steps=0)
     best_name = "chosen.ckpt"
 
     def add_arguments_to_parser(self, parser: Any) -> None:

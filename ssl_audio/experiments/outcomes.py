@@ -13,7 +13,7 @@ from ssl_audio.checkpoints.newest import of_fold
 from ssl_audio.checkpoints.opening import open_alone
 from ssl_audio.evaluation.metrics import confusion, d_prime
 from ssl_audio.evaluation.predictions import Over, Predictions, joined
-from ssl_audio.evaluation.report import Table, page
+from ssl_audio.evaluation.report import ReportTable, page
 from ssl_audio.training.metrics_log import read_rows
 from ssl_audio.training.run import METRICS, Run, json_text
 
@@ -108,7 +108,7 @@ def write_report(
         difference = together[first].against(together[other], over=over)
         summary["gain"] = {**dataclasses.asdict(difference), "over": other}
         tables.append(
-            Table(
+            ReportTable(
                 f"{first} against {other}, on the same clips (interval over {over})",
                 ["", "gain", "95 % from", "to", "p"],
                 [
@@ -171,7 +171,7 @@ def signed(value: float) -> str:
     return f"{value:+.3f}"
 
 
-def _score_table(scores: dict[str, dict[str, Any]], *, several: bool) -> Table:
+def _score_table(scores: dict[str, dict[str, Any]], *, several: bool) -> ReportTable:
     head = "mAP" if several else "accuracy"
     folds = max(len(found["folds"]) for found in scores.values())
     caption = f"test {head}" + (f", mean of {folds} folds" if folds > 1 else "")
@@ -190,11 +190,13 @@ def _score_table(scores: dict[str, dict[str, Any]], *, several: bool) -> Table:
         for start, found in scores.items()
     ]
     errors = [] if several else ["EER"]
-    return Table(caption, ["start", head, "95 % interval", "spread", "AUC", "d'", *errors, "valid", "weights"], rows)
+    return ReportTable(
+        caption, ["start", head, "95 % interval", "spread", "AUC", "d'", *errors, "valid", "weights"], rows
+    )
 
 
-def _label_table(predictions: Predictions) -> Table:
-    return Table(
+def _label_table(predictions: Predictions) -> ReportTable:
+    return ReportTable(
         "each label",
         ["label", "clips", "precision", "recall", "average precision", "AUC"],
         [

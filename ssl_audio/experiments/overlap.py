@@ -15,7 +15,7 @@ from ssl_audio.checkpoints.options import OptionError, typed
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.labels import Part
 from ssl_audio.data.leaving_out import LeftOut
-from ssl_audio.data.manifest import digest
+from ssl_audio.data.manifest import manifest_digest
 from ssl_audio.data.unlabelled import AudioShards
 from ssl_audio.errors import SslAudioError
 
@@ -44,7 +44,10 @@ def heard_before(source: Checkpoint, part: Part, shards: Sequence[Path]) -> int 
         here = _those_here(names, source.manifests, shards)
         if not here:
             # With a digest of each, it is known that they are others.
-            known = len(source.manifests) == len(names) and None not in (*source.manifests, *map(digest, shards))
+            known = len(source.manifests) == len(names) and None not in (
+                *source.manifests,
+                *map(manifest_digest, shards),
+            )
             return 0 if known else None
         leave_out = {str(here[name]): left[name].build() for name in left if name in here}
         heard = AudioShards(shards=list(dict.fromkeys(here.values())), leave_out=leave_out).index(split)
@@ -57,7 +60,7 @@ def heard_before(source: Checkpoint, part: Part, shards: Sequence[Path]) -> int 
 
 def _those_here(names: Sequence[str], manifests: Sequence[str | None], shards: Sequence[Path]) -> dict[str, Path]:
     """Which of the names in a recipe mean which of the user's folders: by path, or by the digest of the manifest."""
-    digests = {digest(folder): folder for folder in reversed(shards)}
+    digests = {manifest_digest(folder): folder for folder in reversed(shards)}
     paths = {where(folder): folder for folder in shards for where in (os.path.abspath, os.path.realpath)}
     found = {}
     for number, name in enumerate(names):

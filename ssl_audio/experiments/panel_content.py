@@ -39,7 +39,7 @@ _PEAKS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Watch:
+class WatchOptions:
     """What is watched besides losses.
 
     Args:

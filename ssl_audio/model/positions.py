@@ -47,7 +47,7 @@ def _interpolate(table: Tensor, grid: tuple[int, int]) -> Tensor:
     return resized[0].permute(1, 2, 0)
 
 
-def resample(
+def resample_positions(
     table: Float[Tensor, "band column width"],
     grid: tuple[int, int],
     *,

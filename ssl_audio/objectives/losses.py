@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Direction = Literal["paper", "published"]
+SoftmaxOver = Literal["paper", "published"]
 
 
 class Contrast(NamedTuple):
@@ -29,7 +29,7 @@ def patch_info_nce(
     targets: Float[Tensor, "clip hidden pixel"],
     valid: Bool[Tensor, "clip hidden"] | None = None,
     *,
-    direction: Direction = "paper",
+    direction: SoftmaxOver = "paper",
     temperature: float | None = None,
 ) -> Contrast:
     """Identify each hidden patch among the hidden patches of its own clip.

@@ -17,7 +17,7 @@ from ssl_audio.model.patches import Patches
 from ssl_audio.model.positions import Positions
 from ssl_audio.objectives.hiding import Hiding, hide
 from ssl_audio.objectives.losses import (
-    Direction,
+    SoftmaxOver,
     clip_info_nce,
     normalise_patches,
     patch_info_nce,
@@ -95,7 +95,7 @@ class MaskedPatches(Objective):
         clip_weight: NonNegativeFloat = 0.0,
         sketch_weight: NonNegativeFloat = 0.0,
         sketch_size: tuple[PositiveInt, PositiveInt] = (40, 4),
-        direction: Direction = "paper",
+        direction: SoftmaxOver = "paper",
         temperature: PositiveFloat | None = None,
         clip_temperature: PositiveFloat = 0.1,
         clip_channels: PositiveInt = 128,
@@ -125,7 +125,7 @@ class MaskedPatches(Objective):
         self.clip_weight = clip_weight
         self.sketch_weight = sketch_weight
         self.sketch_size = sketch_size
-        self.direction: Direction = direction
+        self.direction: SoftmaxOver = direction
         self.temperature = temperature
         self.clip_temperature = clip_temperature
         self.clip_channels = clip_channels

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from ssl_audio import __version__
-from ssl_audio.data.manifest import digest
+from ssl_audio.data.manifest import manifest_digest
 from ssl_audio.errors import SslAudioError
 from ssl_audio.storing import store
 from ssl_audio.training.resuming import newest_whole
@@ -144,7 +144,7 @@ def circumstances(shards: Sequence[Path | str], device: torch.device) -> dict[st
     return {
         "version": __version__,
         "commit": _commit(),
-        "data": {Path(source).name: digest(source) for source in shards},
+        "data": {Path(source).name: manifest_digest(source) for source in shards},
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in ("torch", "lightning", "numpy", "soundfile")},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),

@@ -32,13 +32,13 @@ def opens(path: Path, *, heads: int | None = None) -> str | None:
     with little_room():
         try:
             with watched(path) as seen:
-                face = pretrained(path, hints=Hints(heads=heads))
-                shown = checkpoint_text(face.checkpoint)
+                model = pretrained(path, hints=Hints(heads=heads))
+                shown = checkpoint_text(model.checkpoint)
             assert shown.replace("\n", "").isprintable()
-            if isinstance(face.backbone.encoder, Transformer):  # the other may compile its kernel first
-                face.embed(WAVE, sample_rate=16000)
-                if face.head is not None:
-                    face.predict(WAVE, sample_rate=16000)
+            if isinstance(model.backbone.encoder, Transformer):  # the other may compile its kernel first
+                model.embed(WAVE, sample_rate=16000)
+                if model.head is not None:
+                    model.predict(WAVE, sample_rate=16000)
         except SslAudioError as error:
             line = str(error)
     assert not seen, seen

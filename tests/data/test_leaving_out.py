@@ -12,7 +12,7 @@ from ssl_audio.data.corpora import Table
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.labels import Part
 from ssl_audio.data.leaving_out import LeftOut
-from ssl_audio.data.manifest import digest
+from ssl_audio.data.manifest import manifest_digest
 from ssl_audio.data.unlabelled import AudioShards
 from ssl_audio.data.writing import write_shards
 from ssl_audio.errors import RecipeError
@@ -101,8 +101,8 @@ def test_shards_that_a_checkpoint_names_are_compared_and_never_opened(folds, dem
     command = f"pipe:touch {tmp_path / 'ran'}"
     for name in (command, "http://127.0.0.1:9/a.tar", "/dev/zero", str(demo_shards), "a\0b"):
         assert heard(name) is None
-        assert heard(name, digest(folds), split="train") == 20, "the same shards, wherever they lay"
-        assert heard(name, digest(demo_shards)) == 0, "known to be others"
+        assert heard(name, manifest_digest(folds), split="train") == 20, "the same shards, wherever they lay"
+        assert heard(name, manifest_digest(demo_shards)) == 0, "known to be others"
         assert heard(name, None) is None
     for wrong in ({"split": 3}, {"leave_out": {str(folds): {"folds": "all"}}}, {"leave_out": [1]}, {"shards": 5}):
         assert heard(str(folds), **wrong) is None

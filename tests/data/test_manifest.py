@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from ssl_audio.data.corpora import Folder
 from ssl_audio.data.index import open_shards
-from ssl_audio.data.job import JOURNAL, PLAN, Job
+from ssl_audio.data.job import JOURNAL, PLAN, WritingJob
 from ssl_audio.data.manifest import FILE_NAME, Manifest
 from ssl_audio.data.remarks import say_once
 from ssl_audio.data.verifying import verify_shards
@@ -124,7 +124,7 @@ def test_the_tars_that_are_listed_are_those_that_are_there(tmp_path, caplog):
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"shard": 3}', '{"corpus": 1}', "null"])
 def test_a_damaged_working_folder_is_one_line(tmp_path, text):
-    job = Job(tmp_path / "out")
+    job = WritingJob(tmp_path / "out")
     (job.folder / JOURNAL).mkdir(parents=True)
     for path, read in (
         (job.folder / PLAN, lambda: job.plan),

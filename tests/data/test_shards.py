@@ -19,7 +19,7 @@ from ssl_audio.audio.files import decode
 from ssl_audio.data.clip import Clip, Event
 from ssl_audio.data.corpora import Folder, Table
 from ssl_audio.data.index import INDEX_NAME, open_shards
-from ssl_audio.data.job import Job
+from ssl_audio.data.job import WritingJob
 from ssl_audio.data.manifest import Manifest
 from ssl_audio.data.preparing import Form
 from ssl_audio.data.verifying import verify_shards
@@ -139,7 +139,7 @@ def test_parts_make_the_same_shards_as_one_writing(table, tmp_path):
 
 def die_at(shard: int, table: Path, out: Path) -> None:
     """Write, and be killed when so many shards are in place but one is not yet in the journal."""
-    finish, finished = Job.finish, []
+    finish, finished = WritingJob.finish, []
 
     def deadly(*parts):
         finished.append(parts)
@@ -147,7 +147,7 @@ def die_at(shard: int, table: Path, out: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         finish(*parts)
 
-    Job.finish = deadly
+    WritingJob.finish = deadly
     write_shards(Table(table), out, name="t", shard_clips=1)
 
 

@@ -16,9 +16,9 @@ from killing import Launched, free_port, words
 
 from ssl_audio.errors import CheckpointError
 from ssl_audio.training.alerts import FILE, Alerts, Limits, read_alerts
+from ssl_audio.training.checkpoint_files import AtomicCheckpointIO
 from ssl_audio.training.metrics_log import read_rows
 from ssl_audio.training.resuming import newest_whole
-from ssl_audio.training.storing import AtomicCheckpointIO
 
 STEP = "runs/pretrain/run/0/checkpoints/step-{:08d}.ckpt"
 

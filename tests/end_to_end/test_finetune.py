@@ -179,9 +179,9 @@ def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards,
 
     import ssl_audio
 
-    face = ssl_audio.pretrained(best)
-    assert face.labels == summary["labels"]
-    shares = face.predict(torch.randn(2, 20000) * 0.1, sample_rate=16000)
+    model = ssl_audio.pretrained(best)
+    assert model.labels == summary["labels"]
+    shares = model.predict(torch.randn(2, 20000) * 0.1, sample_rate=16000)
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(2))
 
 

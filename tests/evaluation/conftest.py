@@ -7,7 +7,7 @@ from ssl_audio.evaluation.pretrained import Pretrained
 
 
 @pytest.fixture
-def face(tiny_backbone, tmp_path) -> Pretrained:
+def model(tiny_backbone, tmp_path) -> Pretrained:
     """The tiny backbone by way of a checkpoint: windows of 128 frames, 8 columns."""
     spec = {
         "class_path": "ssl_audio.model.backbone.Backbone",

@@ -54,7 +54,7 @@ def blocks_of_three(monkeypatch):
     monkeypatch.setattr(rows, "BLOCK", 3)
 
 
-def test_processes_change_nothing(face, folder, demo_shards, tmp_path, capsys):
+def test_processes_change_nothing(model, folder, demo_shards, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in sorted(folder.iterdir())))
     clips = open_shards([demo_shards]).select(np.arange(3, 60, 9))
     files = recordings_of([folder, folder / "00.wav"], listed=tmp_path / "list.txt")
@@ -63,7 +63,7 @@ def test_processes_change_nothing(face, folder, demo_shards, tmp_path, capsys):
     assert [recordings.name(number) for number in (3, 6, 7)] == [clips.where(3), clips.where(6), str(folder / "00.wav")]
     told = []
     for workers in (0, 2):
-        embed(face, recordings, out=tmp_path / f"{workers}.parquet", frames=True, workers=workers)
+        embed(model, recordings, out=tmp_path / f"{workers}.parquet", frames=True, workers=workers)
         told.append([line for line in capsys.readouterr().err.splitlines() if not line.startswith("embedding: ")])
     assert (tmp_path / "0.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
     assert told[0] == told[1]
@@ -72,7 +72,7 @@ def test_processes_change_nothing(face, folder, demo_shards, tmp_path, capsys):
     table = pq.read_table(tmp_path / "2.parquet").to_pydict()
     vector = table["embedding"][table["path"].index(str(folder / "07.wav"))]
     whole, _ = soundfile.read(folder / "07.wav", dtype="float32")
-    np.testing.assert_allclose(vector, face.embed(whole, sample_rate=16000)[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(vector, model.embed(whole, sample_rate=16000)[0].numpy(), atol=1e-5)
 
 
 def test_a_process_that_dies_is_one_line(folder):
@@ -108,16 +108,16 @@ def dies_at_the_fourth(call: Callable[[], None]) -> bool:
     os._exit(0)
 
 
-def test_parts_and_kills_give_the_bytes_of_one_process(face, folder, tmp_path, blocks_of_three):
+def test_parts_and_kills_give_the_bytes_of_one_process(model, folder, tmp_path, blocks_of_three):
     recordings = recordings_of([folder])
-    face.batch_windows = 2
+    model.batch_windows = 2
     whole, cut, merged = (tmp_path / f"{name}.npz" for name in ("whole", "cut", "merged"))
-    embed(face, recordings, out=whole, frames=True)
+    embed(model, recordings, out=whole, frames=True)
     with Lock(cut), pytest.raises(BusyError, match=r"cut.npz already"):
-        embed(face, recordings, out=cut, frames=False)
+        embed(model, recordings, out=cut, frames=False)
 
     def embed_part(out: Path, share: Share) -> Callable[[], None]:
-        return lambda: embed(face, recordings, out=out, frames=True, share=share)
+        return lambda: embed(model, recordings, out=out, frames=True, share=share)
 
     begun = []
     for share, out in ((Share(), cut), *((Share(part, 3), merged) for part in (1, 2, 3))):
@@ -135,12 +135,12 @@ def test_parts_and_kills_give_the_bytes_of_one_process(face, folder, tmp_path, b
     )
 
 
-def test_parts_that_do_not_belong_together_are_told(face, folder, tmp_path, blocks_of_three):
+def test_parts_that_do_not_belong_together_are_told(model, folder, tmp_path, blocks_of_three):
     recordings = recordings_of([folder])
     out = tmp_path / "x.npz"
 
     def write(part: int, parts: int = 3, *, of: Recordings = recordings, **options: Any) -> None:
-        embed(face, of, out=out, **{"frames": False, **options}, share=Share(part, parts))
+        embed(model, of, out=out, **{"frames": False, **options}, share=Share(part, parts))
 
     def expect(pattern: str) -> None:
         with pytest.raises(RecipeError, match=pattern):
@@ -157,8 +157,8 @@ def test_parts_that_do_not_belong_together_are_told(face, folder, tmp_path, bloc
     write(3, of=recordings_of([folder, folder / "00.wav"]))
     expect(r"part 3 is of another list of recordings \(13, sha256 \w{12}\) than part 1 \(12, ")
     with torch.no_grad():
-        name = next(iter(face.checkpoint.weights))
-        face.checkpoint.weights[name] = face.checkpoint.weights[name] + 1
+        name = next(iter(model.checkpoint.weights))
+        model.checkpoint.weights[name] = model.checkpoint.weights[name] + 1
     write(3)
     expect(r"part 3 is of another checkpoint \(sha256 \w{12}\) than part 1")
     write(4, 4)
@@ -182,13 +182,13 @@ def test_every_recording_is_in_one_part(total, count):
 
 
 @pytest.fixture
-def labelling(face) -> Callable[[int, list[str]], Pretrained]:
-    """Faces with heads of their own."""
+def labelling(model) -> Callable[[int, list[str]], Pretrained]:
+    """Models with heads of their own."""
 
     def make(seed: int, labels: list[str]) -> Pretrained:
-        made = Pretrained(face.checkpoint)
+        made = Pretrained(model.checkpoint)
         torch.manual_seed(seed)
-        made._face.labels, made._face.head = labels, Head(made.backbone.width, labels=len(labels)).eval()
+        made._modules.labels, made._modules.head = labels, Head(made.backbone.width, labels=len(labels)).eval()
         return made
 
     return make
@@ -221,7 +221,7 @@ def test_evaluating_several_in_parts(labelling, demo_shards, tmp_path, monkeypat
     labels = ["alarm", "bell", "bird", "clicks", "engine", "footsteps", "rain", "siren", "waves", "wind"]
     members = [labelling(seed, labels) for seed in (1, 2)]
     for member in members:
-        member._face.checkpoint = dataclasses.replace(member.checkpoint, task={"target": "event"})
+        member._modules.checkpoint = dataclasses.replace(member.checkpoint, task={"target": "event"})
     monkeypatch.setattr("ssl_audio.cli.evaluate.ensemble", lambda paths, **options: Ensemble(members[: len(paths)]))
     monkeypatch.setattr(parts, "BLOCK", 4)
     monkeypatch.setattr(rows, "BLOCK", 4)

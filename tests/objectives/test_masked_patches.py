@@ -6,8 +6,8 @@ from torch import nn
 
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.frontend import Spectrogram
-from ssl_audio.checkpoints.published import _rename, from_ssast
 from ssl_audio.checkpoints.ssamba import from_ssamba, rename
+from ssl_audio.checkpoints.ssast import _rename, from_ssast
 from ssl_audio.data.batch import Batch
 from ssl_audio.data.facts import Facts
 from ssl_audio.errors import RecipeError

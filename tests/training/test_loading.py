@@ -10,10 +10,10 @@ from hostile import content
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ssl_audio.errors import CheckpointError, RecipeError
+from ssl_audio.training.checkpoint_files import AtomicCheckpointIO
 from ssl_audio.training.loading import going_on, load_training
 from ssl_audio.training.random_state import KEY, RandomState, capture
 from ssl_audio.training.resuming import check_resume
-from ssl_audio.training.storing import AtomicCheckpointIO
 
 NAME = "ModelCheckpoint{'monitor': None}"
 

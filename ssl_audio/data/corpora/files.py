@@ -112,13 +112,13 @@ def _not_listed(error: OSError) -> NoReturn:
     raise ShardError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable, or move it elsewhere")
 
 
-class Row(dict[str, str]):
+class TableRow(dict[str, str]):
     """The cells of a row of a table by column, and the line that it ends in."""
 
     line: int = 0
 
 
-def rows_of(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list[Row]:
+def rows_of(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list[TableRow]:
     """The rows of a table with a heading. No cell begins or ends with blanks, and rows of blanks are left out.
 
     Args:
@@ -153,14 +153,14 @@ def rows_of(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list
     return rows
 
 
-def _row(path: Path, heading: Sequence[str], cells: Sequence[str], line: int) -> Row:
+def _row(path: Path, heading: Sequence[str], cells: Sequence[str], line: int) -> TableRow:
     stripped = [cell.strip() for cell in cells]
     if any(stripped[len(heading) :]):
         raise ShardError(
             f"{path} line {line}: {len(cells)} cells under a heading of {len(heading)}; put a cell that holds the "
             "separator in quotes"
         )
-    row = Row(zip(heading, stripped + [""] * (len(heading) - len(cells)), strict=False))
+    row = TableRow(zip(heading, stripped + [""] * (len(heading) - len(cells)), strict=False))
     row.line = line
     return row
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ssl_audio.data.clip import Clip, Event
 from ssl_audio.data.corpora.corpus import Recording
-from ssl_audio.data.corpora.files import Files, Row, keys_of, names_in, rows_of
+from ssl_audio.data.corpora.files import Files, TableRow, keys_of, names_in, rows_of
 from ssl_audio.data.json_values import finite
 from ssl_audio.data.remarks import Remarks, say_once
 from ssl_audio.errors import ShardError
@@ -50,7 +50,7 @@ class Table(Files):
         missing = [column for column in columns if column not in rows[0]]
         if missing:
             raise ShardError(f"{self.table}: no column {', '.join(missing)}; it has {', '.join(rows[0])}")
-        merged: dict[tuple[str, float, float | None], tuple[Row, Recording]] = {}
+        merged: dict[tuple[str, float, float | None], tuple[TableRow, Recording]] = {}
         for row in rows:
             recording = self._recording(row, columns)
             stretch = (_plain(row["path"]), recording.start, recording.end)
@@ -76,7 +76,7 @@ class Table(Files):
             for recording, key in zip(found, keys, strict=True)
         ]
 
-    def _recording(self, row: Row, columns: list[str]) -> Recording:
+    def _recording(self, row: TableRow, columns: list[str]) -> Recording:
         place = f"{self.table} line {row.line}"
         if not row["path"] or Path(row["path"]).is_absolute() or ".." in Path(row["path"]).parts:
             wrong = f"path {row['path']!r} leaves the root" if row["path"] else "no path"
@@ -101,7 +101,7 @@ class Table(Files):
             raise ShardError(f"{place}: start {start} and end {end}; expected 0 <= start < end in seconds")
         return Recording(clip=clip, start=start, end=end)
 
-    def _merged(self, one: Clip, other: Clip, before: Row, row: Row) -> Clip:
+    def _merged(self, one: Clip, other: Clip, before: TableRow, row: TableRow) -> Clip:
         """One clip of several rows of the same stretch: all their labels, and what one of them says besides."""
         labels = dict(one.labels)
         for kind, names in other.labels.items():
@@ -117,7 +117,7 @@ class Table(Files):
             fields[name] = had if had is not None else has
         return dataclasses.replace(one, labels=labels, **fields)
 
-    def _check_parts(self, found: list[tuple[Row, Recording]]) -> None:
+    def _check_parts(self, found: list[tuple[TableRow, Recording]]) -> None:
         """What of one file trains must not choose or test."""
         for name in ("split", "fold"):
             first: dict[str, tuple[int, str | int]] = {}

@@ -44,7 +44,9 @@ def convolve(
     return np.fft.irfft(np.fft.rfft(waveform, length) * np.fft.rfft(response, length), length)[:count]
 
 
-def resample(waveform: Float[np.ndarray, " sample"], *, source_rate: int) -> Float[np.ndarray, " resampled"]:
+def resample_in_frequency(
+    waveform: Float[np.ndarray, " sample"], *, source_rate: int
+) -> Float[np.ndarray, " resampled"]:
     """Bring a waveform to 16 kHz by cutting (or zero-filling) its spectrum.
 
     Silence is appended so that old and new length are whole numbers of samples, and so that the end does

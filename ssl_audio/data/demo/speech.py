@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ssl_audio.data.demo.spectrum import resample
+from ssl_audio.data.demo.spectrum import resample_in_frequency
 from ssl_audio.errors import AudioError, ShardError
 
 # From espeak-ng/speak_lib.h.
@@ -74,7 +74,7 @@ def speak(
         sample_rate, samples = _utter(text, voice=voice, parameters=parameters)
     if not samples.any():
         raise AudioError(f"eSpeak NG said nothing for {text!r} with voice {voice!r}; expected speech")
-    return resample(_trim(samples / 32768.0), source_rate=sample_rate)
+    return resample_in_frequency(_trim(samples / 32768.0), source_rate=sample_rate)
 
 
 def _utter(text: str, *, voice: str, parameters: dict[int, int]) -> tuple[int, np.ndarray]:

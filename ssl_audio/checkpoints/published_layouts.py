@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ssl_audio.checkpoints.imported import Fate, Imported
-from ssl_audio.checkpoints.published import from_ssast
 from ssl_audio.checkpoints.sizes import BINS, Hints, stride_and_frames
 from ssl_audio.checkpoints.ssamba import ssamba_finetuned, ssamba_pretraining
+from ssl_audio.checkpoints.ssast import from_ssast
 from ssl_audio.checkpoints.vit import class_token_names, from_hugging_face, our_name
 from ssl_audio.errors import CheckpointError
 from ssl_audio.model.patches import grid_of
@@ -25,7 +25,7 @@ _COLOURS = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Layout:
+class PublishedLayout:
     """A kind of published file.
 
     Args:
@@ -273,30 +273,32 @@ def _recipe(
 
 
 LAYOUTS = (
-    Layout("SSAMBA pretraining (ssamba_*.pth)", (r"v\.layers\.0\.mixer\.A_b_log", "p_input_tdim"), ssamba_pretraining),
-    Layout("SSAMBA fine-tuned", (r"v\.layers\.0\.mixer\.A_b_log", r"mlp_head\.1\.weight"), ssamba_finetuned),
-    Layout(
+    PublishedLayout(
+        "SSAMBA pretraining (ssamba_*.pth)", (r"v\.layers\.0\.mixer\.A_b_log", "p_input_tdim"), ssamba_pretraining
+    ),
+    PublishedLayout("SSAMBA fine-tuned", (r"v\.layers\.0\.mixer\.A_b_log", r"mlp_head\.1\.weight"), ssamba_finetuned),
+    PublishedLayout(
         "SSAST pretraining (SSAST-*.pth)",
         (r"v\.patch_embed\.proj\.weight", "p_input_tdim", r"v\.blocks\.0\..*"),
         _ssast,
     ),
-    Layout(
+    PublishedLayout(
         "SSAST fine-tuned or AST (audioset_*.pth)",
         (r"v\.patch_embed\.proj\.weight", r"mlp_head\.1\.weight", r"v\.blocks\.0\..*"),
         _finetuned,
     ),
-    Layout("SSAST or AST without its head", (r"v\.patch_embed\.proj\.weight", r"v\.blocks\.0\..*"), _headless),
-    Layout(
+    PublishedLayout("SSAST or AST without its head", (r"v\.patch_embed\.proj\.weight", r"v\.blocks\.0\..*"), _headless),
+    PublishedLayout(
         "AST of Hugging Face (audio_spectrogram_transformer.*)",
         (r"audio_spectrogram_transformer\.embeddings\.position_embeddings",),
         _hugging_face_ast,
     ),
-    Layout(
+    PublishedLayout(
         "ImageNet ViT or DeiT of Hugging Face, or AST without its head",
         (r"(vit\.|deit\.)?embeddings\.patch_embeddings\.projection\.weight",),
         _hugging_face_bare,
     ),
-    Layout(
+    PublishedLayout(
         "ImageNet ViT or DeiT of timm",
         (r"patch_embed\.proj\.weight", "pos_embed", r"blocks\.0\.norm1\.weight"),
         _timm_bare,

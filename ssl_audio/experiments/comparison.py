@@ -12,7 +12,7 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.baselines import Statistics
 from ssl_audio.evaluation.predictions import Over
 from ssl_audio.experiments.budget import Budget
-from ssl_audio.experiments.files import write_text
+from ssl_audio.experiments.output_files import write_text
 
 STARTS = ("scratch", "pretrained")
 

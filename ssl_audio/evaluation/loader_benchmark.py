@@ -34,7 +34,7 @@ _SHARD_CLIPS = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Corpus:
+class BenchmarkClips:
     """The same clips as files, and as shards of FLAC and of PCM.
 
     Args:
@@ -52,7 +52,7 @@ class Corpus:
     seconds: float
 
 
-def make(folder: Path, *, clips: int, seconds: float) -> Corpus:
+def make(folder: Path, *, clips: int, seconds: float) -> BenchmarkClips:
     """Sound that is as hard to compress as speech: noise with a spectrum that falls and a level that changes."""
     draws = np.random.default_rng(0)
     files = folder / "files"
@@ -69,10 +69,10 @@ def make(folder: Path, *, clips: int, seconds: float) -> Corpus:
         write_shards(
             Folder(files), folder / encoding, name="bench", shard_clips=_SHARD_CLIPS, form=Form(encoding=encoding)
         )
-    return Corpus(files, folder / "flac", folder / "pcm", clips, seconds)
+    return BenchmarkClips(files, folder / "flac", folder / "pcm", clips, seconds)
 
 
-def ways(corpus: Corpus, *, workers: int) -> dict[str, Callable[[], object]]:
+def ways(corpus: BenchmarkClips, *, workers: int) -> dict[str, Callable[[], object]]:
     """Each reads every clip once, in batches."""
     encoded = [path.read_bytes() for path in sorted(corpus.files.iterdir())]
     return {
@@ -109,7 +109,7 @@ def _webdataset(folder: Path, workers: int) -> None:
         pass
 
 
-class _Files(Dataset[torch.Tensor]):
+class _FileDataset(Dataset[torch.Tensor]):
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.iterdir())
 
@@ -122,12 +122,12 @@ class _Files(Dataset[torch.Tensor]):
 
 def _files(folder: Path, workers: int) -> None:
     for _ in DataLoader(
-        _Files(folder), batch_size=BATCH, shuffle=True, num_workers=workers, worker_init_fn=begin_process
+        _FileDataset(folder), batch_size=BATCH, shuffle=True, num_workers=workers, worker_init_fn=begin_process
     ):
         pass
 
 
-def write_beside_encoding(corpus: Corpus) -> dict[str, float]:
+def write_beside_encoding(corpus: BenchmarkClips) -> dict[str, float]:
     """Clips a second of writing FLAC shards, and of decoding and encoding the same files and nothing else."""
     paths = sorted(corpus.files.iterdir())
     start = time.perf_counter()

@@ -15,7 +15,7 @@ _POSITIONS = "positions.table"
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
-class Face:
+class CheckpointModules:
     """What a checkpoint computes with.
 
     Args:
@@ -35,9 +35,9 @@ class Face:
     several: bool
 
 
-def face_of(
+def modules_of(
     checkpoint: Checkpoint, *, device: torch.device, window_seconds: float | None, backbone: Backbone | None = None
-) -> Face:
+) -> CheckpointModules:
     """The modules of a checkpoint, for inference.
 
     Args:
@@ -48,7 +48,7 @@ def face_of(
     """
     backbone = (checkpoint.backbone() if backbone is None else backbone).to(device).eval()
     task = checkpoint.task
-    return Face(
+    return CheckpointModules(
         checkpoint=checkpoint,
         backbone=backbone,
         objective=None if task is None else checkpoint.objective(backbone).to(device).eval(),
@@ -58,22 +58,24 @@ def face_of(
     )
 
 
-def adapted(face: Face, alone: Checkpoint, base: Checkpoint, *, window_seconds: float | None) -> Face:
-    """An adapter checkpoint on the base of another face, whose frozen tensors both use.
+def adapted(
+    modules: CheckpointModules, alone: Checkpoint, base: Checkpoint, *, window_seconds: float | None
+) -> CheckpointModules:
+    """An adapter checkpoint on the base of other modules, whose frozen tensors both use.
 
     Args:
-        face: Whose backbone is there already.
+        modules: Whose backbone is there already.
         alone: The adapter checkpoint, as its file has it.
         base: What both stand on.
-        window_seconds: Length of a window, as in `face_of`.
+        window_seconds: Length of a window, as in `modules_of`.
 
     Raises:
         CheckpointError: if it has no place on this base.
     """
     assert alone.base is not None
     whole = complete(alone, base)
-    had = face.backbone.state_dict()
-    changed = {*alone.base.trained, *(face.checkpoint.base.trained if face.checkpoint.base is not None else ())}
+    had = modules.backbone.state_dict()
+    changed = {*alone.base.trained, *(modules.checkpoint.base.trained if modules.checkpoint.base is not None else ())}
     weights = dict(whole.weights)
     state = {name.removeprefix(_PREFIX): value for name, value in weights.items() if name.startswith(_PREFIX)}
     for name, value in state.items():
@@ -82,9 +84,9 @@ def adapted(face: Face, alone: Checkpoint, base: Checkpoint, *, window_seconds: 
         # Positions of another length may have the same shape by chance; everything else is the base's as it is.
         if name != _POSITIONS or torch.equal(had[name].cpu(), value):
             state[name] = had[name]
-            weights[_PREFIX + name] = face.checkpoint.weights[_PREFIX + name]
+            weights[_PREFIX + name] = modules.checkpoint.weights[_PREFIX + name]
     backbone = whole.untrained()
     backbone.load_state_dict(state, assign=True)
     kept = dataclasses.replace(whole, weights=weights)
     device = next(iter(had.values())).device
-    return face_of(kept, device=device, window_seconds=window_seconds, backbone=backbone)
+    return modules_of(kept, device=device, window_seconds=window_seconds, backbone=backbone)

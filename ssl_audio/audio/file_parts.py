@@ -10,7 +10,7 @@ Fetch = Callable[[int, int], bytes | memoryview]
 """Gives so many bytes from an offset on."""
 
 
-class View(io.RawIOBase):
+class FileParts(io.RawIOBase):
     """Bytes of one's own, then stretches of another file, read as one file.
 
     Args:
