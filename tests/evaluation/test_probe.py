@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
 
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.data.index import open_shards
 from ssl_audio.errors import ShardError
 from ssl_audio.evaluation.embedding import embed_clips, frame_statistics, token_statistics
+from ssl_audio.evaluation.neighbours import majority
 from ssl_audio.evaluation.probe import Task, score, tasks_of
 
 
@@ -68,3 +72,13 @@ def test_scores_are_those_of_separable_and_of_random_features():
     assert found.neighbours > 0.95
     chance = score(draws.normal(size=(200, 6)).astype(np.float32), task)
     assert chance.linear < 0.45
+
+
+def test_neighbours_are_those_of_scikit_learn():
+    draws = np.random.default_rng(1)
+    classes = draws.integers(0, 6, 1500)
+    features = (draws.normal(size=(1500, 24)) + 0.7 * draws.normal(size=(6, 24))[classes]).astype(np.float32)
+    features[:, 3] = 1.0  # constant
+    expected = make_pipeline(StandardScaler(), Normalizer(), KNeighborsClassifier(5)).fit(features[:300], classes[:300])
+    found = majority(features[300:], features[:300], classes[:300], neighbours=5)
+    np.testing.assert_array_equal(found, expected.predict(features[300:]))
