@@ -4,12 +4,14 @@ import copy
 import inspect
 import io
 import itertools
+import re
 import socket
 from pathlib import Path
 
 import jaxtyping
 import pytest
 import torch
+import yaml
 from torch import multiprocessing, nn
 
 from ssl_audio.audio.fbank import Fbank
@@ -410,3 +412,21 @@ def test_two_processes_give_the_mean_of_their_gradients(ranks):
     for part, gradient in gradients(step).items():
         error = (ranks[0][1][part] - gradient).abs().max()
         assert error < 1e-4 * gradient.abs().max() + 1e-7, part
+
+
+def test_the_adapter_in_contributing_keeps_the_contract(tmp_path, monkeypatch, unchecked):
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
+    recipe = yaml.safe_load(re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1])
+    (tmp_path / "factors.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    from factors import Factors
+
+    assert recipe["adapters"] == [{"class_path": "ssl_audio.model.adapters.Factors"}]
+    monkeypatch.setitem(CASES, "factors", (Factors, {}))
+    for kind in ENCODERS:
+        test_a_clip_is_the_same_alone_padded_and_packed(kind, "factors", False)
+        test_a_clip_is_the_same_alone_padded_and_packed(kind, "factors", True)
+        test_identity_names_saving_alone_and_copies(kind, "factors")
+        test_only_the_adapter_changes_when_it_trains(kind, "factors")
+        test_merging_gives_the_same_or_says_why_not(kind, "factors")

@@ -1,0 +1,97 @@
+"""The contract of every objective, and of the one that CONTRIBUTING.md shows."""
+
+import copy
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from ssl_audio.data.batch import Batch, collate
+from ssl_audio.data.facts import Facts
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.objectives import AveragedTeacher, Classification, Distillation, MaskedPatches, Objective
+from ssl_audio.objectives.masking import ClusterMasking
+
+CASES = {
+    "masked patches": lambda: MaskedPatches(masking=ClusterMasking(0.5), clip_weight=1.0, masks_per_clip=2),
+    "classification": lambda: Classification(),
+    "distillation": lambda: Distillation(objective=Classification(), teacher=AveragedTeacher()),
+}
+FACTS = Facts(labels=("a", "b", "c"), target="letter", crop_seconds=1.0)
+PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
+
+
+def test_the_suite_covers_every_objective():
+    found, waiting = set(), [Objective]
+    while waiting:
+        for kind in waiting.pop().__subclasses__():
+            waiting.append(kind)
+            if kind.__module__.startswith("ssl_audio.") and not inspect.isabstract(kind):
+                found.add(kind)
+    assert {type(make()) for make in CASES.values()} == found
+
+
+def batch_of(objective: Objective) -> Batch:
+    draws = np.random.default_rng(0)
+    crops = [[0.1 * draws.standard_normal(samples).astype(np.float32)] for samples in (16000, 16000, 12000, 16000)]
+    batch = collate(crops, [[number * 1000] for number in range(4)], ["a", "b", "c", "d"])
+    targets = torch.eye(3)[[0, 1, 2, 0]]
+    return Batch(**{name: getattr(batch, name) for name in ("waveforms", "samples", "source", "seeds", "keys")}
+                 | {"targets": targets}).repeated(objective.views)  # fmt: skip
+
+
+def losses_of(objective: Objective, backbone: Backbone) -> dict[str, torch.Tensor]:
+    batch = batch_of(objective)
+    return objective(backbone, batch, backbone.spectrogram(batch.waveforms, batch.samples))
+
+
+def keeps_the_contract(make, backbone: Backbone) -> None:
+    torch.manual_seed(0)
+    objective = make()
+    objective.attach(backbone, FACTS)
+    objective.check(backbone, FACTS)
+    objective.train()
+    losses = losses_of(objective, backbone)
+    assert all(value.shape == () and torch.isfinite(value) for value in losses.values()), losses
+    for name in objective.shown:
+        assert {f"{name}_accuracy", f"{name}_chance"} <= losses.keys()
+    again = losses_of(objective, backbone)
+    assert all(torch.equal(again[name], value) for name, value in losses.items()), "the seeds of the batch decide"
+    losses["loss"].backward()
+    for name, parameter in [*objective.named_parameters(), *backbone.encoder.named_parameters()]:
+        assert not parameter.requires_grad or parameter.grad is not None, name
+    # What is saved is all there is.
+    fresh = make()
+    fresh.attach(backbone, FACTS)
+    fresh.load_state_dict(copy.deepcopy(objective.state_dict()))
+    assert torch.equal(losses_of(fresh.train(), backbone)["loss"], losses["loss"])
+    batch = batch_of(objective)
+    spectrogram = backbone.spectrogram(batch.waveforms, batch.samples)
+    answer = objective.eval().predict(backbone, spectrogram)
+    assert (answer is None) == (type(objective).predict is Objective.predict)
+    if answer is not None:
+        assert answer.clips is not None or answer.frames is not None
+        _, judged = objective.validate(backbone, batch, spectrogram)
+        torch.testing.assert_close(judged.clips, answer.clips)
+    objective.after_step(backbone, 1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_objective_keeps_the_contract(name, tiny_backbone):
+    keeps_the_contract(CASES[name], tiny_backbone)
+
+
+def test_the_objective_in_contributing_keeps_it_too(tiny_backbone, tmp_path, monkeypatch):
+    code, recipe = (
+        re.search(rf"^```{kind}\n(.*?)^```", PAGE.read_text(), re.M | re.S)[1] for kind in ("python", "yaml")
+    )
+    (tmp_path / "halves.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    from halves import Halves
+
+    keeps_the_contract(Halves, tiny_backbone)
+    assert yaml.safe_load(recipe) == {"model": {"objective": "ssl_audio.objectives.Halves"}}
