@@ -80,7 +80,7 @@ def _run(this: Run) -> str:
 
 def _summary(this: Run, summary: dict[str, Any] | None) -> list[str]:
     """What the summary of a run says, line by line."""
-    lines = [f"run         {this.folder} ({'finished' if summary else 'unfinished: the same command goes on with it'})"]
+    lines = [f"run         {this.folder} ({'finished' if summary else 'unfinished: the same command resumes it'})"]
     if not summary:
         return lines
     if "steps" in summary:

@@ -118,7 +118,7 @@ class Journal:
     def _failure(self, error: OSError) -> SslAudioError:
         return SslAudioError(
             f"cannot write beside {self.out} ({error.strerror}); choose another place with --out, or make room and "
-            "give the same command again to go on"
+            "give the same command again to resume"
         )
 
 

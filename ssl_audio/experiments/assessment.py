@@ -1,4 +1,4 @@
-"""What stands at the end of pretraining: probes, pictures and the report."""
+"""The end of a pretraining: probes, pictures and the report."""
 
 import copy
 import dataclasses
@@ -40,7 +40,7 @@ Scores = dict[str, dict[str, Score]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Probing:
-    """Labelled shards that show what an encoder learnt.
+    """Labelled shards on which a pretrained encoder is probed.
 
     Args:
         shards: Folder of shards with labels.
@@ -63,7 +63,7 @@ def assess(
     probing: list[Probing],
     display: Display,
 ) -> str:
-    """Probe, draw, report and close the run; returns scores and places for people."""
+    """Probe, draw, report and close the run; returns the scores and the paths of the results as text."""
     from ssl_audio.evaluation.pictures import (  # matplotlib takes half a second
         curves_picture,
         scores_picture,
@@ -128,12 +128,12 @@ def assess(
 
 
 def _program() -> str:
-    """How to call this program again: by its name where the shell finds it, else by its path."""
+    """The command that starts this program: its name if the shell finds it, else its path."""
     return "ssl-audio" if shutil.which("ssl-audio") else os.path.relpath(sys.argv[0])
 
 
 def check_probing(probing: list[Probing]) -> None:
-    """Find out before training whether the probes after it can be made.
+    """Check before training that the probes after it are possible.
 
     Raises:
         ShardError: if shards or labels are missing.
@@ -192,7 +192,7 @@ def score_tables(scores: Scores) -> list[ReportTable]:
 
 
 def draw_picture(module: Training, index: ShardIndex, seconds: float, *, clips: int = 4) -> tuple[str, bytes] | None:
-    """Title and picture of what the objective shows of a few clips that fill a crop, from all over the corpus; None if
+    """Title and picture of what the objective shows of a few clips that fill a crop, spread over the corpus; None if
     it shows nothing.
     """
     import numpy as np
@@ -206,7 +206,7 @@ def draw_picture(module: Training, index: ShardIndex, seconds: float, *, clips: 
         try:
             batch = next(whole_clips(index.select(np.array([clip])), batch_clips=1, max_seconds=seconds))
         except AudioError:
-            # It was counted in training; the picture has a row less.
+            # It was counted in training; the picture has one row less.
             continue
         waveform = batch.waveforms[:, : round(seconds * rate)]
         seeds = torch.tensor([randomness.derive("picture", *batch.keys)], device=module.device)
@@ -218,5 +218,5 @@ def draw_picture(module: Training, index: ShardIndex, seconds: float, *, clips: 
         title = picture.title
         drawn.append((batch.keys[0][-24:], picture.rows[0]))
     if not drawn:
-        raise SslAudioError("none of the clips chosen for the picture can be decoded; mend the shards")
+        raise SslAudioError("none of the clips chosen for the picture can be decoded; repair the shards")
     return title, panels_picture(drawn, hop_seconds=module.backbone.frontend.hop_seconds)

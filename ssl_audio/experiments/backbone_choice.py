@@ -23,7 +23,7 @@ _BACKBONE = "--model.backbone"
 
 
 def add_start_arguments(parser: Any) -> None:
-    """The options that say where the backbone comes from."""
+    """The options that name the checkpoint of the backbone."""
     parser.add_argument(
         "--checkpoint",
         type=str,
@@ -36,20 +36,27 @@ def add_start_arguments(parser: Any) -> None:
         "--base",
         type=Path | None,
         default=None,
-        help="What the checkpoint was trained on, if it holds adapters alone; by default it is looked for below --runs "
-        "and beside the file. {fold} is as in --checkpoint.",
+        help="The base that the checkpoint was trained on, if it holds only adapters; by default searched for in "
+        "--runs and in the folder of the file. {fold} is as in --checkpoint.",
     )
-    parser.add_argument("--hints", type=Hints, default=NO_HINTS, help="What a published checkpoint does not say.")
-    parser.add_argument("--adaptation", type=Adaptation, default=Adaptation(), help="What the task changes in it.")
+    parser.add_argument(
+        "--hints",
+        type=Hints,
+        default=NO_HINTS,
+        help="Facts about a published checkpoint that its tensors do not state.",
+    )
+    parser.add_argument(
+        "--adaptation", type=Adaptation, default=Adaptation(), help="What changes in the backbone for the task."
+    )
     parser.add_argument("--folds", type=list[NonNegativeInt] | None, default=None, help="Only these folds.")
 
 
 def with_backbone(words: list[str]) -> list[str]:
-    """The same options with the recipe of the checkpoint's backbone in front: options about the backbone that stand
-    beside a checkpoint then override it, and none is dropped.
+    """The same options after the recipe of the checkpoint's backbone, so that options about the backbone override it
+    and none is ignored.
 
     Args:
-        words: With the recipes first, and their paths in full.
+        words: Recipes first, with their full paths.
     """
     parser = VerbParser(prog="ssl-audio finetune", add_help=False)
     parser.add_argument("--config", action="config")
@@ -74,7 +81,7 @@ def with_backbone(words: list[str]) -> list[str]:
     if path is not None:
         spec = adaptation.spec(opened(path, chosen, fold=fold))
     elif any(backbones):
-        return words  # from scratch, and said in full
+        return words  # from scratch, with a complete backbone
     else:
         spec = adaptation.spec(_untold(chosen.runs, adaptation))
     return ["--config", json.dumps({"model": {"backbone": spec}}), *words]
@@ -91,7 +98,7 @@ def opened(path: Path, chosen: Namespace, *, fold: int) -> Checkpoint:
 
 
 def _untold(runs: Path, adaptation: Adaptation) -> Checkpoint:
-    """The architecture if neither a checkpoint nor a backbone is given: that of the newest run, or a small one."""
+    """The architecture where neither a checkpoint nor a backbone is given: that of the newest run, or a small one."""
     newest = newest_checkpoint(runs)
     spec = load_checkpoint(newest).spec if newest is not None else _small(adaptation.stride)
     return Checkpoint(Path("scratch"), {"model": {"backbone": spec}}, {}, 0, "")
@@ -127,7 +134,7 @@ def changes(had: Namespace, wanted: Namespace) -> dict[str, tuple[Any, Any]]:
 
 
 def changed(spec: dict[str, Any], asked: dict[str, tuple[Any, Any]]) -> Namespace:
-    """A recipe with changes that were made to another one."""
+    """A recipe with the changes that were made to another recipe."""
     whole = parsed(spec)
     for name, (_, value) in asked.items():
         whole[name] = copy.deepcopy(value)
@@ -138,7 +145,7 @@ def check_changes(asked: dict[str, tuple[Any, Any]], found: Checkpoint) -> None:
     """Check that the options do not change the encoder that the weights belong to.
 
     Raises:
-        RecipeError: if the changes make another one of it; the message has both values.
+        RecipeError: if they do; the message has both values.
     """
     kind = str(found.spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]
     free: frozenset[str] = getattr(getattr(encoders, kind, None), "free", frozenset())

@@ -1,4 +1,4 @@
-"""How long a training may last, in place of what its recipe says."""
+"""The budget of a training, which replaces the epochs or steps of its recipe."""
 
 import dataclasses
 from typing import Any
@@ -11,12 +11,12 @@ from ssl_audio.experiments.builder import RunBuilder
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """One of the three, or none.
+    """How long a training lasts: one of the three, or none for the recipe's own length.
 
     Args:
         steps: Optimizer steps.
         seconds: Of training.
-        clips: Seen in training, over all epochs.
+        clips: Training clips, counted over all epochs.
     """
 
     steps: PositiveInt | None = None
@@ -25,7 +25,7 @@ class Budget:
 
     @property
     def words(self) -> str:
-        """For people.
+        """The budget in words.
 
         Raises:
             RecipeError: if it is stated in more than one way.
@@ -36,7 +36,7 @@ class Budget:
         return next((f"{number} {name} each" for name, number in stated.items()), "the task's epochs each")
 
     def limit(self, built: RunBuilder) -> None:
-        """Put the budget in the place of the recipe's epochs, in what is run and in what is written down of it."""
+        """Replace the recipe's epochs or steps by the budget, in the trainer and in the saved recipe."""
         if self.seconds is not None:
             hours, rest = divmod(int(self.seconds), 3600)
             limits: dict[str, Any] = {"max_time": f"00:{hours:02d}:{rest // 60:02d}:{rest % 60:02d}", "max_steps": -1}

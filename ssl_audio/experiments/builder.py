@@ -1,4 +1,4 @@
-"""From recipes and options to what trains: the parser, the run folder, the trainer."""
+"""Module, data, trainer and run folder, built from recipes and options."""
 
 import contextlib
 import functools
@@ -44,13 +44,13 @@ class RecipeParser(OneLine, LightningArgumentParser):  # type: ignore[misc]
 
 
 class RunBuilder(LightningCLI):
-    """Makes module, data and trainer of recipes and options: three typed sections, `model`, `data` and `trainer`, and
-    what the run is called.
+    """Builds module, data and trainer from recipes and options: three typed sections, `model`, `data` and `trainer`,
+    and the name of the run.
 
     Args:
         words: Options as on the command line.
-        held: What the lock of the run is held by; None takes none, for who only wants to know what would be run.
-        display: What is told of the run.
+        held: Keeps the lock of the run until it is closed; None takes no lock, for callers that run nothing.
+        display: Shows messages and progress.
     """
 
     verb: ClassVar[str]
@@ -66,7 +66,7 @@ class RunBuilder(LightningCLI):
         self, words: list[str], *, held: contextlib.ExitStack | None = None, display: Display = TERMINAL
     ) -> None:
         self._held = held
-        # One rank speaks for all.
+        # Only the first rank prints.
         self.display = display if is_first_process() else Silent()
         self._remote = asked_alone(words, "--remote", "none")
         super().__init__(
@@ -88,16 +88,16 @@ class RunBuilder(LightningCLI):
                 "num_sanity_val_steps": 0,
             },
         )
-        # Modules lead here, through what makes their optimizers, and are copied; a lock cannot be.
+        # Modules refer to this object (their optimizer factory does) and are copied; a lock cannot be copied.
         self._held = None
 
     def completed(self, words: list[str]) -> list[str]:
-        """The options with what the verb adds to them; recipes come first, with their paths."""
+        """The options with those that the verb adds; recipes come first, with their full paths."""
         return words
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         parser.add_argument(
-            "--verb", type=Literal[self.verb], default=self.verb, help="What a recipe is for, in a folder of stages."
+            "--verb", type=Literal[self.verb], default=self.verb, help="Verb that runs this recipe as a stage."
         )
         parser.add_argument("--name", type=str | None, default=None, help="Name of the run; by default the recipe's.")
         add_runs_argument(parser)
@@ -105,8 +105,7 @@ class RunBuilder(LightningCLI):
             "--resume",
             type=str,
             default="auto",
-            help="auto: go on with an unfinished run of this name; never: begin a new one; or a "
-            "checkpoint to go on from.",
+            help="auto: resume an unfinished run of this name; never: start a new run; or a checkpoint to resume from.",
         )
         parser.add_argument(
             "--checkpoints",
@@ -114,20 +113,22 @@ class RunBuilder(LightningCLI):
             default=self.checkpointing,
             help="When checkpoints are written, and which are kept.",
         )
-        parser.add_argument("--watch", type=WatchOptions, default=self.watch, help="What is watched besides losses.")
+        parser.add_argument(
+            "--watch", type=WatchOptions, default=self.watch, help="What is logged besides losses, and when to alert."
+        )
         parser.add_argument(
             "--remote",
             type=Remote,
             default="none",
-            help="What data.shards may name besides paths: urls, or commands (`pipe:...`, run by a shell) too. Only on "
-            "the command line: a recipe cannot say it.",
+            help="What data.shards may contain besides paths: urls, or also commands (`pipe:...`, run by a shell). "
+            "Only on the command line: a recipe cannot set it.",
         )
 
     def before_instantiate_classes(self) -> None:
         config = self.config
         if config.remote != self._remote:
             raise RecipeError(
-                f"remote: {config.remote} stands in a recipe; a recipe cannot allow what it asks for: give "
+                f"remote: {config.remote} is set in a recipe; a recipe cannot give itself this permission: give "
                 f"--remote {config.remote} on the command line"
             )
         allow(config.remote)
@@ -138,7 +139,7 @@ class RunBuilder(LightningCLI):
         self.recipe["name"] = name
         self.open = open_run(self._folder(name), resume=config.resume)
         for damage in self.open.damaged:
-            self.display.line(f"{damage}; going on with {self.open.resume}")
+            self.display.line(f"{damage}; resuming from {self.open.resume}")
 
     def _folder(self, name: str) -> Path:
         """The folder of the run, locked if `held`."""
@@ -162,20 +163,20 @@ class RunBuilder(LightningCLI):
                 if resume == "auto" or not folder.exists():
                     sweep(folder, deep=True)
                     return folder
-            # Several may begin new runs of one name at once.
+            # Several processes may start new runs of one name at the same time.
             folder = folder.with_name(str(int(folder.name) + 1))
 
     def plain_config(self) -> dict[str, Any]:
-        """What was chosen, as YAML can say it."""
+        """All options with their values, as plain values that YAML can hold."""
         return yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_unset=True))
 
     @property
     def probing(self) -> list[Probing]:
-        """Labelled shards that panels ask neighbours on."""
+        """Labelled shards on which panels score nearest neighbours."""
         return []
 
     def callbacks(self) -> list[Callback]:
-        """What watches training, its checkpoints above all."""
+        """Callbacks of the run: checkpoints, monitoring, panels."""
         watch: WatchOptions = self.config_init.watch
         send = functools.partial(send_alert, self.loggers)
         alerts = Alerts(self.open.folder, watch.limits, send=send)
@@ -223,7 +224,7 @@ class RunBuilder(LightningCLI):
 
 
 def _environment() -> list[Any]:
-    """Under SLURM, Lightning would save from within a signal's handler; we save between two steps.
+    """Under SLURM, Lightning would save inside the signal handler; we save between two steps.
 
     Where torchrun started the processes, also within a SLURM job, its variables say which rank this is.
     """
@@ -237,6 +238,6 @@ def _several(chosen: Any) -> list[Any]:
 
 
 def metrics_log(this: Run) -> MetricsLog:
-    """Logs to `metrics.csv`; what was logged before the checkpoint that training goes on from is kept."""
+    """Logs to `metrics.csv`; rows up to the checkpoint that training resumes from are kept."""
     goes_on = this.resume is not None and this.resume.parent == this.checkpoints
     return MetricsLog(this.folder / METRICS, steps=load_checkpoint(this.resume).step if goes_on and this.resume else 0)

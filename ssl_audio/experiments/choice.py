@@ -1,4 +1,4 @@
-"""The parts of a fine-tuning around its training: statistics before it, the choice of weights and the test after it."""
+"""Steps of a fine-tuning around its training: statistics and probe before, checkpoint selection and test after."""
 
 import functools
 from typing import Any
@@ -32,7 +32,7 @@ _COPIES = 2
 
 
 def measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> None:
-    """Normalise with the mean and deviation of training clips, evenly chosen among them."""
+    """Set the normalisation to the mean and standard deviation of training clips, taken at equal distances."""
     rows = np.linspace(0, len(part) - 1, min(len(part), _MOST_CLIPS_MEASURED)).astype(int)
     few = part.select(rows)
     if not isinstance(backbone.frontend, Fbank):
@@ -47,9 +47,9 @@ def measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> 
 
 
 def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
-    """Fit the head to the training clips as the backbone sees them now; returns the validation score of that.
+    """Fit the head as a linear probe of the training clips; returns its validation score.
 
-    Clips are seen as they are and varied as in training: a head that never met a masked stripe takes it for anything.
+    The clips are used both unchanged and augmented as in training, so that the head also knows masked spectrograms.
     """
     head, parts = classifier(module).head, data.parts
     if not isinstance(head.norm, Standardised) or head.attend is not None:
@@ -91,7 +91,7 @@ def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
 
 
 def _pooled(module: Finetuning, batch: Batch, *, copies: int = _COPIES) -> list[torch.Tensor]:
-    """What the head gets of a batch: of the clips as they are, then varied anew for each copy."""
+    """Inputs of the head for a batch: of the unchanged clips, then of each augmented copy."""
     plain = module.backbone.spectrogram(batch.waveforms, batch.samples)
     seen = [plain, *(module.augmentation.disturb(plain, batch.seeds + copy) for copy in range(1, 1 + copies))]
     return [classifier(module).pooled(module.backbone, one).float().cpu() for one in seen]
@@ -104,7 +104,7 @@ def targets_of(batch: Batch) -> np.ndarray:
 
 
 def classifier(module: Finetuning) -> Classification:
-    """The classification that a module trains.
+    """The classification that a module trains, without its teacher.
 
     Raises:
         RecipeError: if its objective is another one, which has no head of that kind.
@@ -118,7 +118,7 @@ def classifier(module: Finetuning) -> Classification:
 
 
 def logits_of(module: Finetuning, batch: Batch) -> torch.Tensor:
-    """What the module says of clips as they are.
+    """The module's logits of unaugmented clips.
 
     Raises:
         RecipeError: if its objective gives no scores of clips.
@@ -126,14 +126,14 @@ def logits_of(module: Finetuning, batch: Batch) -> torch.Tensor:
     answer = module.objective.predict(module.backbone, module.backbone.spectrogram(batch.waveforms, batch.samples))
     if answer is None or answer.clips is None:
         raise RecipeError(
-            f"{type(module.objective).__name__} gives no scores of clips, so nothing can be chosen or tested by them; "
+            f"{type(module.objective).__name__} gives no scores of clips, so it can be neither validated nor tested; "
             "expected an objective with `predict`"
         )
     return answer.clips
 
 
 def predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any) -> Predictions:
-    """What the module says of every clip of a part."""
+    """The module's predictions for every clip of a part."""
     module.eval()
     return predict_part(
         functools.partial(logits_of, module),
@@ -147,14 +147,14 @@ def predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any
 
 
 def copied(module: Finetuning) -> Weights:
-    """The weights as they are now, apart from those that train on."""
+    """A copy of the current weights, which training does not change."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def choose(
     trainer: L.Trainer, module: Finetuning, data: LabelledShards, *, probe: Weights | None = None
 ) -> tuple[float, str, float]:
-    """Load the weights that validation finds best: of the best epoch, their mean over epochs, or those of the probe.
+    """Load the weights with the best validation score: of the last step, the best epoch, the mean, or the probe.
 
     Returns:
         Their score, their name, and the score after the last step.
@@ -172,19 +172,19 @@ def choose(
     for name, weights in candidates.items():
         module.load_state_dict(weights)
         scores[name] = predict(module, data, data.parts.valid).headline
-    # At equal scores the mean is the smoother function, then the epoch that was chosen while training.
+    # Of equal scores the mean wins, because it is the smoother function, then the best epoch.
     chosen = max(scores, key=lambda name: (scores[name], name.startswith("mean"), name == "best epoch"))
     module.load_state_dict(candidates[chosen])
     return scores[chosen], chosen, scores["last step"]
 
 
 def neighbours(module: Finetuning, data: LabelledShards) -> tuple[Predictions, float, str]:
-    """Nothing is trained: labels of the nearest training clips, their number chosen on validation."""
+    """Classify by the nearest training clips, without training; their number is selected on validation."""
     module.eval()
     found = classifier(module)
 
     def embed(batch: Any) -> torch.Tensor:
-        if found.head.attend is not None:  # weights that nobody trained
+        if found.head.attend is not None:  # untrained attention weights
             return pool(module.backbone(batch.waveforms, batch.samples))
         return found.pooled(module.backbone, module.backbone.spectrogram(batch.waveforms, batch.samples))
 

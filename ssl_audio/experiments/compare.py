@@ -33,14 +33,14 @@ from ssl_audio.training.run import SUMMARY, Run
 
 
 def compare(plan: Comparison, *, display: Display = TERMINAL) -> Finished:
-    """Run what has not been run, then write the table, the pictures and the report.
+    """Run the cells that are missing, then write the table, the pictures and the report.
 
     Args:
         plan: What is compared.
-        display: What is told of it.
+        display: Shows messages and progress.
 
     Raises:
-        SslAudioError: if the task, the checkpoints or the machine do not allow it, or another process writes there.
+        SslAudioError: if task, checkpoints or machine do not allow it, or another process is writing it.
     """
     size = "demo" if plan.pretraining == "demo" else "tiny"
     if not plan.encoders:
@@ -61,7 +61,7 @@ def _compare(plan: Comparison, display: Display) -> Finished:
     }
     for (encoder, adapter), reason in refused.items():
         display.line(f"{adapter} is left out for {encoder}: {reason}")
-    with quiet_training():  # a mistake in task or options is to be found before minutes of pretraining
+    with quiet_training():  # finds a mistake in task or options before minutes of pretraining
         parsed = _built(plan, "parsed", 0, display)
         if plan.intervals == "speakers":
             check_speakers(np.concatenate([parsed.data(fold).parts.test.speakers for fold in parsed.folds()]))
@@ -92,15 +92,15 @@ def _encoder_file(encoder: str) -> Path:
 
 
 def _check_checkpoints(plan: Comparison, parsed: FinetuneBuilder, folds: list[int]) -> dict[str, Path]:
-    """Those that were given are there, and of the encoders that they are given for; returns the bases of those that
-    are adapters alone, which lie elsewhere than a cell would look for them.
+    """Check that the given checkpoints exist and hold the right encoders; returns the bases of adapter checkpoints,
+    because a cell would search for them elsewhere.
     """
     hints, bases = Hints(**vars(parsed.config.hints)), {}
     for encoder, given in plan.checkpoints.items():
         if encoder not in plan.encoders:
             known = ", ".join(plan.encoders)
             raise RecipeError(
-                f"--checkpoints {encoder}: is none of --encoders {known}{suggest(encoder, plan.encoders)}"
+                f"--checkpoints {encoder}: is not one of --encoders {known}{suggest(encoder, plan.encoders)}"
             )
         wanted = str(read_recipe(_encoder_file(encoder)).get("class_path")).rsplit(".")[-1]
         for path in sorted({of_fold(given, fold) for fold in folds}):
@@ -114,7 +114,7 @@ def _check_checkpoints(plan: Comparison, parsed: FinetuneBuilder, folds: list[in
 
 
 def _pretrained(plan: Comparison, encoder: str, display: Display) -> Path:
-    """The encoder's pretrained checkpoint, or the pattern of one for each fold; it is made where it was not given."""
+    """The encoder's pretrained checkpoint, or the path pattern with `{fold}`; pretrained now if none was given."""
     if encoder in plan.checkpoints:
         return plan.checkpoints[encoder]
     runs = plan.folder / "pretrained"
@@ -155,7 +155,7 @@ def _cell(
         options=({} if base is None else {"base": base}) | plan.options,
         display=display,
     )
-    # Of dozens of trainings that nobody goes on with, only the weights that were tested are kept.
+    # These runs are never resumed, so only the tested weights are kept.
     for path in folder.glob("**/*.ckpt"):
         if path.name != "best.ckpt":
             path.unlink()
@@ -163,7 +163,7 @@ def _cell(
 
 
 def _built(plan: Comparison, name: str, seed: int, display: Display) -> FinetuneBuilder:
-    """The task, to ask for its data; nothing is trained."""
+    """The task, for its data; nothing is trained."""
     chosen = {"checkpoint": "none", "runs": plan.folder / "cells", "name": name, "beside_scratch": False}
     words = words_of(plan.task, {**chosen, "seed_everything": seed, "data.seed": seed}, plan.options)
     return FinetuneBuilder(with_demo(words, display=display), display=display)
@@ -182,8 +182,8 @@ def _baseline(plan: Comparison, statistics: Statistics, seed: int, display: Disp
 
 
 def _cost(plan: Comparison, cell: tuple[str, str], folder: Path) -> Cost | None:
-    """Measured once, by itself, and kept: the trainings above ran in whatever company they had. None of neighbours,
-    which train nothing.
+    """Measured once and kept. Measured by itself, because other work may have run beside the trainings. None where
+    nothing was trained (nearest neighbours).
     """
     kept = plan.folder / f"cost_{'_'.join(cell)}.json"
     if kept.exists():
@@ -202,6 +202,6 @@ def _cost(plan: Comparison, cell: tuple[str, str], folder: Path) -> Cost | None:
 
 
 def _predictions(folder: Path) -> Predictions:
-    """Of all folds, in their order; it is the folders' but from the tenth on."""
+    """Of all folds in numeric order (by name, fold10 precedes fold2)."""
     found = sorted(folder.glob(f"**/{PREDICTIONS}"), key=lambda path: (len(path.parent.name), path.parent.name))
     return joined([read_predictions(path) for path in found])

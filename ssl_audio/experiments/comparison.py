@@ -1,4 +1,4 @@
-"""What a comparison is of, and that it stays so."""
+"""What a comparison compares, and the check that a resumed comparison compares the same."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from ssl_audio.experiments.output_files import write_text
 
 STARTS = ("scratch", "pretrained")
 
-# What may change from call to call: it adds to a comparison or says where it lies.
+# Options that may change from call to call: they extend a comparison, or name its folder.
 _FREE = ("seeds", "encoders", "adapters", "baselines", "intervals", "runs", "name")
 
 
@@ -26,10 +26,10 @@ class Comparison:
 
     Args:
         task: Recipe of `finetune`, or the file of one.
-        encoders: Names of `recipes/encoders/<name>.yaml`; by default a Transformer and a Mamba of the same size, the
-            demo's where the demo pretrains them.
-        adapters: Names of `recipes/adapters/<name>.yaml`, all from the pretrained checkpoint, in place of pretrained
-            beside scratch; the first is what the others are measured against.
+        encoders: Names of `recipes/encoders/<name>.yaml`; by default a Transformer and a Mamba of one size
+            (`demo` where `pretraining` is the demo, else `tiny`).
+        adapters: Names of `recipes/adapters/<name>.yaml` to compare instead of pretrained with scratch, all from the
+            pretrained checkpoint; the first is the baseline of the others.
         seeds: How many, from 0 on.
         pretraining: Recipe of `pretrain`; every encoder is pretrained by it.
         pretrain_steps: Its optimizer steps, the same for all.
@@ -38,8 +38,8 @@ class Comparison:
         steps: Budget of every fine-tuning in optimizer steps, instead of the task's epochs.
         seconds: The same in seconds of training.
         clips: The same in clips seen, over all epochs.
-        baselines: Linear classifiers without an encoder beside them, on `cepstra` or `mel` statistics, levelled or not.
-        intervals: Draw `clips` for them, or whole `speakers`: what would it be on others of these.
+        baselines: Linear classifiers on `cepstra` or `mel` statistics, levelled or not, without an encoder.
+        intervals: Resample `clips` for the confidence intervals (the score on other clips), or whole `speakers`.
         options: More options of `finetune` by name, such as `{model.tuning.train: []}`; the same for all.
         runs: Folder of all runs.
         name: Name of the comparison; by default the task's.
@@ -63,7 +63,7 @@ class Comparison:
 
     @property
     def budget(self) -> Budget:
-        """What every fine-tuning may spend.
+        """The budget of every fine-tuning.
 
         Raises:
             RecipeError: if it is stated in more than one way.
@@ -79,15 +79,15 @@ class Comparison:
 
     @property
     def folder(self) -> Path:
-        """Where the comparison lies; the same call goes on there."""
+        """The folder of the comparison; the same call resumes it."""
         return self.runs / "compare" / (self.name or Path(self.task).stem)
 
 
 def check_plan(plan: Comparison) -> None:
-    """A comparison goes on only under the same conditions; more seeds, encoders and baselines may join it.
+    """Check that the comparison was started with the same options; seeds, encoders and baselines may be added.
 
     Raises:
-        RecipeError: if cells made otherwise lie in the folder.
+        RecipeError: if the folder holds cells with other options.
     """
     kept = plan.folder / "plan.json"
     now = {name: value for name, value in plain(plan).items() if name not in _FREE}
@@ -99,7 +99,7 @@ def check_plan(plan: Comparison) -> None:
                 before["options"] = options_in(before["options"])
         except (OSError, ValueError, TypeError, KeyError, RecipeError) as error:
             raise RecipeError(
-                f"{kept}: unreadable ({error}), so nobody knows how its cells were made; expected the plan of the "
+                f"{kept}: unreadable ({error}), so the options of its cells are unknown; expected the plan of the "
                 "comparison: remove the folder, or give another --name"
             ) from error
         now["checkpoints"] = {**before["checkpoints"], **now["checkpoints"]}
@@ -107,17 +107,17 @@ def check_plan(plan: Comparison) -> None:
         for name, value in now.items():
             if before.get(name) != value:
                 raise RecipeError(
-                    f"{plan.folder}: was begun with {name} {before.get(name)}, not {value}; expected the same, or "
+                    f"{plan.folder}: was started with {name} {before.get(name)}, not {value}; expected the same, or "
                     "another --name"
                 )
     write_text(kept, json.dumps(now, indent=1))
 
 
 def options_in(words: Sequence[str]) -> dict[str, str]:
-    """Options of `finetune` by name, from words as one would write them there.
+    """Options of `finetune` by name, from words as on its command line.
 
     Raises:
-        RecipeError: if they are no options.
+        RecipeError: if a word is not an option.
     """
     found: dict[str, str] = {}
     name: str | None = None
@@ -129,7 +129,7 @@ def options_in(words: Sequence[str]) -> dict[str, str]:
             found, name = (found | {given: value}, None) if equals else (found, given)
         else:
             raise RecipeError(
-                f"--options {' '.join(words)}: {name or word!r} is no option with a value; expected options of "
+                f"--options {' '.join(words)}: {name or word!r} is not an option with a value; expected options of "
                 "finetune, such as '--model.tuning.train=[] --data.target=speaker'"
             )
     if name is not None:
@@ -138,5 +138,5 @@ def options_in(words: Sequence[str]) -> dict[str, str]:
 
 
 def plain(plan: Comparison) -> dict[str, Any]:
-    """What it says, as YAML and JSON can."""
+    """Its values, as plain values that YAML and JSON can hold."""
     return json.loads(json.dumps(dataclasses.asdict(plan), default=str))

@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: one table, differences with their intervals, pictures, a report."""
+"""The results of a comparison: one table, differences with their intervals, pictures, a report."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ def write_comparison(
     intervals: dict[tuple[str, str], tuple[float, float]] = {}
     for (encoder, start), seeds in found.items():
         scores = [one.headline for one in seeds]
-        # A clip comes once a seed; its answers are drawn together.
+        # A clip occurs once per seed; its predictions are resampled together.
         low, high = joined(seeds).interval(over=plan.intervals)
         intervals[encoder, start] = (low, high)
         spent = cost.get((encoder, "pretrained" if start == "scratch" else start))

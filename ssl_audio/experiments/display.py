@@ -1,4 +1,4 @@
-"""What an experiment says while it runs, and to whom."""
+"""Where an experiment shows its messages and progress."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ Progress = Callable[[int, int], None]
 
 
 class Display:
-    """Lines and bars on the standard error. Subclass it to show them elsewhere."""
+    """Shows messages and progress bars on the standard error. Subclass it to show them elsewhere."""
 
     def line(self, text: str) -> None:
         """Say something once."""

@@ -38,7 +38,7 @@ def with_demo(words: list[str], verb: str = "finetune", *, display: Display = TE
     if told.get("demo") is None:
         return words
     if not isinstance(told["demo"], str) or not re.fullmatch(r"[\w.-]+", told["demo"]):
-        raise RecipeError(f"demo: {str(told['demo'])[:100]!r} is no name of a recipe that lies beside this one")
+        raise RecipeError(f"demo: {str(told['demo'])[:100]!r} is not the name of a recipe in the same folder")
     task = "+".join(Path(words[place]).stem for place in places)
     frame = "=" * 100
     display.line(

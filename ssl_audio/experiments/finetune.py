@@ -60,27 +60,27 @@ def finetune(
     options: Mapping[str, Any] = NO_OPTIONS,
     display: Display = TERMINAL,
 ) -> Finished | None:
-    """Train for a task on labelled shards and test once, as `ssl-audio finetune` does.
+    """Train for a task on labelled shards and test it once, like `ssl-audio finetune`.
 
     Args:
-        recipe: Name or file of a recipe, or several, each laid over those before it.
-        checkpoint: What it begins at: a file, `newest`, or `none`; in place of the recipe's.
-        shards: Folders of shards, in place of the recipe's.
-        target: Kind of label, in place of the recipe's.
+        recipe: Name or file of a recipe, or several; later ones override earlier ones.
+        checkpoint: Checkpoint to start from: a file, `newest`, or `none`; instead of the recipe's.
+        shards: Folders of shards, instead of the recipe's.
+        target: Kind of label, instead of the recipe's.
         folds: Which folds to test on, from 0; all by default.
         start: `scratch` takes the checkpoint's architecture with fresh weights.
-        beside_scratch: Train the same from scratch too, and compare.
+        beside_scratch: Also train the same from scratch, and compare.
         adapters: Name of a recipe of `recipes/adapters`.
-        budget: Steps, clips or seconds in place of the recipe's epochs.
-        seed: Of everything, in place of the recipe's.
+        budget: Steps, clips or seconds instead of the recipe's epochs.
+        seed: Of everything random, instead of the recipe's.
         name: Of the run; by default the recipe's.
         runs: Folder of all runs.
-        resume: `auto` goes on with an unfinished run of this name, `never` begins a new one; or a checkpoint.
+        resume: `auto` resumes an unfinished run of this name, `never` starts a new run; or a checkpoint to resume from.
         options: Any other option by its name on the command line, such as `{"model.head.pooling": "bands"}`.
-        display: What is told of the run.
+        display: Shows messages and progress.
 
     Returns:
-        The run; None on all ranks but the first.
+        The run on the first rank; None on the others.
 
     Raises:
         SslAudioError: if the recipe, the data or the machine do not allow it.
@@ -112,7 +112,7 @@ def finetune_words(words: list[str], *, budget: Budget = WHOLE, display: Display
 
 
 def finetune_built(cli: FinetuneBuilder) -> Finished | None:
-    """Train on every fold, test each once, and report; nothing comes back but on the first rank."""
+    """Train on every fold, test each once, and report; returns None except on the first rank."""
     whole = dataclasses.replace(cli.open, resume=None)
     data: LabelledShards = cli.datamodule
     numbers = cli.folds()
@@ -147,7 +147,7 @@ def finetune_built(cli: FinetuneBuilder) -> Finished | None:
 
 
 def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bool) -> Outcome:
-    """One training and its one test; read from disk where it was done before."""
+    """One training and its one test; read from disk if it is finished."""
     done = this.folder / "outcome.json"
     if done.exists():
         return Outcome.load(done, read_predictions(this.folder / PREDICTIONS))
@@ -182,10 +182,10 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
         count_in_steps(trainer, data)
         probe = None
         if module.options.begin == "probe":
-            cli.display.line(f"begins at a linear probe: validation {begin_at_probe(module, data):.3f}")
+            cli.display.line(f"starts from a linear probe: validation {begin_at_probe(module, data):.3f}")
             probe = copied(module)
         module = fit(trainer, module, data, this, everywhere=True)
-        module.to(trainer.strategy.root_device)  # Lightning took it off when training ended
+        module.to(trainer.strategy.root_device)  # Lightning moved it to the CPU when training ended
         valid, chosen, last = choose(trainer, module, data, probe=probe)
         if trainer.is_global_zero:
             content = _content(cli, module, start=start, step=trainer.global_step)
@@ -207,7 +207,8 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
     if trainer.is_global_zero:
         if outcome.replaced:
             cli.display.line(
-                f"{len(outcome.replaced)} training clips could not be decoded; others took their place (summary.json)"
+                f"{len(outcome.replaced)} training clips could not be decoded and were replaced by others "
+                "(summary.json)"
             )
         this.write(PREDICTIONS, predictions.parquet())
         this.write("outcome.json", outcome.json())
@@ -215,7 +216,7 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
 
 
 def _content(cli: FinetuneBuilder, module: Finetuning, *, start: Start, step: int) -> dict[str, Any]:
-    """The tested weights: whole, or where a checkpoint's backbone is in part what it was, only what is not."""
+    """The tested weights: all, or only those that differ from the base where part of the backbone stayed frozen."""
     state, source = answering(module.state_dict()), cli.source
     trained = trained_tensors(module.backbone)
     every = {name for name, parameter in module.backbone.named_parameters() if parameter.numel()}
@@ -240,8 +241,8 @@ def _announce(
     weights = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     where = f"fold {fold + 1} of {parts.folds}, " if parts.folds else ""
     cli.display.line(
-        f"{cli.open.folder}: {where}{start}, {module.words}: {len(parts.labels)} labels, {len(parts.train)} clips "
-        f"train, {len(parts.valid)} choose, {len(parts.test)} test; {weights / 1e6:.2f} M of "
+        f"{cli.open.folder}: {where}{start}, {module.words}: {len(parts.labels)} labels, {len(parts.train)} "
+        f"training, {len(parts.valid)} validation and {len(parts.test)} test clips; {weights / 1e6:.2f} M of "
         f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters train"
     )
     for adapter in module.backbone.adapters:
@@ -251,18 +252,18 @@ def _announce(
     if absent:
         shown = f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
         cli.display.line(
-            f"no test clip has {shown} ({len(absent)} of {len(parts.labels)} labels): nothing is measured of them"
+            f"no test clip has {shown} ({len(absent)} of {len(parts.labels)} labels): these labels are not tested"
         )
     cut = sum(int((part.index.seconds > data.crop_seconds + 1e-3).sum()) for part in (parts.valid, parts.test))
     if cut:
         cli.display.line(
-            f"{cut} of {len(parts.valid) + len(parts.test)} clips that choose or test are longer than "
-            f"data.crop_seconds {data.crop_seconds} and are heard up to there"
+            f"{cut} of {len(parts.valid) + len(parts.test)} validation and test clips are longer than "
+            f"data.crop_seconds {data.crop_seconds} and are cut to it"
         )
     if heard:
         cli.display.line(
-            f"{heard} of {len(parts.test)} test clips were heard in the pretraining, without their labels; to keep "
-            "them out of it, pretrain with --data.leave_out"
+            f"{heard} of {len(parts.test)} test clips were in the pretraining data, without their labels; to "
+            "exclude them, pretrain with --data.leave_out"
         )
     if fates and cli.source is not None and cli.source.path not in cli.reported:
         cli.reported.add(cli.source.path)
@@ -270,11 +271,11 @@ def _announce(
 
 
 def _check(module: Finetuning, data: LabelledShards, trainer: L.Trainer) -> None:
-    """What cannot be must not be found out at the first batch."""
+    """Find contradictions of recipe, data and backbone before training."""
     check_training(module, data)
     if not is_limited(trainer) and (trainer.max_epochs or -1) < 0 and module.options.kind != "knn":
         raise RecipeError(
-            "trainer.max_epochs is not set; say where training stops, such as --trainer.max_epochs 10 or "
+            "trainer.max_epochs is not set; set the length of training, such as --trainer.max_epochs 10 or "
             "--trainer.max_steps 1000"
         )
     longest = max(float(part.index.seconds.max()) for part in (data.parts.train, data.parts.valid, data.parts.test))
@@ -282,7 +283,7 @@ def _check(module: Finetuning, data: LabelledShards, trainer: L.Trainer) -> None
 
 
 def count_in_steps(trainer: L.Trainer, data: LabelledShards) -> None:
-    """Say epochs in steps: batches come without an end, so that training goes on anywhere within an epoch."""
+    """Convert epochs to steps: the stream of batches is endless, so training can resume anywhere within an epoch."""
     data.trainer = trainer
     epoch = data.epoch_steps
     if trainer.max_epochs is not None and trainer.max_epochs > 0 and trainer.max_steps <= 0:
@@ -293,5 +294,5 @@ def count_in_steps(trainer: L.Trainer, data: LabelledShards) -> None:
         steps = max(1, round(share * epoch)) if isinstance(share, float) else None
         batches = share if steps is None else steps * trainer.accumulate_grad_batches
         trainer.val_check_interval = batches * trainer.check_val_every_n_epoch
-    # By the batches of the one epoch without an end: those of all epochs are counted wrongly after a restart.
+    # Counts the batches of the one endless epoch: Lightning miscounts those of several epochs after a restart.
     trainer.check_val_every_n_epoch = 1

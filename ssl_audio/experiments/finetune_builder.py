@@ -1,4 +1,4 @@
-"""What `ssl-audio finetune` is told: the options beside model, data and trainer, and what is built from them."""
+"""The options of `ssl-audio finetune` besides model, data and trainer, and what is built from them."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +36,7 @@ Start = Literal["pretrained", "scratch"]
 
 
 class FinetuneBuilder(RunBuilder):
-    """Three typed sections, `model`, `data` and `trainer`, what the run is called, and where it starts from."""
+    """Three typed sections, `model`, `data` and `trainer`, the name of the run, and the checkpoint it starts from."""
 
     verb = "finetune"
     description = "Fine-tune a checkpoint on labelled shards, and test it once."
@@ -53,17 +53,17 @@ class FinetuneBuilder(RunBuilder):
             "--adapters",
             type=list[Adapter] | None,
             default=None,
-            help="Small parts put on the backbone, each with class_path and init_args; they come behind those that the "
+            help="Small parts added to the backbone, each with class_path and init_args, after those that the "
             "checkpoint has. `--config adapters/NAME` takes a recipe of them.",
         )
         parser.add_argument(
             "--statistics",
             type=Literal["checkpoint", "training"],
             default="checkpoint",
-            help="Normalise with the checkpoint's mean and deviation, or with those of the training clips.",
+            help="Normalise with the checkpoint's mean and standard deviation, or with those of the training clips.",
         )
         parser.add_argument(
-            "--beside_scratch", type=bool, default=False, help="Train the same from scratch too, and compare."
+            "--beside_scratch", type=bool, default=False, help="Also train the same from scratch, and compare."
         )
         parser.add_argument(
             "--start",
@@ -75,31 +75,37 @@ class FinetuneBuilder(RunBuilder):
             "--keep_head",
             type=bool,
             default=False,
-            help="Begin at the head of the checkpoint too; its labels must be these.",
+            help="Also start from the head of the checkpoint; its labels must be those of the task.",
         )
         parser.add_argument(
             "--intervals",
             type=Over,
             default="clips",
-            help="Draw clips for them (what would it be on other clips), or whole speakers (on other speakers).",
+            help="Resample clips for the confidence intervals (the score on other clips), or whole speakers (on "
+            "other speakers).",
         )
         parser.add_argument(
             "--average_from_epoch",
             type=NonNegativeInt | None,
             default=None,
-            help="Average the weights at the end of each epoch from this one on (counted from 0), and take the mean "
-            "if validation finds it better than the best epoch.",
+            help="Average the weights at the end of each epoch from this one (counted from 0), and use the mean "
+            "if its validation score is the best.",
         )
         parser.add_argument(
-            "--patience", type=PositiveInt | None, default=None, help="Stop after so many validations without a best."
+            "--patience",
+            type=PositiveInt | None,
+            default=None,
+            help="Stop after this many validations without improvement.",
         )
-        parser.add_argument("--demo", type=str | None, default=None, help="Recipe for when the shards are missing.")
+        parser.add_argument(
+            "--demo", type=str | None, default=None, help="Recipe to run instead if the shards are missing."
+        )
         parser.add_argument("--how_to_get", type=str | None, default=None, help="Where the corpus comes from.")
 
     def before_instantiate_classes(self) -> None:
-        self.reported: set[Path] = set()  # checkpoints whose weights have been accounted for
-        self.asked: dict[str, tuple[Any, Any]] | None = None  # of the backbone, beside a checkpoint
-        self.added: list[Any] | None = None  # adapters beside it
+        self.reported: set[Path] = set()  # checkpoints whose weights have been reported
+        self.asked: dict[str, tuple[Any, Any]] | None = None  # options of the backbone besides a checkpoint
+        self.added: list[Any] | None = None  # adapters besides those of the checkpoint
         self.source = self._choose_backbone((self.config.folds or [0])[0])
         super().before_instantiate_classes()
 
@@ -107,7 +113,7 @@ class FinetuneBuilder(RunBuilder):
         return with_backbone(words)
 
     def _choose_backbone(self, fold: int) -> Checkpoint | None:
-        """Put the architecture into the recipe, so that it stands there whatever the weights come from."""
+        """Write the architecture into the recipe, wherever the weights come from."""
         config = self.config
         path = chosen_checkpoint(config.checkpoint, config.runs, fold=fold)
         if path is not None:
@@ -121,7 +127,7 @@ class FinetuneBuilder(RunBuilder):
                 config.checkpoint = str(path)
         if self.added is None:
             self.added = config.adapters or []
-            config.adapters = None  # they stand in the backbone's recipe from now on
+            config.adapters = None  # they are in the backbone's recipe from here
         options = config.model.backbone.init_args
         if self.added and options.adapters != self.added:
             options.adapters = [*(options.adapters or []), *self.added]
@@ -130,7 +136,7 @@ class FinetuneBuilder(RunBuilder):
     def callbacks(self) -> list[Callback]:
         callbacks = super().callbacks()
         if self.config.patience is not None:
-            # A restarted trainer goes once more through the end of an epoch, without its validation.
+            # A resumed trainer repeats the end of an epoch, without its validation.
             callbacks.append(
                 EarlyStopping(
                     "valid/score", mode="max", patience=int(self.config.patience), check_on_train_epoch_end=False
@@ -144,8 +150,8 @@ class FinetuneBuilder(RunBuilder):
         """The folds to test on, from 0; only 0 where there are none.
 
         Raises:
-            RecipeError: if one was asked for that there is not.
-            CheckpointError: if the checkpoint of one is not there.
+            RecipeError: if a fold was asked for that does not exist.
+            CheckpointError: if the checkpoint of a fold is missing.
         """
         folds = self.datamodule.parts.folds
         wanted = self.config.folds if self.config.folds is not None else range(max(folds, 1))
@@ -158,13 +164,13 @@ class FinetuneBuilder(RunBuilder):
         return list(wanted)
 
     def data(self, fold: int) -> LabelledShards:
-        """The task with this fold to test on."""
+        """The task with this test fold."""
         self.config.data.fold = fold
         self.instantiate_classes()
         return self.datamodule
 
     def build(self, this: Run, *, fold: int) -> tuple[Finetuning, LabelledShards, L.Trainer]:
-        """Module, data and trainer of one training, begun alike whatever was trained before."""
+        """Module, data and trainer of one training, independent of what was trained before."""
         self.open = this
         self.config.data.fold = fold
         if FOLD in self.config.checkpoint:

@@ -1,4 +1,4 @@
-"""What is left of an experiment."""
+"""The result of an experiment."""
 
 import dataclasses
 from pathlib import Path
@@ -14,8 +14,8 @@ class Finished:
     Args:
         run: Its folder.
         summary: What `summary.json` holds.
-        text: Scores and where the report lies, for people.
-        checkpoints: What it trained, one a fold and start.
+        text: Scores and the path of the report, as text.
+        checkpoints: Trained checkpoints, one for each fold and start.
     """
 
     run: Run
@@ -25,14 +25,14 @@ class Finished:
 
     @property
     def folder(self) -> Path:
-        """Where everything of it lies."""
+        """The folder of the run."""
         return self.run.folder
 
     @property
     def checkpoint(self) -> Path:
-        """What it trained; of several folds the first.
+        """The trained checkpoint; of several folds the first.
 
         Raises:
-            IndexError: if it trained nothing, as nearest neighbours do.
+            IndexError: if nothing was trained (nearest neighbours).
         """
         return self.checkpoints[0]

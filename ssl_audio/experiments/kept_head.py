@@ -1,4 +1,4 @@
-"""A training that begins at another one's head."""
+"""Starting a training from the head of another one."""
 
 import torch
 
@@ -8,7 +8,7 @@ from ssl_audio.training.finetuning import Finetuning
 
 
 def keep_head(module: Finetuning, source: Checkpoint) -> None:
-    """Give what answers of a module the weights that it has in a checkpoint.
+    """Load the head of a checkpoint into the objective of a module.
 
     Args:
         module: With its objective attached.
@@ -23,7 +23,7 @@ def keep_head(module: Finetuning, source: Checkpoint) -> None:
     theirs, ours = [str(label) for label in source.task["labels"]], module.task["labels"]
     if theirs != ours:
         odd = sorted(set(theirs) ^ set(ours))
-        what = f"{odd[0]!r} is a label of one alone" if odd else "the same labels in another order"
+        what = f"{odd[0]!r} is a label of only one of them" if odd else "the same labels in another order"
         raise RecipeError(
             f"--keep_head: {source.path} tells {len(theirs)} labels apart and these data {len(ours)}, {what}; expected "
             "the same labels"

@@ -1,4 +1,4 @@
-"""What stands at the end of fine-tuning: scores with intervals, the confusion matrix, the report."""
+"""The end of a fine-tuning: scores with intervals, the confusion matrix, the report."""
 
 import dataclasses
 import json
@@ -26,9 +26,9 @@ class Outcome:
         start: `pretrained` or `scratch`.
         fold: Which fold tested, from 0.
         valid: Validation score of the weights that were tested.
-        chosen: Which weights these were.
+        chosen: Name of these weights.
         steps: Optimizer steps taken.
-        seconds: How long they took.
+        seconds: Duration of training.
         predictions: Of the test clips.
         clips_per_second: In training.
         last_valid: Validation score after the last step.
@@ -96,7 +96,7 @@ def write_report(
     recipe: dict[str, Any],
     over: Over = "clips",
 ) -> tuple[dict[str, Any], str]:
-    """Write summary, pictures and report of a run; returns the summary, and scores and places for people."""
+    """Write summary, pictures and report of a run; returns the summary, and the scores and paths as text."""
     scores = {start: scores_of(found, over=over) for start, found in outcomes.items()}
     together = {start: joined([o.predictions for o in found]) for start, found in outcomes.items()}
     first = next(iter(together))
@@ -127,7 +127,7 @@ def write_report(
         from ssl_audio.evaluation.pictures import confusion_picture  # matplotlib takes half a second
 
         matrix = confusion_picture(confusion(together[first].scores, together[first].targets), together[first].labels)
-        pictures["What was taken for what"] = matrix
+        pictures["Confusion matrix"] = matrix
         this.write("confusion.png", matrix)
     curves = _curves(this)
     if curves is not None:
@@ -136,7 +136,7 @@ def write_report(
     command = (
         f"ssl-audio predict --checkpoint {best}{_base_option(best)} --out labels.csv FILES..."
         if best is not None
-        else "ssl-audio finetune ... --model.head.kind linear  (nearest neighbours leave no checkpoint that labels)"
+        else "ssl-audio finetune ... --model.head.kind linear  (nearest neighbours leave no checkpoint)"
     )
     lead = f"{summary['trained']}, from {facts['checkpoint']}, on {facts['device']}"
     notice = "on the embedded demo corpus: " if facts.get("demo") else ""

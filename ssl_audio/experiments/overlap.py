@@ -1,6 +1,6 @@
-"""Whether a pretraining heard the clips that a task is tested on: without labels, and yet.
+"""Whether test clips of a task were in the pretraining data of a checkpoint (without labels).
 
-What a checkpoint says of its shards is compared and never opened: only folders that the user named are.
+Paths of shards in a checkpoint are only compared, never opened: only folders that the user named are opened.
 """
 
 import os
@@ -26,12 +26,12 @@ def heard_before(source: Checkpoint, part: Part, shards: Sequence[Path]) -> int 
     """How many clips of a part were in the pretraining of a checkpoint.
 
     Args:
-        source: The checkpoint; its recipe says what it was trained on.
+        source: The checkpoint; its recipe names its training data.
         part: The clips, such as those that test.
         shards: The folders that they are in.
 
     Returns:
-        Their number, counted by folder and key; None where the recipe does not say, or it cannot be seen whether its
+        Their number, counted by folder and key; None where the recipe does not say, or where it is unknown whether its
         shards are these.
     """
     told = source.recipe.get("data") or {}
@@ -43,7 +43,7 @@ def heard_before(source: Checkpoint, part: Part, shards: Sequence[Path]) -> int 
         left = typed(told.get("leave_out") or {}, dict[str, LeftOut], "leave_out")
         here = _those_here(names, source.manifests, shards)
         if not here:
-            # With a digest of each, it is known that they are others.
+            # If all have a digest, they are known to be other shards.
             known = len(source.manifests) == len(names) and None not in (
                 *source.manifests,
                 *map(manifest_digest, shards),
@@ -65,7 +65,7 @@ def _those_here(names: Sequence[str], manifests: Sequence[str | None], shards: S
     found = {}
     for number, name in enumerate(names):
         known = manifests[number] if len(manifests) == len(names) else None
-        # Only the text of a path from a file is looked at, whatever there is on the disk.
+        # Only the text of a path from a file is compared; the disk is not read.
         folder = paths.get(os.path.abspath(name)) if "\0" not in name else None  # noqa: PTH100
         folder = folder or (digests.get(known) if known is not None else None)
         if folder is not None:

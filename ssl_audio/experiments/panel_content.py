@@ -1,4 +1,4 @@
-"""What watching needs of the floors above training: probes, pictures, and the peak of the device."""
+"""Parts of monitoring that need floors above training: probes, pictures, and the peak of the device."""
 
 import dataclasses
 from typing import Any
@@ -40,12 +40,12 @@ _PEAKS = {
 
 @dataclasses.dataclass(frozen=True)
 class WatchOptions:
-    """What is watched besides losses.
+    """What is logged besides losses, and when to alert.
 
     Args:
         panel_steps: Steps from one panel to the next (spectrograms, rank of the embeddings, neighbours on the shards
             of `probe`); 0 draws none.
-        panel_share: Of the time that panels may take; one that is due too early is left out.
+        panel_share: Largest share of the training time for panels; a panel that would exceed it is skipped.
         limits: When to alert.
     """
 
@@ -55,7 +55,7 @@ class WatchOptions:
 
 
 def device_peak(device: torch.device, bf16: bool) -> float | None:
-    """Operations a second: of a GPU from its data sheet, of a CPU as measured now with a product of matrices."""
+    """Operations per second: of a GPU from its data sheet, of a CPU measured now with a matrix product."""
     if device.type == "cpu":
         return product_rate(torch.bfloat16 if bf16 else torch.float32, width=384, tokens=1024, device=device)
     if device.type != "cuda" or not bf16:

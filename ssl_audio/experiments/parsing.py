@@ -1,4 +1,4 @@
-"""Parsers whose mistakes are one line, with a guess at what was meant."""
+"""Parsers that report a mistake in one line, with the nearest valid name."""
 
 import contextlib
 import difflib
@@ -14,7 +14,7 @@ from ssl_audio.experiments import yaml_limits  # noqa: F401 -- registers how val
 
 
 def one_line(message: str, known: Sequence[str] = ()) -> str:
-    """A parser's complaint in one line, with the nearest known key when it is about an unknown one."""
+    """A parser's error message in one line; for an unknown key with the nearest known one."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     text = " ".join(lines)
     text = re.sub(r"^Parser key \"?config\"?: ?", "", text)
@@ -40,7 +40,7 @@ def _same_leaf(wrong: str, known: Sequence[str]) -> list[str]:
 
 
 class OneLine:
-    """Mixin: complain in one line and with exit code 2, as every other mistake of ours."""
+    """Mixin: report errors in one line and with exit code 2."""
 
     def parse_args(
         self,
@@ -68,7 +68,7 @@ class OneLine:
 
 @contextlib.contextmanager
 def unwrapped() -> Iterator[None]:
-    """Raise errors of ours as they are: where a type is a union, such as `Backbone | None`, jsonargparse wraps what a
+    """Raise our own errors unchanged: where a type is a union, such as `Backbone | None`, jsonargparse wraps what a
     constructor raises.
     """
     try:
@@ -90,7 +90,7 @@ def add_runs_argument(parser: Any) -> None:
 
 @contextlib.contextmanager
 def quiet_warnings() -> Iterator[None]:
-    """Leave out warnings of libraries that no user can act on."""
+    """Suppress warnings of libraries that users can do nothing about."""
     import warnings
 
     with warnings.catch_warnings():

@@ -24,7 +24,7 @@ from ssl_audio.training.run import circumstances
 
 
 class PretrainBuilder(RunBuilder):
-    """Three typed sections, `model`, `data` and `trainer`, and what the run is called."""
+    """Three typed sections, `model`, `data` and `trainer`, and the name of the run."""
 
     verb = "pretrain"
     description = "Pretrain an encoder on unlabelled shards."
@@ -33,13 +33,13 @@ class PretrainBuilder(RunBuilder):
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         super().add_arguments_to_parser(parser)
-        # Recipes that name no objective mean this one.
+        # The objective of recipes that name none.
         parser.set_defaults({"model.objective": {"class_path": "ssl_audio.objectives.MaskedPatches"}})
         parser.add_argument(
             "--probe",
             type=list[Probing],
             default=[],
-            help="Labelled shards that show at the end what was learnt.",
+            help="Labelled shards on which the encoder is probed at the end.",
         )
 
     @property
@@ -59,21 +59,21 @@ def pretrain(
     options: Mapping[str, Any] = NO_OPTIONS,
     display: Display = TERMINAL,
 ) -> Finished | None:
-    """Pretrain an encoder on unlabelled shards, as `ssl-audio pretrain` does.
+    """Pretrain an encoder on unlabelled shards, like `ssl-audio pretrain`.
 
     Args:
-        recipe: Name or file of a recipe, or several, each laid over those before it.
-        shards: Folders of shards, in place of the recipe's.
-        max_steps: Optimizer steps, in place of the recipe's.
-        seed: Of everything, in place of the recipe's.
+        recipe: Name or file of a recipe, or several; later ones override earlier ones.
+        shards: Folders of shards, instead of the recipe's.
+        max_steps: Optimizer steps, instead of the recipe's.
+        seed: Of everything random, instead of the recipe's.
         name: Of the run; by default the recipe's.
         runs: Folder of all runs.
-        resume: `auto` goes on with an unfinished run of this name, `never` begins a new one; or a checkpoint.
+        resume: `auto` resumes an unfinished run of this name, `never` starts a new run; or a checkpoint to resume from.
         options: Any other option by its name on the command line, such as `{"model.objective.clip_weight": 0}`.
-        display: What is told of the run.
+        display: Shows messages and progress.
 
     Returns:
-        The run; None on all ranks but the first.
+        The run on the first rank; None on the others.
 
     Raises:
         SslAudioError: if the recipe, the data or the machine do not allow it.
@@ -91,11 +91,11 @@ def pretrain_words(words: list[str], *, display: Display = TERMINAL) -> Finished
 
 
 def pretrain_built(built: PretrainBuilder) -> Finished | None:
-    """Fit, and when it is done, assess and report; nothing comes back but on the first rank."""
+    """Train, then assess and report; returns None except on the first rank."""
     module, data, trainer, this = built.model, built.datamodule, built.trainer, built.open
     if not is_limited(trainer):
         raise RecipeError(
-            "trainer.max_steps is not set; the stream of clips is endless, so say where training stops, "
+            "trainer.max_steps is not set; the stream of clips is endless, so set the length of training, "
             "such as --trainer.max_steps 1000 or --trainer.max_time 00:01:00:00"
         )
     module.attach(data.facts)
@@ -106,7 +106,7 @@ def pretrain_built(built: PretrainBuilder) -> Finished | None:
     if trainer.is_global_zero:
         this.save_recipe(built.recipe)
     module.recipe = built.recipe
-    begun = "going on with" if this.resume else "beginning"
+    begun = "resuming" if this.resume else "starting"
     if trainer.is_global_zero:
         length = f"{trainer.max_steps} steps" if trainer.max_steps > 0 else "limited by time"
         weights = sum(parameter.numel() for parameter in module.backbone.parameters())
@@ -134,7 +134,7 @@ def pretrain_built(built: PretrainBuilder) -> Finished | None:
         "log_mel": {"mean": float(module.backbone.frontend.mean), "std": float(module.backbone.frontend.std)},
         **circumstances(data.shards, trainer.strategy.root_device),
     }
-    # Lengths that come once are not worth compiling for.
+    # Compiling for lengths that occur once is not worth it.
     with torch.compiler.set_stance("force_eager"):
         text = assess(
             this,

@@ -1,4 +1,4 @@
-"""What a frozen encoder knows of labelled shards."""
+"""Probes of a frozen encoder on labelled shards."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,20 +21,20 @@ def probe(
     base: Path | None = None,
     display: Display = TERMINAL,
 ) -> Scores:
-    """Frozen linear and nearest-neighbour scores of an encoder, beside an untrained one and mel and cepstral
+    """Linear and nearest-neighbour scores of a frozen encoder, of the same encoder untrained, and of mel and cepstral
     statistics.
 
     Args:
         checkpoint: A checkpoint of `ssl-audio pretrain`.
-        shards: Folders of labelled shards, each probed by itself.
+        shards: Folders of labelled shards, each probed separately.
         targets: Kinds of label to tell apart; `speaker` is one too.
         protocol: `split` tests on the split test, `fold` on each fold in turn.
         window_seconds: Length of the windows that long clips are cut in; by default the crops of pretraining.
-        base: What an adapter checkpoint was trained on; by default looked for below runs/ and beside the file.
-        display: What is told of it.
+        base: What an adapter checkpoint was trained on; by default searched for in runs/ and in the folder of the file.
+        display: Shows messages and progress.
 
     Returns:
-        By task and encoder.
+        Scores by task and encoder.
 
     Raises:
         SslAudioError: if checkpoint or shards cannot be read.

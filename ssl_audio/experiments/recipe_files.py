@@ -1,4 +1,4 @@
-"""Where recipes lie: in `recipes/` of the working directory, then among those that came with the package."""
+"""Finding recipe files: in `recipes/` of the working directory, then among those of the package."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from ssl_audio.storing import store
 
 RECIPES = Path("recipes")
 _PACKAGE = Path(__file__).resolve().parents[1]
-# In a wheel they lie within the package, in a checkout beside it.
+# In a wheel they are inside the package, in a checkout next to it.
 PACKAGED = next((at for at in (_PACKAGE / "recipes", _PACKAGE.parent / "recipes") if at.is_dir()), _PACKAGE / "recipes")
 CORPORA = PACKAGED.parent / "shards"
 
@@ -34,15 +34,15 @@ def _below(name: str) -> str:
 
 
 def names_in(group: str) -> list[str]:
-    """Names of the recipes of a group, such as `encoders`, wherever they lie."""
+    """Names of the recipes of a group, such as `encoders`, in both places."""
     return sorted({path.stem for folder in (RECIPES, PACKAGED) for path in (folder / group).glob("*.yaml")})
 
 
 def expected(name: str, groups: list[str], *, option: str) -> Path:
-    """The file of a recipe that one of these groups is to have.
+    """The file of a recipe, searched in these groups.
 
     Raises:
-        RecipeError: if there is none; the message lists those there are.
+        RecipeError: if there is none; the message lists the existing ones.
     """
     for group in groups:
         if (path := find(f"{group}/{name}" if group else name)) is not None:
@@ -56,9 +56,9 @@ def expected(name: str, groups: list[str], *, option: str) -> Path:
 
 
 def listing() -> str:
-    """All recipes in groups, with the first line that each says of itself."""
+    """All recipes by group, each with its first comment line."""
     groups: dict[str, dict[str, str]] = {}
-    for folder in (PACKAGED, RECIPES):  # those here come second, and in the place of the package's
+    for folder in (PACKAGED, RECIPES):  # those of the working directory replace the package's
         for path in sorted(folder.glob("*/*.yaml")):
             here = f"({path}) " if folder.resolve() != PACKAGED else ""
             groups.setdefault(path.parent.name, {})[path.stem] = here + _first_line(path)
@@ -71,7 +71,7 @@ def listing() -> str:
 
 
 def _first_line(path: Path) -> str:
-    """The first comment, or what the file of a corpus says that it is."""
+    """The first comment, or the `what:` line of a corpus."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(("# ", "what: ")):
             return line.partition(" ")[2].strip()
@@ -79,14 +79,14 @@ def _first_line(path: Path) -> str:
 
 
 def copy(name: str, out: Path | None) -> Path:
-    """Write a recipe of the package out, to be edited; returns where.
+    """Copy a recipe of the package to a file that can be edited; returns its path.
 
     Args:
         name: As `listing` has it, alone or with its group: `ks2`, `encoders/bimamba_tiny`, `shards/esc50`.
-        out: Where to; by default where it comes before the package's: `recipes/GROUP/NAME.yaml`.
+        out: Path of the copy; by default `recipes/GROUP/NAME.yaml`, which overrides the package's.
 
     Raises:
-        RecipeError: if there is no such recipe, or several, or a file lies there.
+        RecipeError: if there is no such recipe, or several, or the file exists already.
     """
     folders = {path.relative_to(PACKAGED.parent): path for path in sorted(PACKAGED.glob("*/*.*"))}
     folders |= {path.relative_to(PACKAGED.parent): path for path in sorted(CORPORA.glob("*.yaml"))}
@@ -97,13 +97,11 @@ def copy(name: str, out: Path | None) -> Path:
         near = suggest(wanted, list(named)) or suggest(Path(wanted).name, [Path(one).name for one in named])
         raise RecipeError(f"recipes copy: no recipe {name!r}{near}; `ssl-audio recipes` lists them")
     if len(found) > 1:
-        raise RecipeError(f"recipes copy: {name!r} is several: {', '.join(found)}; expected one of them")
+        raise RecipeError(f"recipes copy: {name!r} is ambiguous: {', '.join(found)}; expected one of them")
     source = folders[named[found[0]]]
     target = named[found[0]] if out is None else out
     if target.exists():
-        raise RecipeError(
-            f"{target}: there is such a file, which is not written over; edit it, remove it, or give --out FILE"
-        )
+        raise RecipeError(f"{target}: exists already and is not overwritten; edit it, remove it, or give --out FILE")
     try:
         store(target, source.read_bytes())
     except OSError as error:

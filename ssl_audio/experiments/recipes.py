@@ -21,7 +21,7 @@ def recipe_name(config: Any) -> str:
 def with_recipe_paths(words: list[str], verb: str) -> list[str]:
     """Options with the names of recipes replaced by their paths: `--config demo` is `recipes/pretrain/demo.yaml`.
 
-    Recipes come to stand before all other options, so that an option wins wherever it stands.
+    Recipes are moved before all other options, so that an option always overrides them.
     """
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     recipes, options = [], []
@@ -32,12 +32,12 @@ def with_recipe_paths(words: list[str], verb: str) -> list[str]:
             recipes += ["--config", path]
         elif word not in _FLAGS:
             options.append(_with_path(word))
-    # The parser says what is wrong with a flag that nothing follows.
+    # The parser reports a flag without a value.
     return [*recipes, *options, *(words[-1:] if words and words[-1] in _FLAGS else [])]
 
 
 def _with_path(word: str) -> str:
-    """`recipes/encoders/NAME.yaml` where a value is that and lies in the package alone."""
+    """Replace a value such as `recipes/encoders/NAME.yaml` by the package's file if that is the only one."""
     option, equals, value = word.rpartition("=")
     if value.startswith("recipes/") and (path := find(value)) is not None:
         return f"{option}{equals}{path}"
@@ -48,7 +48,7 @@ def recipe_path(word: str, verb: str) -> str:
     """The file that a recipe's name means for a verb.
 
     Raises:
-        RecipeError: if there is none; the message lists those there are.
+        RecipeError: if there is none; the message lists the existing ones.
     """
     group, _, name = word.partition("/")
     if name and not Path(word).is_absolute() and names_in(group):
@@ -57,10 +57,10 @@ def recipe_path(word: str, verb: str) -> str:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """What a recipe says, options by name.
+    """The options of a recipe by name.
 
     Raises:
-        RecipeError: if it cannot be read, is no YAML in UTF-8, or holds something else than options by name.
+        RecipeError: if it cannot be read, is not YAML in UTF-8, or holds something other than options by name.
     """
     try:
         if path.stat().st_size > _LARGEST:
@@ -70,10 +70,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise RecipeError(
-            f"{path}: is no text in UTF-8 (byte {error.start} is {error.object[error.start]:#04x}); save it as UTF-8"
+            f"{path}: is not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}); save it as UTF-8"
         ) from error
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: is no YAML: {' '.join(str(error).split())[:300]}") from error
+        raise RecipeError(f"{path}: is not valid YAML: {' '.join(str(error).split())[:300]}") from error
     except RecipeError as error:
         raise RecipeError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     if found is None:
@@ -84,13 +84,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
-    """A part of a recipe; nothing where it is something else, of which the parser says what it should be."""
+    """A section of a recipe; empty where it is not a mapping, which the parser reports."""
     found = recipe.get(name)
     return found if isinstance(found, dict) else {}
 
 
 def asked_alone(words: list[str], option: str, default: str) -> str:
-    """The value of an option that counts on the command line alone, whatever recipes say."""
+    """The value of an option on the command line; recipes are ignored."""
     found = default
     for before, word in zip(["", *words], [*words, ""], strict=True):
         if before == option:

@@ -1,4 +1,4 @@
-"""Experiments of several stages: a folder of recipes, each a run that begins where the one before it ended."""
+"""Experiments of several stages: a folder of recipes, each a run that starts from the checkpoint of the one before."""
 
 import itertools
 import re
@@ -21,7 +21,7 @@ _VERBS: dict[str, Callable[..., Finished | None]] = {"pretrain": pretrain, "fine
 
 
 def stages_folder(name: str, *, verb: str = "finetune") -> Path | None:
-    """The folder of stages that a recipe's name means, or None if it means a file."""
+    """The folder of stages of this name, or None if the name is that of a recipe file."""
     places = [Path(name), *(folder / below for folder in (RECIPES, PACKAGED) for below in (name, f"{verb}/{name}"))]
     return next((place for place in places if place.is_dir()), None)
 
@@ -34,21 +34,21 @@ def stages(
     options: Mapping[str, Any] = NO_OPTIONS,
     display: Display = TERMINAL,
 ) -> list[Finished | Run]:
-    """Run the recipes of a folder in the order of their numbers; the same call goes on where it was.
+    """Run the recipes of a folder in the order of their numbers; the same call resumes.
 
-    A recipe is named `1_whatever.yaml`, `2_...`, and is one of `finetune`, or of `pretrain` if it says
-    `verb: pretrain`. From the second stage on it begins at what the stage before trained, unless it names a checkpoint:
-    backbone and adapters, and with `keep_head: true` the head.
+    A recipe is named `1_whatever.yaml`, `2_...`, and is a recipe of `finetune`, or of `pretrain` if it has
+    `verb: pretrain`. From the second stage on it starts from the checkpoint of the stage before, unless it names
+    another: backbone and adapters, and with `keep_head: true` the head.
 
     Args:
-        folder: Of the recipes, or its name below `recipes/`.
+        folder: Folder of the recipes, or its name below `recipes/`.
         name: Of the experiment; by default the folder's.
         runs: Folder of all runs.
-        options: Laid over every stage.
-        display: What is told of the runs.
+        options: Options of every stage, which override its recipe.
+        display: Shows messages and progress.
 
     Returns:
-        What came of each stage; of one that had ended before, its run.
+        The result of each stage; its run if it was finished before.
 
     Raises:
         SslAudioError: if the folder holds no stages, or a stage cannot be run.
@@ -86,7 +86,7 @@ def recipes_of(folder: Path) -> list[Path]:
     """
     found = {path: int(named[1]) for path in folder.glob("*.yaml") if (named := _STAGE.fullmatch(path.stem))}
     if not found:
-        raise RecipeError(f"{folder}: is a folder without stages; expected recipes named 1_NAME.yaml, 2_NAME.yaml, ...")
+        raise RecipeError(f"{folder}: has no stages; expected recipes named 1_NAME.yaml, 2_NAME.yaml, ...")
     order = sorted(found, key=lambda path: found[path])
     twice = next((b for a, b in itertools.pairwise(order) if found[a] == found[b]), None)
     if twice is not None:

@@ -1,4 +1,4 @@
-"""Progress of training on the terminal: a live bar where there is one, a line now and then where there is not."""
+"""Progress of training on the terminal: a live bar on a terminal, else a line now and then."""
 
 import sys
 import time

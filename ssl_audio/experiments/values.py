@@ -1,4 +1,4 @@
-"""Values of Python as the options that recipes are laid under."""
+"""Python values as options of the command line."""
 
 import json
 import os
@@ -8,18 +8,18 @@ from types import MappingProxyType
 from typing import Any
 
 Recipe = str | Path | Sequence[str | Path]
-"""Name or file of a recipe, or several, each laid over those before it."""
+"""Name or file of a recipe, or several; later ones override earlier ones."""
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 def words_of(recipe: Recipe, chosen: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
-    """Recipes and options as the parser of recipes takes them.
+    """Recipes and options as words of a command line.
 
     Args:
         recipe: The recipes.
-        chosen: Options by name; those that are None are left to the recipes.
-        options: More of them, where None is a value.
+        chosen: Options by name; None leaves the recipe's value.
+        options: More options, where None is a value.
     """
     recipes = [recipe] if isinstance(recipe, str | Path) else list(recipe)
     given = {name: value for name, value in chosen.items() if value is not None} | dict(options)
@@ -28,5 +28,5 @@ def words_of(recipe: Recipe, chosen: Mapping[str, Any], options: Mapping[str, An
 
 
 def _text(value: Any) -> str:
-    """A value as YAML reads it back; a plain text or path as it is."""
+    """A value as YAML; a string or path unchanged."""
     return str(value) if isinstance(value, str | Path) else json.dumps(value, default=os.fspath)

@@ -1,4 +1,4 @@
-"""YAML from a file that nobody vouches for: never deeper, larger or more entangled than a recipe is."""
+"""YAML from an untrusted file: with limits of depth, size and aliases that no recipe reaches."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""When somebody should look: what goes wrong is said once, kept beside the run, and sent on."""
+"""Alerts of a run: each problem is reported once, written to the run folder, and sent."""
 
 import contextlib
 import dataclasses
@@ -28,13 +28,13 @@ class DivergedError(SslAudioError):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What is still normal.
+    """Limits of what is normal.
 
     Args:
-        skipped_steps: Steps whose gradients are not finite and which are left out, before training stops.
+        skipped_steps: Steps with gradients that are not finite, which are skipped, before training stops.
         divergence: The smoothed loss over its best value, above which it diverges.
         slowdown: Clips per second under their best value, below which training has slowed down.
-        stall_seconds: How long a batch may be waited for.
+        stall_seconds: Seconds of waiting for a batch before an alert.
     """
 
     skipped_steps: NonNegativeInt = 20
@@ -44,15 +44,15 @@ class Limits:
 
 
 class Alerts:
-    """Judges losses and speed.
+    """Checks losses and speed.
 
     Args:
         folder: The run's; alerts are added to its `alerts.jsonl`.
-        limits: What is still normal.
-        send: Where each alert goes besides: title and text.
+        limits: What is normal.
+        send: Sends each alert elsewhere too, with title and text.
 
     Attributes:
-        speaks: Whether this rank says what all ranks see alike.
+        speaks: Whether this rank reports what all ranks see equally.
     """
 
     def __init__(self, folder: Path, limits: Limits, *, send: Callable[[str, str], None] | None = None) -> None:
@@ -68,11 +68,11 @@ class Alerts:
         self._said: set[str] = set()
 
     def not_finite(self, step: int, clips: str) -> None:
-        """A step was left out.
+        """A step was skipped.
 
         Args:
-            step: Which.
-            clips: What is to be said of the clips that it had.
+            step: Its number.
+            clips: Words about its clips for the message.
 
         Raises:
             DivergedError: if there were too many.
@@ -90,7 +90,7 @@ class Alerts:
             )
 
     def see(self, step: int, *, loss: float, clips_per_second: float) -> None:
-        """Judge a step that was logged."""
+        """Check a logged step."""
         if not self.speaks:
             return
         if math.isfinite(loss):
@@ -102,7 +102,7 @@ class Alerts:
                 step,
                 f"the loss is {self._loss:.4g}, and was {self._best_loss:.4g} at its best",
             )
-        # A median of several windows: one slow window is a checkpoint, or a neighbour on the machine.
+        # A median of several windows: one slow window may be a checkpoint, or other work on the machine.
         self._speeds.append(clips_per_second)
         if len(self._speeds) == _WINDOWS:
             usual = statistics.median(self._speeds)
@@ -115,8 +115,10 @@ class Alerts:
         self._say("stalled", step, text, again=True)
 
     def failed_look(self, step: int, reason: str) -> None:
-        """A panel could not be made; training goes on without it."""
-        self._say("panel", step, f"the panel of step {step} could not be made ({reason}); training goes on", again=True)
+        """A panel failed; training continues."""
+        self._say(
+            "panel", step, f"the panel of step {step} could not be made ({reason}); training continues", again=True
+        )
 
     def _judge(self, title: str, wrong: bool, step: int, text: str) -> None:
         if wrong:
@@ -133,7 +135,7 @@ class Alerts:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / FILE).open("a", encoding="utf-8") as file:
-                # After a line that was torn a new one begins.
+                # After an incomplete line, start a new one.
                 file.write(f"\n{alert}\n" if _is_torn(self.folder / FILE) else f"{alert}\n")
         except OSError as error:
             _log.warning("%s cannot be written (%s)", self.folder / FILE, error.strerror)
@@ -152,6 +154,6 @@ def read_alerts(folder: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     found = []
     for line in lines:
-        with contextlib.suppress(ValueError):  # torn by a kill or a full disk
+        with contextlib.suppress(ValueError):  # incomplete after a kill or on a full disk
             found.append(json.loads(line))
     return found

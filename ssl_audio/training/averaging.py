@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 class WeightAverage(Callback):
-    """Keeps the arithmetic mean of the weights at the end of each epoch from one epoch on.
+    """Keeps the arithmetic mean of the weights at the end of each epoch, from `first_epoch` on.
 
-    Whether the mean is better than the best epoch is for the validation set to say; nothing is replaced here.
+    Validation decides later whether the mean is better than the best epoch; no weights are replaced here.
 
     Args:
-        first_epoch: The first that counts, from 0.
+        first_epoch: First epoch of the mean, counted from 0.
 
     Source: arXiv 1803.05407; YuanGongND/ssast@a1a3eec `validate_wa`.
     """

@@ -1,4 +1,4 @@
-"""What would only be met in the first batches, found out before them."""
+"""Checks before training of what would otherwise fail in the first batches."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from ssl_audio.training.module import Training
 
 
 def check_training(module: Training, data: ShardModule) -> None:
-    """Backbone, objective and data go together.
+    """Check that backbone, objective and data fit together.
 
     Args:
         module: With its objective attached.
@@ -32,7 +32,7 @@ def check_training(module: Training, data: ShardModule) -> None:
 
 
 def check_positions(backbone: Backbone, seconds: float) -> None:
-    """The backbone has positions for clips of this length.
+    """Check that the backbone has positions for clips of this length.
 
     Raises:
         RecipeError: if it has fewer.
@@ -48,6 +48,6 @@ def check_positions(backbone: Backbone, seconds: float) -> None:
 
 
 def is_limited(trainer: L.Trainer) -> bool:
-    """Whether the trainer knows when to stop, by steps or by time."""
+    """Whether the length of training is limited, by steps or by time."""
     callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
     return trainer.max_steps > 0 or any(isinstance(callback, Timer) for callback in callbacks)

@@ -14,13 +14,13 @@ from ssl_audio.training.loading import load_training
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the name, brings it to the disk, and only then gives it the name.
+    """Writes to a temporary file, syncs it to the disk, and then renames it.
 
-    So a file of that name is whole whenever the process or the machine dies. Only files are removed, and only those
-    in the folder of the run or that this process wrote: what a checkpoint says of others counts for nothing.
+    So a file of the final name is whole, whenever the process or the machine dies. Only files are removed, and only
+    those in the folder of the run or that this process wrote; paths in a checkpoint are ignored.
 
     Args:
-        folder: The checkpoints of the run; None is of none.
+        folder: Folder of the run's checkpoints; None without a run.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -51,13 +51,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     f"it stopped after {written / 1e6:.0f} MB, and the disk had room for {free / 1e6:.0f} MB; {reason}"
                 )
             raise CheckpointError(
-                f"cannot write {target} ({reason}); the checkpoints before it are whole: make room and give the same "
-                "command again"
+                f"cannot write {target} ({reason}); the checkpoints before it are whole: free disk space and give the "
+                "same command again"
             ) from error
         self._written.add(os.path.realpath(target))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint to go on from; see `load_training`."""
+        """Read a checkpoint to resume from; see `load_training`."""
         return load_training(Path(path), self.folder)
 
     def remove_checkpoint(self, path: Any) -> None:

@@ -23,11 +23,11 @@ class Checkpointing:
     """When checkpoints are written and which are kept; `last.ckpt` is always the newest.
 
     Args:
-        every_steps: Steps from one to the next; None counts no steps.
-        every_minutes: Minutes from one to the next at most; None looks at no clock.
+        every_steps: Steps from one to the next; None ignores steps.
+        every_minutes: Minutes from one to the next at most; None ignores time.
         keep: How many of the newest are kept.
-        keep_every_steps: Those of every so many steps are kept for good; 0 keeps none.
-        best: Validation score by which the best checkpoint is chosen; None chooses none.
+        keep_every_steps: The checkpoint of every so many steps is never deleted; 0 deletes all but the newest.
+        best: Validation score by which the best checkpoint is selected; None selects none.
         highest: The highest score is the best rather than the lowest.
     """
 
@@ -89,7 +89,7 @@ class Checkpoints(Checkpoint):
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> Path:
-        """Write a checkpoint of this step and point the names to it; returns the newest's. Every rank must ask.
+        """Write a checkpoint of this step and update the links; returns the newest path. Every rank must call it.
 
         Raises:
             CheckpointError: if it cannot be written.
@@ -108,7 +108,7 @@ class Checkpoints(Checkpoint):
                 self._retire()
         except (CheckpointError, OSError) as error:
             failure = str(error)
-        # All ranks end together, not one in a barrier that the others never reach.
+        # All ranks fail together; else the others would wait in a barrier.
         failure = trainer.strategy.broadcast(failure)
         if failure is not None:
             raise CheckpointError(failure)
@@ -117,7 +117,7 @@ class Checkpoints(Checkpoint):
 
     @property
     def best_path(self) -> Path | None:
-        """The best checkpoint so far: of this run, or beside the checkpoint of another that this one went on from."""
+        """The best checkpoint so far: of this run, or of the other run that this one resumed from."""
         places = [self.folder, *([] if self.came_from is None else [self.came_from.parent])]
         return None if self.best is None else next((p for at in places if (p := at / self.best_name).exists()), None)
 
@@ -131,7 +131,7 @@ class Checkpoints(Checkpoint):
         return agreed(trainer, late) if settings.every_minutes is not None else False
 
     def _retire(self) -> None:
-        """Take away what need not be kept, and what a killed run left half written."""
+        """Delete old checkpoints, and incomplete files of a killed run."""
         steps = sorted(
             (int(found[1]), path) for path in self.folder.glob("step-*.ckpt") if (found := _STEP.fullmatch(path.name))
         )

@@ -1,4 +1,4 @@
-"""How the same computation is spread over devices and made to fit them."""
+"""Distributing the same computation over devices, and making it fit."""
 
 import functools
 import gc
@@ -43,7 +43,7 @@ def end_process_group() -> None:
 class FullySharded(ModelParallelStrategy):
     """FSDP2: each device holds a part of weights, gradients and optimizer, and fetches a block's weights as it comes.
 
-    Checkpoints are the same files as without it, put together on the first rank: a run may go on under either.
+    Checkpoints are the same files as without it, gathered on the first rank: a run can resume with or without it.
 
     Source: arXiv 2304.11277; torch's `fully_shard`.
     Differs: Lightning numbers the optimizer's states by the order of the module's parameters; an optimizer, and so a
@@ -58,7 +58,7 @@ class FullySharded(ModelParallelStrategy):
         super().setup_environment()
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """As an optimizer gives it that has everything; empty but on the first rank. All of them must ask."""
+        """As an optimizer gives it that has everything; empty except on the first rank. Every rank must call it."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
         assert self.model is not None
@@ -153,13 +153,13 @@ def _several(devices: Any, nodes: int) -> bool:
 
 
 def recompute_activations(encoder: Encoder) -> None:
-    """Keep only what enters each block, and compute the rest again going back: less memory for a third more work."""
+    """Keep only the input of each block and recompute the rest in the backward pass: less memory, a third more work."""
     for block in encoder.blocks:
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def compile_blocks(encoder: Encoder, *, lengths_vary: bool) -> None:
-    """Compile each block by itself: alike blocks share their code.
+    """Compile each block separately: equal blocks share their code.
 
     Encoder and decoder share a class, and each is compiled with and without gradients and masks: more often than torch
     expects of one function.

@@ -20,8 +20,8 @@ class Finetuning(Training):
     """`Training` for a labelled task.
 
     Args:
-        backbone: Waveform to token states. Left out, it is the checkpoint's.
-        objective: What is learnt; left out, a `Classification` with the head, loss and smoothing below.
+        backbone: Waveform to token states; by default the checkpoint's.
+        objective: What is learnt; by default a `Classification` with the head, loss and smoothing below.
         head: What stands on the backbone.
         loss: `cross_entropy` for one label a clip, `binary` asks of each label by itself; `auto` takes the one that
             fits the task.
@@ -33,8 +33,8 @@ class Finetuning(Training):
         schedule: Moves the learning rate.
         decay_on: Which parameters weight decay is for.
         head_rate: Factor of the optimizer's learning rate for the head.
-        layer_decay: What a block's rate is multiplied with for every block above it.
-        recompute: Compute activations of the encoder's blocks again going back instead of keeping them.
+        layer_decay: Factor of a block's learning rate for every block above it.
+        recompute: Recompute activations of the encoder's blocks in the backward pass instead of keeping them.
         compile: Compile the encoder's blocks.
     """
 
@@ -67,8 +67,8 @@ class Finetuning(Training):
                 objective.complete(own)
         elif (head, loss, label_smoothing) != (HEAD, "auto", 0.0):
             raise RecipeError(
-                "model.objective is given beside model.head, model.loss or model.label_smoothing, which are options "
-                "of Classification; expected them within model.objective"
+                "model.objective is given together with model.head, model.loss or model.label_smoothing, which are "
+                "options of Classification; expected them within model.objective"
             )
         super().__init__(
             backbone=backbone,
@@ -97,6 +97,6 @@ class Finetuning(Training):
 
     @property
     def options(self) -> HeadOptions:
-        """Of the head, as far as the objective has one of a classification."""
+        """Options of the head, if the objective is a classification."""
         found = self.objective.answering
         return found.options if isinstance(found, Classification) else HEAD

@@ -1,4 +1,4 @@
-"""What all ranks have together."""
+"""Gathering values of all ranks."""
 
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ Part = TypeVar("Part")
 
 
 def gathered(parts: list[Part]) -> list[Part]:
-    """The lists of all ranks one after another, on every rank. All of them must ask."""
+    """The lists of all ranks one after another, on every rank. Every rank must call it."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return parts
     every: list[list[Part]] = [[]] * torch.distributed.get_world_size()

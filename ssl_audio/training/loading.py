@@ -1,4 +1,4 @@
-"""What of a checkpoint training goes on from, and what is left in the file: no path that it says is used."""
+"""Loading a checkpoint to resume from, with its values checked; no path that it contains is used."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -26,12 +26,12 @@ _AS_LARGE = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 
 
 def load_training(path: Path, folder: Path | None, *, mmap: bool = False) -> dict[str, Any]:
-    """A checkpoint for training to go on from.
+    """A checkpoint to resume training from.
 
     Args:
         path: The file.
-        folder: The checkpoints of the run; None knows of none.
-        mmap: Leave the tensors in the file until they are looked at.
+        folder: Folder of the run's checkpoints; None without a run.
+        mmap: Leave the tensors in the file until they are used.
 
     Raises:
         CheckpointError: if it cannot be read, or its states of training are something else.
@@ -47,8 +47,7 @@ def load_training(path: Path, folder: Path | None, *, mmap: bool = False) -> dic
         wrong = ["callbacks"]
     if wrong:
         raise CheckpointError(
-            f"{path}: its {wrong[0]} is nothing that training could go on from; the file is damaged, or was not "
-            "written in training"
+            f"{path}: training cannot resume from its {wrong[0]}; the file is damaged, or was not written in training"
         )
     if "callbacks" in found and not {"AudioShards", "LabelledShards"} & set(found):
         raise CheckpointError(
@@ -73,7 +72,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _forget_paths(state: dict[str, Any], *, beside: Path, folder: Path | None) -> None:
-    """Of the paths that a callback saved, only files of the run's own folder are left, by their names there.
+    """Keep of the paths that a callback saved only those of files in the run's own folder.
 
     A checkpoint of another run, which was named on the command line, may say which file beside it was the best: that
     is only read.
@@ -93,13 +92,13 @@ def _forget_paths(state: dict[str, Any], *, beside: Path, folder: Path | None) -
 
 
 def _within(home: Path, path: Any) -> str:
-    """The file of that name in a folder; nothing if there is none."""
+    """The path of the file of that name in a folder; empty if there is none."""
     name = os.path.basename(path) if isinstance(path, str) and "\0" not in path else ""  # noqa: PTH119
     return str(home / name) if name not in ("", ".", "..") and (home / name).is_file() else ""
 
 
 class _Begun(Callback):
-    """Notes that everything has been loaded, and checks what would only be met in the first step."""
+    """Records that everything was loaded, and finds mistakes that would only show in the first step."""
 
     def __init__(self) -> None:
         self.begun = False
@@ -115,8 +114,8 @@ class _Begun(Callback):
 
 
 @contextmanager
-def going_on(trainer: L.Trainer, path: Path | None) -> Iterator[None]:
-    """Whatever fails while a checkpoint is loaded into a training is the checkpoint's fault, and one line.
+def resuming(trainer: L.Trainer, path: Path | None) -> Iterator[None]:
+    """Report any failure while a checkpoint is loaded into a training as one line about the checkpoint.
 
     Raises:
         CheckpointError: if loading fails.
@@ -132,6 +131,6 @@ def going_on(trainer: L.Trainer, path: Path | None) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path}: cannot be gone on from ({type(error).__name__}: {reason}); it is damaged or of another version: "
+            f"{path}: cannot be resumed from ({type(error).__name__}: {reason}); it is damaged or of another version: "
             "take an earlier one, or begin a new run with --resume never"
         ) from error

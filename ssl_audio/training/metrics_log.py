@@ -15,11 +15,11 @@ _BUFFERED_ROWS = 50
 
 
 class MetricsLog(Logger):
-    """Logs to a CSV file: rows are added at its end; a new column rewrites it aside.
+    """Logs to a CSV file: rows are appended; a new column rewrites the file.
 
     Args:
         path: The file. Its folder is made with the first row.
-        steps: Rows that are there already are kept below this step; None keeps all.
+        steps: Existing rows are kept up to this step; None keeps all.
     """
 
     def __init__(self, path: Path, *, steps: int | None = 0) -> None:
@@ -39,7 +39,7 @@ class MetricsLog(Logger):
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The recipe lies beside it."""
+        """Nothing: the recipe is in the run folder."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
@@ -49,7 +49,7 @@ class MetricsLog(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Bring what waits to the file."""
+        """Write waiting rows to the file."""
         self._open()
         rows, self._waiting = self._waiting, []
         fresh = sorted(set().union(*rows) - set(self.columns))
@@ -63,7 +63,7 @@ class MetricsLog(Logger):
 
     @rank_zero_only
     def settle(self) -> None:
-        """Bring what waits to the disk, so that it is there after a power cut too."""
+        """Sync waiting rows to the disk, so that they survive a power cut."""
         self.save()
         if self.path.exists():
             sync(self.path)
@@ -73,7 +73,7 @@ class MetricsLog(Logger):
             self.save()
 
     def _open(self) -> None:
-        """Keep the rows of before that still count."""
+        """Keep the earlier rows that are still valid."""
         if self._opened:
             return
         self._opened = True
@@ -92,7 +92,7 @@ class MetricsLog(Logger):
 
 
 def settle_logs(trainer: L.Trainer) -> None:
-    """What is logged before a checkpoint must be on the disk before it: a resumed run does not log it again."""
+    """Rows before a checkpoint must be on the disk before it: a resumed run does not log them again."""
     for logger in trainer.loggers:
         logger.settle() if isinstance(logger, MetricsLog) else logger.save()
 

@@ -28,15 +28,15 @@ TUNING = Tuning()
 AUGMENTATION = Augmentation()
 
 Measure = Callable[[Any, Any], float]
-"""Of scores and targets of clips, the higher the better."""
+"""From scores and targets of clips to one number, the higher the better."""
 
 
 class Training(L.LightningModule):
-    """Train a backbone with an objective: pretraining and fine-tuning alike.
+    """Train a backbone with an objective: for pretraining and for fine-tuning.
 
     Args:
         backbone: Waveform to token states.
-        objective: What is asked of it, and what that costs.
+        objective: What is learnt, with its losses.
         views: How views of a clip differ, in training and validation; None leaves them as they are.
         augmentation: How training clips are varied.
         tuning: What of the backbone trains.
@@ -44,8 +44,8 @@ class Training(L.LightningModule):
         schedule: Moves the learning rate.
         decay_on: Which parameters weight decay is for.
         head_rate: Factor of the optimizer's learning rate for the parameters of the objective.
-        layer_decay: What a block's rate is multiplied with for every block above it.
-        recompute: Compute activations of the encoder's blocks again going back instead of keeping them.
+        layer_decay: Factor of a block's learning rate for every block above it.
+        recompute: Recompute activations of the encoder's blocks in the backward pass instead of keeping them.
         compile: Compile the encoder's blocks.
     """
 
@@ -74,7 +74,7 @@ class Training(L.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule or WarmupCosine()
         self.decay_on: DecayOn = decay_on
-        # Plain numbers: they end up in the checkpoint, which holds no classes of others.
+        # Plain numbers: they are saved in the checkpoint, which may hold no other classes.
         self.head_rate = float(head_rate)
         self.layer_decay = float(layer_decay)
         self.recipe: dict[str, Any] = {}
@@ -87,11 +87,11 @@ class Training(L.LightningModule):
         self._answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def attach(self, facts: Facts, *, measure: Measure | None = None) -> None:
-        """Make what the objective puts on the backbone; called once, before training.
+        """Build the objective's own modules; called once, before training.
 
         Args:
-            facts: What is known of the data.
-            measure: What validation judges answers by, if the objective gives any.
+            facts: What objectives may know of the data.
+            measure: Validation score of answers, if the objective gives any.
         """
         self.objective.attach(self.backbone, facts)
         self.tuning.apply(self.backbone)
@@ -111,7 +111,7 @@ class Training(L.LightningModule):
 
     @property
     def words(self) -> str:
-        """What trains, for people."""
+        """What trains, in words."""
         return self.tuning.words
 
     def _encoders(self) -> list[Encoder]:
@@ -135,7 +135,7 @@ class Training(L.LightningModule):
             shard(self, self._encoders(), self.device_mesh, methods=("losses", "validated"))
 
     def inputs(self, batch: Batch) -> tuple[Batch, Spectrogram]:
-        """What the objective gets of a batch: its rows, and their spectrograms as the recipe varies them."""
+        """The objective's inputs for a batch: its rows, and their augmented spectrograms."""
         with torch.no_grad():
             if self.training:
                 batch = self.augmentation.mix(batch)
@@ -152,11 +152,11 @@ class Training(L.LightningModule):
         return self.objective(self.backbone, *self.inputs(batch))
 
     def validated(self, batch: Batch) -> tuple[Losses, Answer | None]:
-        """The objective's losses of a batch, and what it says of its clips."""
+        """The objective's losses of a batch, and its answer."""
         return self.objective.validate(self.backbone, *self.inputs(batch))
 
     def on_train_start(self) -> None:
-        # A checkpoint brings the schedule's attributes back, its old length included.
+        # A checkpoint restores the schedule's attributes, including its old length.
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.schedule.prepare(self.trainer.max_steps, epoch_steps=data.epoch_steps)
 
@@ -215,7 +215,7 @@ class Training(L.LightningModule):
         return float(np.nan_to_num(self.measure(scores[order], targets[order] > 0.5)))
 
     def configure_optimizers(self) -> Any:
-        # Sharding makes other parameters of them, without the marks of the old.
+        # Sharding replaces the parameters, without their marks.
         for name, parameter in self.named_parameters():
             if name in self._undecayed:
                 parameter.no_weight_decay = True  # type: ignore[attr-defined]

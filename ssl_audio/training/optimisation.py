@@ -1,4 +1,4 @@
-"""Which parameters decay, and how the rate moves."""
+"""Groups of parameters for the optimizer, and schedules of the learning rate."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ DecayOn = Literal["weights", "everything"]
 
 
 def parameter_groups(module: nn.Module, *, decay_on: DecayOn = "weights") -> list[dict[str, Any]]:
-    """Parameters for an optimizer, apart by whether weight decay is for them.
+    """Parameters for an optimizer in two groups: with and without weight decay.
 
     Biases, the parameters of norms, and whatever carries a true `no_weight_decay` (positions, class tokens, `A_log`,
     `D`) do not decay, whatever their shape.
@@ -53,13 +53,13 @@ def graded_groups(
     """Groups as `parameter_groups` makes them, each with a `scale` of the learning rate.
 
     Args:
-        backbone: Its blocks learn slower the nearer they are to the input.
-        head: What stands on it.
+        backbone: Blocks nearer to the input learn slower.
+        head: The modules of the objective.
         decay_on: Which parameters decay.
         head_rate: Factor of the optimizer's learning rate for the head.
         backbone_rate: The same for the final norm; the rates of the blocks below decay from there.
         adapter_rate: The same for the adapters, in whichever block.
-        layer_decay: What each block's rate is multiplied with for every block above it; 1 treats all alike.
+        layer_decay: Factor of a block's learning rate for every block above it; 1 treats all blocks equally.
 
     Source: arXiv 2106.08254 appendix (layer-wise decay); YuanGongND/ssast@a1a3eec (`head_lr`).
     """
@@ -83,17 +83,17 @@ def graded_groups(
 class Schedule(ABC):
     """The learning rate over its peak, step by step.
 
-    What it remembers stands in its attributes and is saved with the checkpoint, so they are plain numbers.
+    Its state is in attributes and is saved with the checkpoint, so they are plain numbers.
     """
 
     def prepare(self, total_steps: int, *, epoch_steps: int = 0) -> None:  # noqa: B027
-        """Learn how long training and each of its epochs will be; called when training starts or goes on."""
+        """Take the length of training and of an epoch; called when training starts or resumes."""
 
     def spend(self, share: float) -> None:  # noqa: B027
-        """Learn which share of a limited time is gone; only for runs that are limited by time."""
+        """Take the elapsed share of a limited time; called only for runs that are limited by time."""
 
     def observe(self, value: float) -> None:  # noqa: B027
-        """See a validation score, the higher the better."""
+        """Take a validation score, the higher the better."""
 
     @abstractmethod
     def __call__(self, step: int) -> float:
@@ -101,7 +101,7 @@ class Schedule(ABC):
 
 
 def spend_time(trainer: L.Trainer, schedule: Schedule) -> None:
-    """Tell a schedule which share of a limited time is gone; runs limited by steps tell it nothing."""
+    """Give a schedule the elapsed share of a limited time; does nothing for runs limited by steps."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
             gone = callback.time_elapsed()

@@ -1,4 +1,4 @@
-"""Now and then, a look at what is learnt."""
+"""Panels: scores and pictures at intervals during training."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from ssl_audio.training.alerts import Alerts
 from ssl_audio.training.engines import FullySharded
 
 Look = Callable[[L.LightningModule, int], dict[str, float]]
-"""Scores of a module at a step; whatever pictures belong to it are stored on the way."""
+"""Computes scores of a module at a step, and stores pictures."""
 
 
 def rank_me(embeddings: Float[Tensor, "clip channel"]) -> float:
@@ -32,16 +32,16 @@ def rank_me(embeddings: Float[Tensor, "clip channel"]) -> float:
 
 
 class Panels(Callback):
-    """Looks every so many steps, on the first rank, in evaluation mode and without touching any generator.
+    """Computes a panel every so many steps, on the first rank, in evaluation mode; no random state changes.
 
-    A look that fails is an alert and no reason to stop. With sharded weights there are none: no rank has all of them.
+    A panel that fails gives an alert, and training continues. With sharded weights there are no panels: no rank has all
+    weights.
 
     Args:
         look: Scores of the module.
-        alerts: Told when a look fails.
-        every_steps: Steps from one look to the next; 0 never looks.
-        share: Of the time of training that looks may take: one that is due before earlier ones have been made up for is
-            left out.
+        alerts: Gets the failures.
+        every_steps: Steps from one panel to the next; 0 for none.
+        share: Largest share of the training time for panels; a panel that would exceed it is skipped.
     """
 
     def __init__(self, look: Look, alerts: Alerts, *, every_steps: NonNegativeInt, share: float) -> None:

@@ -1,4 +1,4 @@
-"""Which precision a device trains in when nobody says."""
+"""The default precision of a device."""
 
 import torch
 

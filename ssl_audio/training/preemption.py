@@ -1,4 +1,4 @@
-"""Told to stop, by a cluster that takes the machine away or by Ctrl-C: save, end, and go back into the queue."""
+"""Stopping on preemption by a cluster or on Ctrl-C: save, exit, and requeue the job."""
 
 import contextlib
 import os
@@ -22,25 +22,25 @@ _AGREE_STEPS = 4
 
 
 class PreemptedError(SslAudioError):
-    """The machine is being taken away; everything is saved. The exit code is EX_TEMPFAIL: try again later."""
+    """The machine was preempted; everything is saved. The exit code is EX_TEMPFAIL: try again later."""
 
     exit_code = 75
 
 
 class StoppedError(SslAudioError):
-    """Somebody pressed Ctrl-C. The exit code is the shell's for that."""
+    """Ctrl-C was pressed. The exit code is the shell's for that."""
 
     exit_code = 130
 
 
 class Notice:
-    """Remembers that a signal came. What is to be done about it is done between two steps, not in the handler."""
+    """Records that a signal came. It is handled between two steps, not in the signal handler."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
 
     def install(self) -> None:
-        """Listen from now on. Signals go to the main thread; elsewhere there is nothing to listen to."""
+        """Install the handlers. Signals go to the main thread, so that other threads install none."""
         if threading.current_thread() is threading.main_thread():
             for number in (*SIGNALS, signal.SIGINT):
                 signal.signal(number, self._receive)
@@ -48,15 +48,15 @@ class Notice:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         if number == signal.SIGINT:
-            # Who presses it again does not want to wait for the step.
+            # Pressed again, it ends at once, within the step.
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Stopping(Callback):
-    """Saves between two steps and ends when told to, by the machine or by Ctrl-C.
+    """Saves between two steps and ends after a signal of the cluster or Ctrl-C.
 
     Args:
-        save: Writes a checkpoint of this step and says where it is; every rank calls it. None saves nothing.
+        save: Writes a checkpoint of this step and returns its path; every rank calls it. None saves nothing.
     """
 
     def __init__(self, save: Callable[[L.Trainer], Path] | None) -> None:
@@ -64,7 +64,7 @@ class Stopping(Callback):
         self.notice = Notice()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # After Lightning's own handlers, which save in the middle of whatever is going on.
+        # After Lightning's own handlers, which would save in the middle of a step.
         self.notice.install()
 
     def on_train_batch_start(
@@ -79,21 +79,21 @@ class Stopping(Callback):
         by_hand = self.notice.received is signal.SIGINT
         if trainer.world_size > 1:
             by_hand = trainer.strategy.reduce_boolean_decision(by_hand, all=False)
-        saved = "nothing is saved, for checkpoints are off"
+        saved = "nothing is saved, because checkpoints are off"
         if self.save is not None:
             saved = f"step {trainer.global_step} is saved in {self.save(trainer)}"
         done = "" if by_hand or not trainer.is_global_zero else requeue()
         trainer.strategy.barrier("requeue")
         if not trainer.is_global_zero:
-            # One line and one exit code speak for all ranks.
+            # One line and one exit code for all ranks.
             raise SystemExit(StoppedError.exit_code if by_hand else PreemptedError.exit_code)
         if by_hand:
-            raise StoppedError(f"interrupted; {saved}; give the same command again to go on")
+            raise StoppedError(f"interrupted; {saved}; give the same command again to resume")
         raise PreemptedError(f"told to stop by the machine; {saved}; {done}")
 
 
 def agreed(trainer: L.Trainer, wanted: bool) -> bool:
-    """Whether any rank wants it. Asking costs a round trip, so that several ranks ask only now and then."""
+    """Whether any rank wants to stop. Several ranks ask only every few steps: it costs a round trip."""
     if trainer.world_size == 1:
         return wanted
     if trainer.global_step % _AGREE_STEPS:
@@ -103,7 +103,7 @@ def agreed(trainer: L.Trainer, wanted: bool) -> bool:
 
 @contextlib.contextmanager
 def preemptible() -> Iterator[None]:
-    """End at once when the machine is taken away outside of training, where there is nothing to save.
+    """End at once when the machine is preempted outside of training, where there is nothing to save.
 
     Raises:
         PreemptedError: if it is.
@@ -127,23 +127,23 @@ def preemptible() -> Iterator[None]:
 
 
 def requeue() -> str:
-    """Put the SLURM job, if this is one, back into its queue.
+    """Requeue the SLURM job, if this is one.
 
     Returns:
-        What was done, in words that end a message.
+        What was done, as the end of a message.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
-        return "give the same command again to go on"
+        return "give the same command again to resume"
     if (array := os.environ.get("SLURM_ARRAY_JOB_ID")) is not None:
         job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"
     if shutil.which("scontrol") is None:
-        return f"job {job} was not requeued (no scontrol here); submit it again to go on"
+        return f"job {job} was not requeued (no scontrol here); submit it again to resume"
     try:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"job {job} was not requeued ({error}); submit it again to go on"
+        return f"job {job} was not requeued ({error}); submit it again to resume"
     if done.returncode:
         reason = " ".join((done.stderr or done.stdout).split())[:200]
-        return f"job {job} was not requeued ({reason}); submit it again to go on"
-    return f"job {job} was requeued and goes on by itself"
+        return f"job {job} was not requeued ({reason}); submit it again to resume"
+    return f"job {job} was requeued and will resume"

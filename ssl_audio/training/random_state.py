@@ -31,7 +31,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Go on from what `capture` found."""
+    """Restore what `capture` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     numpy_state = state["numpy"]
@@ -50,7 +50,7 @@ def restore(state: dict[str, Any]) -> None:
 
 
 def _check(states: Any) -> None:
-    """What was loaded are states of generators: found out now, not in the first step.
+    """Check that loaded values are states of generators, before the first step.
 
     Raises:
         CheckpointError: if they are something else.
@@ -73,9 +73,9 @@ def _check(states: Any) -> None:
 
 
 class RandomState(Callback):
-    """Puts the states of all ranks into checkpoints and goes on from them with the first batch.
+    """Saves the states of all ranks in checkpoints and restores them at the first batch.
 
-    With another number of ranks, those that have no state of their own begin with one derived from the step.
+    With another number of ranks, a rank without a saved state starts from one that is derived from the step.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class RandomState(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        # Not earlier: whatever is set up before the first batch may draw.
+        # Not earlier: setup before the first batch may draw.
         if self.loaded is None:
             return
         rank = trainer.global_rank

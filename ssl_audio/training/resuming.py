@@ -1,4 +1,4 @@
-"""From which checkpoint a run goes on, and whether it may."""
+"""Which checkpoint a run resumes from, and whether the recipe allows it."""
 
 import dataclasses
 import re
@@ -14,8 +14,8 @@ from ssl_audio.objectives.augmentation import Augmentation
 from ssl_audio.objectives.objective import Objective
 from ssl_audio.training.optimisation import Schedule
 
-# What may differ between the run that stopped and the one that goes on: where it runs and how long, not what it does.
-# Shards may lie elsewhere: that they are the same is seen from their manifests.
+# What may differ in a resumed run: where it runs and how long, not what it computes. Shards may have other paths:
+# their manifests show that they are the same.
 _FREE_DATA = ("shards", "batch_clips", "workers", "max_replaced")
 _FREE_MODEL = ("recompute", "compile")
 _BOUND_TRAINER = ("gradient_clip_val", "gradient_clip_algorithm", "precision")
@@ -51,7 +51,7 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
             continue
         return path, damaged
     if damaged:
-        raise CheckpointError(f"{damaged[0]}, nor is any other in {folder} whole; begin a new run with --resume never")
+        raise CheckpointError(f"{damaged[0]}, and no other in {folder} is whole; begin a new run with --resume never")
     return None, []
 
 
@@ -61,11 +61,11 @@ def _step_of(path: Path) -> int:
 
 
 def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
-    """Refuse to go on with another recipe: what is computed must be the same, where and how long may change.
+    """Refuse to resume with another recipe: what is computed must be the same; where and how long may change.
 
     Args:
-        checkpoint: What is gone on from; None is nothing.
-        recipe: What is asked for now.
+        checkpoint: Resumed from; None for a new run.
+        recipe: The current recipe.
 
     Raises:
         RecipeError: naming what differs.
@@ -77,13 +77,13 @@ def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
     named = unknown(told["model"], (*MODEL_BASES, Schedule), asked=recipe)
     if named is not None:
         raise CheckpointError(
-            f"{checkpoint}: its recipe names {named[:100]!r}, which is no optimizer, schedule or part of a model that "
-            "is known here; begin a new run with --resume never"
+            f"{checkpoint}: its recipe names {named[:100]!r}, which is not a known optimizer, schedule or part of a "
+            "model; begin a new run with --resume never"
         )
     before, now = bound(told), bound(recipe)
     for part in ("model", "data", "trainer", "seed_everything"):
         one, other = (flatten(described.get(part)) for described in (before, now))
-        # An option that only one of the versions knows has its default in the other.
+        # An option that only one of the versions has is at its default in the other.
         changed = [name for name in one if name in other and one[name] != other[name]]
         if part == "model":
             one = {name: value for name, value in _ADDED.items() if name in other} | one
@@ -101,7 +101,7 @@ def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
 
 
 def _named_alike(tree: Any) -> Any:
-    """A recipe with every class by one of the names that lead to it."""
+    """A recipe with one canonical name for every class."""
     if isinstance(tree, dict):
         return {name: _named_alike(value) for name, value in tree.items()}
     if isinstance(tree, list):

@@ -1,4 +1,4 @@
-"""The folder a run leaves behind."""
+"""The folder of a run."""
 
 import dataclasses
 import json
@@ -30,8 +30,8 @@ class Run:
 
     Args:
         folder: Where it is.
-        resume: The checkpoint to go on from, or None to start.
-        damaged: Why newer checkpoints than that cannot be gone on from.
+        resume: The checkpoint to resume from, or None to start.
+        damaged: Why newer checkpoints cannot be resumed from.
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """Where its checkpoints lie."""
+        """Folder of its checkpoints."""
         return self.folder / "checkpoints"
 
     @property
@@ -71,12 +71,13 @@ class Run:
             store(self.folder / name, content)
         except OSError as error:
             raise SslAudioError(
-                f"cannot write {self.folder / name} ({error.strerror}); make room or choose another place with --runs"
+                f"cannot write {self.folder / name} ({error.strerror}); free disk space or choose another path "
+                "with --runs"
             ) from error
 
 
 def json_text(value: Any) -> str:
-    """JSON that every reader takes: what is not defined, or infinite, is null."""
+    """JSON that every reader accepts: NaN and infinity become null."""
     return json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -89,13 +90,13 @@ def _finite(value: Any) -> Any:
 
 
 def run_folder(root: Path, verb: str, name: str, *, resume: str = "auto") -> Path:
-    """The folder of the run to go on with, or of the next number.
+    """The folder of the run to resume, or of the next number.
 
     Args:
         root: Folder of all runs.
         verb: `pretrain`, `finetune`.
         name: Name of the run.
-        resume: `auto` goes on with the newest run of the name if it is unfinished; anything else begins a new one.
+        resume: `auto` resumes the newest run of the name if it is unfinished; anything else starts a new one.
     """
     runs = numbered(root / verb / name)
     if resume == "auto" and runs and runs[-1].summary() is None:
@@ -104,11 +105,11 @@ def run_folder(root: Path, verb: str, name: str, *, resume: str = "auto") -> Pat
 
 
 def open_run(folder: Path, *, resume: str = "auto") -> Run:
-    """A run, and what it goes on from.
+    """A run, and the checkpoint that it resumes from.
 
     Args:
         folder: Its folder.
-        resume: `auto` goes on from the newest whole checkpoint in it, if there is one; `never` begins; a path goes on
+        resume: `auto` resumes from the newest whole checkpoint in it, if there is one; `never` starts; a path resumes
             from that checkpoint.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Weights & Biases: logs the same as `metrics.csv`, and is never needed."""
+"""Weights & Biases: the same metrics as in `metrics.csv`; optional."""
 
 import functools
 import logging
@@ -15,21 +15,21 @@ _log = logging.getLogger(__name__)
 
 
 def send_picture(loggers: list[Logger], path: Path, step: int) -> None:
-    """Show a panel there too."""
+    """Send a panel."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image("panel/spectrograms", [str(path)], step=step)
 
 
 def send_alert(loggers: list[Logger], title: str, text: str) -> None:
-    """Tell Weights & Biases, which mails it."""
+    """Send an alert, which Weights & Biases mails."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.alert(title=title, text=text)
 
 
 def wandb_wanted() -> bool:
-    """Weights & Biases logs when there is a key or its mode was chosen, and never asks for an account."""
+    """Weights & Biases logs if a key or a mode is set; it never asks for an account."""
     mode = os.environ.get("WANDB_MODE", "")
     return mode in ("online", "offline") or (bool(os.environ.get("WANDB_API_KEY")) and mode != "disabled")
 
@@ -37,7 +37,7 @@ def wandb_wanted() -> bool:
 def wandb_logger(this: Run, name: str) -> WandbLogger:
     """Logs to Weights & Biases; where it cannot be reached, to files that `wandb sync` sends later.
 
-    A run that goes on goes on there too: its id is kept in its folder. An agent of a sweep chooses the id itself.
+    A resumed run keeps its id, which is in its folder. The agent of a sweep sets the id itself.
     """
     import wandb
 
@@ -51,12 +51,12 @@ def wandb_logger(this: Run, name: str) -> WandbLogger:
     try:
         seconds = float(os.environ.get("WANDB_INIT_TIMEOUT", "60"))
         logger = begin(id=known, resume="allow", settings=wandb.Settings(init_timeout=seconds))
-        # Lightning connects with the first metric; what fails is better known now.
+        # Lightning connects with the first metric; a failure is better found now.
         _ = logger.experiment
         return logger
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         _log.warning("Weights & Biases cannot be reached (%s); logging offline, `wandb sync` sends it later", reason)
         os.environ["WANDB_MODE"] = "offline"
-        # The id is still taken by the attempt.
+        # The failed attempt still holds the id.
         return begin(offline=True, mode="offline", id=secrets.token_hex(4))

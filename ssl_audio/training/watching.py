@@ -1,4 +1,4 @@
-"""What a run tells of itself while it runs: gradients, speed, waiting, use of the device, memory."""
+"""Monitoring of a run: gradients, speed, waiting, utilisation of the device, memory."""
 
 import resource
 import time
@@ -19,15 +19,15 @@ from ssl_audio.names import printable
 from ssl_audio.training.alerts import Alerts
 
 Peak = Callable[[torch.device, bool], float | None]
-"""Operations a second that a device can do, in bf16 or not; None where nobody knows."""
+"""Operations a second that a device can do, in bf16 or not; None if unknown."""
 
 
 class Watching(Callback):
     """Logs `watch/...` with the other metrics, and keeps non-finite gradients out of the weights.
 
     Args:
-        alerts: Judges what is seen.
-        peak: Says what the device could do, for the model FLOPs utilisation.
+        alerts: Checks the logged values.
+        peak: Peak of the device, for the model FLOPs utilisation.
     """
 
     def __init__(self, alerts: Alerts, *, peak: Peak) -> None:
@@ -78,7 +78,7 @@ class Watching(Callback):
             return
         total = torch.stack(list(self._norms.values())).norm()
         self._norms["all"] = total
-        # DDP has made gradients equal on all ranks, so all of them decide alike.
+        # DDP has made gradients equal on all ranks, so all of them decide the same.
         if not bool(torch.isfinite(total)) and getattr(trainer.precision_plugin, "scaler", None) is None:
             for parameter in pl_module.parameters():
                 parameter.grad = None
@@ -120,8 +120,8 @@ class Watching(Callback):
 
 
 def suspects(batch: Batch) -> str:
-    """Which clips may have made gradients that are not finite: those of all ranks' last batches that are no sound, or
-    are silent. Every rank must ask.
+    """Which clips may have made gradients that are not finite: those of all ranks' last batches that are not
+    finite, or silent. Every rank must ask.
     """
     odd: dict[str, str] = {}
     # NaN is more than any peak.
@@ -157,13 +157,13 @@ def norm_of(gradients: list[Tensor]) -> Tensor:
 
 
 def training_flops(module: L.LightningModule, batch: Any) -> float:
-    """Operations of a training step on a batch, without the update: three times those of the way forward."""
+    """Operations of a training step on a batch, without the update: three times those of the forward pass."""
     losses: Any = getattr(module, "losses", None)
     if losses is None or not isinstance(module, nn.Module):
         return 0.0
     devices = [module.device] if module.device.type == "cuda" else []
     training = {inner: inner.training for inner in module.modules()}
-    # What is only counted must leave no trace; and ranks must not wait for one another in it.
+    # Counting must change nothing, and ranks must not wait for each other in it.
     module.eval()
     with torch.random.fork_rng(devices=devices), torch.compiler.set_stance("force_eager"):
         counter = FlopCounterMode(display=False)
@@ -175,7 +175,7 @@ def training_flops(module: L.LightningModule, batch: Any) -> float:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """The most that was held: of the GPU where there is one, else by this process."""
+    """Peak memory: of the GPU if there is one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

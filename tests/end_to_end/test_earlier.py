@@ -38,7 +38,7 @@ def test_a_pretraining_goes_on_where_it_was(tmp_path, demo_shards, monkeypatch, 
         "--data.crop_seconds=0.655", "--trainer.log_every_n_steps=1",
     ]  # fmt: skip
     main(words)
-    assert "going on with runs/pretrain/old/0" in capsys.readouterr().err
+    assert "resuming runs/pretrain/old/0" in capsys.readouterr().err
     losses = dict(read_rows(tmp_path / "runs/pretrain/old/0/metrics.csv"))
     for step in (2, 3):
         assert losses[step]["train/loss"] == pytest.approx(EXPECTED["losses"][str(step)], rel=1e-3)

@@ -196,7 +196,7 @@ def test_a_damaged_clip_is_replaced_where_it_trains_and_told_where_it_tests(fine
         folder = finetune(f"--data.shards=[{tmp_path / 'train'}]", *more)
         scores = json.loads((folder / "summary.json").read_text())["scores"]["scratch"]
         assert list(scores["replaced"]) == [index.key[train]]
-        assert "1 training clips could not be decoded; others took their place" in capsys.readouterr().err
+        assert "1 training clips could not be decoded; and were replaced by others" in capsys.readouterr().err
     none = finetune.words(f"--data.shards=[{tmp_path / 'train'}]", "--data.max_replaced=0", "--name=none")
     assert re.search(rf"{index.key[train]}.*cannot be decoded", fails(capsys, none, code=1))
     line = fails(capsys, finetune.words(f"--data.shards=[{tmp_path / 'test'}]", "--trainer.max_epochs=1"), code=1)
@@ -342,7 +342,7 @@ def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, mon
 
         monkeypatch.setattr(Finetuning, "training_step", told)
         printed = fails(capsys, finetune.words("--trainer.max_epochs=3", "--patience=9"), code=code)
-        assert re.fullmatch(f"ssl-audio: {line}; give the same command again to go on", printed)
+        assert re.fullmatch(f"ssl-audio: {line}; give the same command again to resume", printed)
     assert load_checkpoint(tmp_path / "runs/finetune/sounds/1/checkpoints/last.ckpt").step in (3, 5)
     monkeypatch.setattr(Finetuning, "training_step", original)
     again = finetune("--trainer.max_epochs=3", "--patience=9")
@@ -429,7 +429,7 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     assert {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/outcome.json")} == before
     steps = [json.loads(path.read_text())["steps"] for path in before]
     assert steps == [3, 3], "24 clips in batches of 8"
-    assert "was begun with clips 24, not 32" in fails(capsys, [*words[:-1], "--clips=32"], code=2)
+    assert "was started with clips 24, not 32" in fails(capsys, [*words[:-1], "--clips=32"], code=2)
     new = [*words[:-2], "--name=y", words[-1]]
     assert "nothing" in fails(capsys, [new[0], "--task", "nothing", *new[3:]], code=2)
     (tmp_path / "shards").mkdir()
@@ -454,7 +454,7 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
         "--name=z",
         f"--options={' '.join(options)} --model.head.kind=knn",
     ]
-    assert "--checkpoints smll: is none of --encoders small; did you mean 'small'?" in fails(
+    assert "--checkpoints smll: is not one of --encoders small; did you mean 'small'?" in fails(
         capsys, [*given, f"--checkpoints={{smll: {begun}}}"], code=2
     )
     (tmp_path / "recipes/encoders/other.yaml").write_text('{"class_path": "ssl_audio.model.encoders.BiMamba"}')

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.training.checkpoint_files import AtomicCheckpointIO
-from ssl_audio.training.loading import going_on, load_training
+from ssl_audio.training.loading import load_training, resuming
 from ssl_audio.training.random_state import KEY, RandomState, capture
 from ssl_audio.training.resuming import check_resume
 
@@ -103,12 +103,12 @@ def test_what_fails_while_it_is_loaded_is_said_of_the_checkpoint_and_what_fails_
     path, module = tmp_path / "x.ckpt", L.LightningModule()
 
     def fails(*, begun: bool = False, resumed: bool = True) -> None:
-        with going_on(trainer, path if resumed else None):
+        with resuming(trainer, path if resumed else None):
             if begun:
                 trainer.callbacks[-1].on_train_start(trainer, module)
             raise KeyError("loops")
 
-    with pytest.raises(CheckpointError, match=r"x.ckpt: cannot be gone on from \(KeyError: 'loops'\)"):
+    with pytest.raises(CheckpointError, match=r"x.ckpt: cannot be resumed from \(KeyError: 'loops'\)"):
         fails()
     for given in ({"begun": True}, {"resumed": False}):
         with pytest.raises(KeyError):
