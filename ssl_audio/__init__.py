@@ -5,7 +5,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_FACE = {
+_PUBLIC = {
     "pretrained": "ssl_audio.evaluation.pretrained",
     "ensemble": "ssl_audio.evaluation.ensemble",
     "Hints": "ssl_audio.checkpoints.sizes",
@@ -23,10 +23,10 @@ _FACE = {
 
 def __getattr__(name: str) -> Any:
     # By name and at first use: torch takes a second to import, and every floor imports this package.
-    if name in _FACE:
-        return getattr(importlib.import_module(_FACE[name]), name)
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_FACE])
+    return sorted([*globals(), *_PUBLIC])

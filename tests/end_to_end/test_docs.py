@@ -45,3 +45,12 @@ def test_every_command_of_the_page_runs(page, tmp_path, monkeypatch, capsys):
         whole, *others = (Path(f"{name}.parquet").read_bytes() for name in ("vectors", "ahead", "shared"))
         assert others == [whole, whole]
     assert list(Path("runs/pretrain").glob("*/0/summary.json"))
+
+
+def test_the_glossary_is_in_order_and_names_files_that_exist():
+    rows = re.findall(r"^\| (.*?) \| .* \| (.*?) \|$", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)[1:]
+    words = [word for word, _ in rows]
+    assert words == sorted(words)
+    for _, files in rows:
+        for file in re.findall("`(.*?)`", files):
+            assert (ROOT / file if file.startswith("recipes") else ROOT / "ssl_audio" / file).is_file(), file
