@@ -1,4 +1,4 @@
-"""Labelled shards for a task: which clips train, choose and test, and their targets."""
+"""Labelled shards for a task: training, validation and test clips, and their targets."""
 
 import dataclasses
 import math
@@ -32,27 +32,27 @@ class LabelledShards(ShardModule):
         target: Kind of label; `speaker` is one too.
         several: A clip may have several labels; else exactly one.
         negatives: Clips without a label of the kind take part too, as clips that have none: background that must be
-            told from the rest. Needs `several`; else they are left out, which is said.
-        unlabelled: Training clips without a label of the kind train too, as clips of which nothing is known: for
-            objectives that learn from such. Not together with `negatives`.
+            told from the rest. Needs `several`; else they are left out, with a message.
+        unlabelled: Training clips without a label of the kind train too, without targets: for
+            objectives that learn from such clips. Not together with `negatives`.
         protocol: `split` takes the parts from the clips' splits, `fold` tests on one fold.
         fold: Which one, counted from 0.
-        train_split: Split that trains.
-        validation_split: Split that chooses; None sets `validation_share` of the training clips aside. By folds, the
-            fold after the one that tests chooses, unless there is a share.
-        validation_share: Part of the training clips that chooses instead, whole speakers where more than a few are
+        train_split: Split of the training clips.
+        validation_split: Split of the validation clips; None takes `validation_share` of the training clips. By folds,
+            the fold after the test fold is for validation, unless there is a share.
+        validation_share: Share of the training clips for validation instead, whole speakers where more than a few are
             known.
-        test_split: Split that is opened once, at the end.
-        labels_per_class: Train on so many clips a label only, and choose on as many; None takes all. The same for every
-            encoder of a seed.
+        test_split: Split of the test clips, used once, at the end.
+        labels_per_class: Use only so many training clips of each label, and as many for validation; None takes all. The
+            same clips for every encoder of a seed.
         batch_clips: Clips a batch and device.
         global_clips: Clips a step, over all devices and accumulated batches; decides `batch_clips`. None leaves that to
             `batch_clips`.
         crop_seconds: Longer clips are cut to this.
-        crop: Where training clips are cut: at their `start`, as the ancestors do, or anywhere (`random`). Clips that
-            choose and test are cut at their start.
+        crop: Where training clips are cut: at their `start`, as the ancestors do, or anywhere (`random`).
+            Validation and test clips are cut at their start.
         max_replaced: Share of the training clips that may turn out undecodable, each replaced by another, before the
-            run stops. Those that choose and test must be whole.
+            run stops. Validation and test clips must decode.
         balanced: Draw clips with replacement, those of rare labels more often.
         quotas: Clips of each of `shards` in every batch and device, such as strongly labelled, weakly labelled and
             unlabelled ones.
@@ -109,7 +109,7 @@ class LabelledShards(ShardModule):
         self.crop_seconds = crop_seconds
         self.crop = crop
         if quotas is not None and balanced:
-            raise RecipeError("data.quotas goes not with data.balanced; choose one of them")
+            raise RecipeError("data.quotas excludes data.balanced; choose one of them")
         self.balanced = balanced
         self.quotas = quotas
         self.frame_seconds = frame_seconds
@@ -117,11 +117,11 @@ class LabelledShards(ShardModule):
 
     @property
     def parts(self) -> TaskParts:
-        """Which clips train, choose and test, and the labels there are.
+        """Training, validation and test clips, and the labels.
 
         Raises:
             ShardError: if shards, labels or a part are missing.
-            RecipeError: if a folder is named twice, so that a clip could train and test.
+            RecipeError: if a folder is named twice, so that a clip could be in training and test.
         """
         if self._parts is None:
             places = [Path(folder).resolve() for folder in self.shards]
@@ -130,7 +130,7 @@ class LabelledShards(ShardModule):
             )
             if twice is not None:
                 raise RecipeError(
-                    f"data.shards names {twice} twice, so its clips would train and test; expected it once"
+                    f"data.shards names {twice} twice, so a clip could be in training and test; expected it once"
                 )
             index = open_shards(self.shards)
             self._parts = part_clips(
@@ -198,7 +198,7 @@ class LabelledShards(ShardModule):
 
         Args:
             part: Which.
-            replacing: Another clip of the part takes the place of one that cannot be decoded.
+            replacing: Replace a clip that cannot be decoded by another clip of the part.
         """
         return self._once(part, replacing=replacing)
 

@@ -1,4 +1,4 @@
-"""From requests to batches: read, decode, crop, and go on when a clip cannot be decoded."""
+"""From requests to batches: read, decode, crop, and replace clips that cannot be decoded."""
 
 import logging
 import multiprocessing
@@ -68,7 +68,7 @@ class Crops(NamedTuple):
 class ClipReader(Dataset[Any]):
     """Crops of the clips of some shards, with their targets if there are some.
 
-    A clip that cannot be decoded is replaced by another, chosen by (seed, epoch, key). A failure of a shard is returned
+    A clip that cannot be decoded is replaced by another, drawn by (seed, epoch, key). A failure of a shard is returned
     rather than raised: an exception that crosses from a worker becomes a page of traceback.
 
     Args:
@@ -215,7 +215,7 @@ def _memory(rows: int, samples: int) -> Float[Tensor, "row sample"]:
 
 
 class Whereabouts:
-    """Which clip each worker is at, kept where the main process sees it even after a worker has died.
+    """Which clip each worker is reading, in shared memory: the main process sees it even after a worker has died.
 
     Args:
         workers: How many there are; without any, the main process itself is watched.
@@ -226,14 +226,14 @@ class Whereabouts:
         self.table = torch.full((max(1, workers), 2), -1, dtype=torch.int64).share_memory_()
 
     def note(self, clip: int) -> None:
-        """This worker begins a clip, or has come to the end of one (-1)."""
+        """Record that this worker starts a clip, or has finished one (-1)."""
         worker = torch.utils.data.get_worker_info()
         if (worker is None) == (self.workers == 0):
             row = self.table[0 if worker is None else worker.id]
             row[0], row[1] = os.getpid(), clip
 
     def pids(self) -> set[int]:
-        """The workers that have begun a clip."""
+        """The workers that have started a clip."""
         return {pid for pid, _ in self.table.tolist() if pid >= 0}
 
     def at(self, pids: set[int]) -> list[int]:

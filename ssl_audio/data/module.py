@@ -1,4 +1,4 @@
-"""What shards give any training: batches from any place on, and what a checkpoint remembers of them."""
+"""The data module of every training: batches from any place in the order, and its state in checkpoints."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from ssl_audio.data.order import Plan
 from ssl_audio.data.replacing import of_all_ranks
 from ssl_audio.errors import RecipeError, ShardError
 
-_WAY_OUT = "; bring the same shards back, in their order, or begin a new run with --resume never"
+_WAY_OUT = "; give the same shards, in the same order, or start a new run with --resume never"
 
 
 class ShardModule(L.LightningDataModule, ABC):
-    """Endless training batches in an order that is a pure function of (seed, step), and where training stands in it.
+    """Endless training batches in an order that is a pure function of (seed, step), and the place of training in it.
 
     Args:
         shards: Folders, tars or URLs.
@@ -32,7 +32,7 @@ class ShardModule(L.LightningDataModule, ABC):
     """
 
     unit: ClassVar[str] = "clips"
-    """What a place in the order counts."""
+    """Unit of the places in the order."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class ShardModule(L.LightningDataModule, ABC):
 
     @abstractmethod
     def training(self) -> tuple[ClipReader, Plan]:
-        """What training reads, and in which order."""
+        """The reader and the plan of training."""
 
     @property
     @abstractmethod
@@ -74,7 +74,7 @@ class ShardModule(L.LightningDataModule, ABC):
 
     @property
     def epoch_steps(self) -> int:
-        """Steps that are called an epoch; 0 where nothing is counted in epochs."""
+        """Steps of an epoch; 0 where nothing is counted in epochs."""
         return 0
 
     @property
@@ -111,11 +111,11 @@ class ShardModule(L.LightningDataModule, ABC):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def watch_stalls(self, seconds: float, say: Callable[[str], None]) -> None:
-        """Before training: say, in another thread, which clips are being read when a batch takes longer than this."""
+        """Before training: report, from another thread, the clips being read when a batch takes longer than this."""
         self._stall_seconds, self._on_stall = seconds, say
 
     def train_dataloader(self) -> BatchLoader:
-        """From the clip at which the checkpoint that was loaded stopped, or from the first."""
+        """Batches from the place of the loaded checkpoint, or from the first."""
         reader, plan = self.training()
         self._loader = self.load(
             reader, plan, place=self._place, max_replaced=self.max_replaced, replaced=self._replaced
@@ -135,10 +135,10 @@ class ShardModule(L.LightningDataModule, ABC):
 
         Args:
             reader: Where clips come from.
-            plan: Which clips, when.
+            plan: Which clips are in which batch.
             place: Where to begin.
-            max_replaced: Share of the clips that others may take the place of, where they cannot be decoded.
-            replaced: Takes their keys, and why.
+            max_replaced: Largest share of clips that may be undecodable and replaced.
+            replaced: Receives their keys and the reasons.
         """
         return BatchLoader(
             reader,
@@ -153,7 +153,7 @@ class ShardModule(L.LightningDataModule, ABC):
         )
 
     def replaced(self) -> dict[str, str]:
-        """Clips of all ranks that could not be decoded in training, with the reason. Every rank must ask."""
+        """Clips of all ranks that could not be decoded in training, with the reason. Every rank must call it."""
         return of_all_ranks(self._replaced)
 
     @property
@@ -172,7 +172,7 @@ class ShardModule(L.LightningDataModule, ABC):
         return int(progress.total.processed)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far training has come in the order of all ranks together, and which clips were replaced."""
+        """The place in the order of all ranks together, and the replaced clips."""
         assert self._loader is not None
         plan, processed = self._loader.order, self._processed()
         place = self._place + (processed - self._before) * plan.stride
@@ -184,17 +184,17 @@ class ShardModule(L.LightningDataModule, ABC):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the next clip, with as many devices and clips a batch as there are now.
+        """Resume with the next clip, with the current number of devices and clips a batch.
 
         Raises:
-            RecipeError: if batches were counted otherwise: by seconds then and by clips now, or the reverse.
+            RecipeError: if the unit of batches has changed, from seconds to clips or the reverse.
             ShardError: if the shards are not those that were trained on.
         """
         self._check_manifests(state_dict.get("manifests"))
         if self.unit not in state_dict:
             raise RecipeError(
-                "data.batch_seconds is set now and was not when the checkpoint was written, or the reverse; keep it as "
-                "it was, or begin a new run with --resume never"
+                "data.batch_seconds is set now and was not when the checkpoint was written, or the reverse; keep it "
+                "as it was, or start a new run with --resume never"
             )
         self._place = int(state_dict[self.unit])
         self._before = int(state_dict["processed"])

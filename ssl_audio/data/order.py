@@ -1,7 +1,7 @@
 """Which clips make up which step: a pure function of (seed, step) and of what there is.
 
-Nothing here depends on workers. Ranks take turns, so that all have equally many batches, and the stream goes on
-unchanged with another number of ranks: `place` counts what all ranks together have had.
+Nothing here depends on workers. Ranks take turns, so that all have the same number of batches, and the order does
+not change with the number of ranks: `place` counts the clips of all ranks together.
 """
 
 import itertools
@@ -20,9 +20,9 @@ class Request(NamedTuple):
     """A clip wanted.
 
     Args:
-        clip: Which.
-        epoch: Which time it comes: the pass over the data, or the place in a stream that draws with replacement.
-        filler: It only keeps a rank in step with the others and must not be counted.
+        clip: Its number in the index.
+        epoch: Number of its occurrence: the pass over the data, or the place in a stream that draws with replacement.
+        filler: Keeps a rank in step with the others and is not counted.
     """
 
     clip: int
@@ -48,7 +48,7 @@ class Plan(ABC):
     @property
     @abstractmethod
     def stride(self) -> int:
-        """Places that all ranks together go through in a step."""
+        """Places of a step, over all ranks."""
 
     @abstractmethod
     def batch(self, place: int) -> list[Request]:
@@ -56,7 +56,7 @@ class Plan(ABC):
 
     @property
     def steps(self) -> int | None:
-        """How many there are; None is no end."""
+        """Number of steps; None if endless."""
         return None
 
     def batches(self, start: int = 0, *, place: int = 0) -> Iterator[list[Request]]:
@@ -67,10 +67,10 @@ class Plan(ABC):
 
 
 class Order(Plan):
-    """Batches of always equally many clips; a batch may end one epoch and begin the next.
+    """Batches with a fixed number of clips; a batch may contain the end of one epoch and the start of the next.
 
     Args:
-        stream: The clips; a number stands for so many, shuffled as a whole.
+        stream: The clips; or their number, then they are shuffled as a whole.
         batch_clips: Clips a batch and rank.
         seed: Decides the shuffling, where the stream is a number.
         rank: This process among `world`.
@@ -93,11 +93,11 @@ class Order(Plan):
 
 
 class Bucketed(Plan):
-    """Batches of clips of like length, each as large as a budget of seconds allows; every clip once an epoch.
+    """Batches of clips of about the same length, each as large as a budget of seconds allows; every clip once an epoch.
 
-    Clips are told apart by length in steps of `step`; a bucket that has collected a batch in the order of the stream
-    gives it out, and what is left at the end of an epoch are smaller batches. An epoch has the same number of batches
-    each time, so any of them is found at once.
+    Clips are sorted into buckets by length, in steps of `step`, in the order of the stream; a full bucket becomes a
+    batch, and the remaining clips at the end of an epoch become smaller batches. Every epoch has the same number of
+    batches, so the batch of any place is found at once.
 
     Args:
         stream: The clips.
@@ -159,7 +159,7 @@ class Bucketed(Plan):
 
 
 class InOrder(Stream):
-    """Every clip by its number, again and again.
+    """Every clip by its number, repeatedly.
 
     Args:
         clips: How many there are.
@@ -177,13 +177,13 @@ class InOrder(Stream):
 
 
 class Once(Plan):
-    """Every clip once, over all ranks, in batches as equal as can be: what validation needs.
+    """Every clip once, over all ranks, in batches of nearly equal size: for validation.
 
     All ranks have the same number of batches. Where there are fewer clips than batches, some batches are one clip that
     is marked as filler.
 
     Args:
-        stream: The clips; its first epoch is taken, so that the first batches are a fair sample.
+        stream: The clips; its first epoch is taken, so that the first batches are a random sample.
         batch_clips: At most so many clips a batch and rank.
         rank: This process among `world`.
         world: How many processes share the clips.

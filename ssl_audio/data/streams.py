@@ -1,4 +1,4 @@
-"""Endless sequences of clips: at which place which clip comes, as a pure function of the seed and of what there is."""
+"""Endless sequences of clips: the clip at each place, as a pure function of the seed and of the clips."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ _BLOCK = 4096
 _QUOTA = 1024
 
 Drawn = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]
-"""Clips, and for each which time it is that it comes; (clip, time) never comes twice."""
+"""Clips, and for each the number of its occurrence; no pair (clip, occurrence) comes twice."""
 
 
 class Stream(ABC):
@@ -28,16 +28,15 @@ class Stream(ABC):
 
     @abstractmethod
     def draw(self, start: int, count: int) -> Drawn:
-        """The clips at the places from `start` to `start + count`. No place depends on what was drawn before."""
+        """The clips at the places from `start` to `start + count`. The result does not depend on earlier draws."""
 
 
 class Shuffled(Stream):
     """Every clip once an epoch, in another order each epoch.
 
     Shards are shuffled and dealt to windows of about `window_clips` clips, and the clips of a window are shuffled
-    together. So only one window of shards is read from at a time (the page cache, or a cache of remote shards, need not
-    hold more), and 8 bytes a clip of the window are all the memory this takes. Sets that fit in one window are shuffled
-    as a whole.
+    together. So only one window of shards is read at a time (the page cache, or a cache of remote shards, need not hold
+    more), and the memory is 8 bytes a clip of the window. Sets that fit in one window are shuffled as a whole.
 
     Args:
         shard: Which shard each clip is in; the clips of a shard lie together.
@@ -52,7 +51,7 @@ class Shuffled(Stream):
         self.seed = seed
         self.window_clips = window_clips
         self.clips = len(shard)
-        # Per instance, so that it goes with it; two windows, because a batch may lie across their border.
+        # One cache per instance; two windows, because a batch may cross their border.
         self._window = functools.lru_cache(maxsize=2)(self._shuffle)
         self._plan = functools.lru_cache(maxsize=2)(self._deal)
 
@@ -83,7 +82,7 @@ class Shuffled(Stream):
     def _shuffle(self, epoch: int, number: int) -> Int[np.ndarray, " clip"]:
         shards = np.sort(self._plan(epoch)[0][number])
         clips = np.concatenate([np.arange(self.sizes[shard]) + self.starts[shard] for shard in shards])
-        # The first window has the name that the only one always had, so that runs of small sets keep their order.
+        # The first window has the name of earlier versions, so that runs of small sets keep their order.
         purpose = "order" if number == 0 else f"order/{number}"
         return clips[randomness.generator(self.seed, epoch, purpose).permutation(len(clips))]
 
@@ -113,20 +112,20 @@ class Weighted(Stream):
         blocks = range(start // _BLOCK, (start + count - 1) // _BLOCK + 1)
         numbers = np.concatenate([randomness.generator(self.seed, b, "weighted").random(_BLOCK) for b in blocks])
         chosen = numbers[start - blocks[0] * _BLOCK :][:count] * self.bounds[-1]
-        # The place stands for the time it comes, so that a clip drawn again is cropped anew.
+        # The place numbers the occurrence, so that a clip drawn again gets another crop.
         return np.searchsorted(self.bounds, chosen, side="right").clip(max=len(self) - 1), places
 
 
 class Mixture(Stream):
     """Several streams, each with its share of the places. An epoch is as many places as all of them have clips.
 
-    Shares hold exactly in every 1024 places, rounded to 1/1024; each stream goes on in its own order, so a small corpus
+    Shares hold exactly in every 1024 places, rounded to 1/1024; each stream keeps its own order, so a small corpus
     with a large share begins its second pass while a large one is still in its first.
 
     Args:
         streams: What is mixed; the clips of the second are numbered after those of the first, and so on.
         weights: Share of each; they need not add up to 1.
-        seed: Decides which place is whose.
+        seed: Decides which stream each place takes.
 
     Raises:
         RecipeError: if there are not as many weights as streams, or one is not above 0.
@@ -136,13 +135,15 @@ class Mixture(Stream):
         if len(weights) != len(streams):
             raise RecipeError(f"{len(weights)} weights for {len(streams)} corpora; expected one each")
         if min(weights) <= 0:
-            raise RecipeError(f"weights are {list(weights)}; expected numbers above 0; leave out what should not come")
+            raise RecipeError(
+                f"weights are {list(weights)}; expected numbers above 0; leave out sources that should not occur"
+            )
         self.streams = list(streams)
         self.seed = seed
         self.firsts = np.cumsum([0, *map(len, streams)])
         share = np.asarray(weights, dtype=np.float64) / sum(weights) * _QUOTA
         quota = np.maximum(1, np.floor(share)).astype(np.int64)
-        # What rounding left over goes to those that lost most.
+        # The remainder of rounding goes to the largest losses.
         for number in np.argsort(quota - share, kind="stable")[: max(0, _QUOTA - quota.sum())]:
             quota[number] += 1
         self.quota = quota
@@ -174,12 +175,12 @@ class Mixture(Stream):
 
 
 class Quotas(Stream):
-    """Several streams, of which every batch has a fixed number of clips each.
+    """Several streams; every batch has a fixed number of clips of each.
 
-    Each stream goes on in its own order, and an epoch is as many places as all of them have clips. Of the places from
+    Each stream keeps its own order, and an epoch is as many places as all of them have clips. Of the places from
     `start` to `start + count` each stream has so many as there are in whole batches counted from the place 0, so which
     clips come is a pure function of the place. Where whole batches are drawn, their clips lie so that ranks which take
-    every n-th, as those of `Order` do, have the quotas too: any number of ranks, also another than before.
+    every n-th, as those of `Order` do, have the quotas too: any number of ranks, which may change.
 
     Args:
         streams: What batches are made of; the clips of the second are numbered after those of the first, and so on.
@@ -193,7 +194,9 @@ class Quotas(Stream):
         if len(quotas) != len(streams):
             raise RecipeError(f"{len(quotas)} quotas for {len(streams)} sources; expected one each")
         if min(quotas) < 1:
-            raise RecipeError(f"quotas are {list(quotas)}; expected 1 or more each; leave out what should not come")
+            raise RecipeError(
+                f"quotas are {list(quotas)}; expected 1 or more each; leave out sources that should not occur"
+            )
         self.streams = list(streams)
         self.quotas = np.array(quotas, dtype=np.int64)
         self.batch_clips = int(self.quotas.sum())
@@ -267,7 +270,7 @@ class Labels:
 
 
 def balanced_weights(labels: Labels) -> Float[np.ndarray, " clip"]:
-    """How often clips must be drawn so that rare classes come about as often as common ones.
+    """Weights of clips that make rare classes occur about as often as common ones.
 
     A class weighs 1000 / (clips that have it + 0.01), a clip the sum of the weights of its classes.
 

@@ -23,19 +23,20 @@ class AudioShards(ShardModule):
     Args:
         shards: Folders written by `ssl-audio shards write`, or any WebDataset tars, or URLs of such.
         split: Only the clips of this split; None takes all.
-        validation_split: Clips of this split are for validation, each once; None means none are.
-        leave_out: Clips that are not heard, by entry of `shards`: `{shards/esc10: {folds: [0], splits: [test]}}`. For
-            what a task will be tested on.
+        validation_split: Clips of this split are validation clips, each used once; None for no validation.
+        leave_out: Clips that are excluded, by entry of `shards`: `{shards/esc10: {folds: [0], splits: [test]}}`; for
+            test clips of a later task.
         batch_clips: Clips a batch and device; with `batch_seconds`, at most so many.
         global_clips: Clips a step, over all devices and accumulated batches; decides `batch_clips`, and so is kept when
             the number of devices changes. None leaves that to `batch_clips`.
-        batch_seconds: Seconds of sound a batch and device, padding included: clips of like length come together.
+        batch_seconds: Seconds of sound a batch and device, padding included: clips of about the same length come
+            together.
         crop_seconds: Length of a random crop; shorter clips are padded. None takes clips whole.
         crops_per_clip: Crops of each clip in a batch, which the InfoNCE over clips can match.
         cover: Long clips come several times an epoch, as often as their crops would cover them end to end.
         weights: Share of each of `shards` in the stream; None shuffles all of them together, each clip once an epoch.
-        balance: Kind of label whose classes are to come about as often as one another (drawn with replacement).
-        window_clips: Clips that are shuffled together; what it costs stands at `Shuffled`.
+        balance: Kind of label whose classes should occur about equally often (drawn with replacement).
+        window_clips: Clips that are shuffled together; for its costs see `Shuffled`.
         max_replaced: Share of the clips that may turn out undecodable, each replaced by another, before the run stops.
         workers: Processes that read and decode ahead.
         seed: Decides order, crops, masks and augmentations.
@@ -65,11 +66,11 @@ class AudioShards(ShardModule):
         seed: int = 0,
     ) -> None:
         if batch_seconds is not None and (weights is not None or balance is not None):
-            raise RecipeError("data.batch_seconds goes with neither data.weights nor data.balance; choose one of them")
+            raise RecipeError("data.batch_seconds excludes data.weights and data.balance; choose one of them")
         if batch_seconds is not None and global_clips is not None:
-            raise RecipeError("data.batch_seconds counts seconds and data.global_clips clips; choose one of them")
+            raise RecipeError("data.batch_seconds excludes data.global_clips; choose one of them")
         if balance is not None and (weights is not None or cover):
-            raise RecipeError("data.balance goes with neither data.weights nor data.cover; choose one of them")
+            raise RecipeError("data.balance excludes data.weights and data.cover; choose one of them")
         super().__init__(
             shards=[_place(source) for source in shards],
             batch_clips=batch_clips,
@@ -103,7 +104,7 @@ class AudioShards(ShardModule):
 
     @property
     def unit(self) -> str:  # type: ignore[override]
-        """What a place in the order counts."""
+        """Unit of the places in the order."""
         return (Order if self.batch_seconds is None else Bucketed).unit
 
     @property
@@ -115,7 +116,7 @@ class AudioShards(ShardModule):
 
         Raises:
             ShardError: if shards are missing or the split has no clips.
-            RecipeError: if clips are to be left out that are not there.
+            RecipeError: if clips of `leave_out` do not exist.
         """
         index = open_shards(self.shards)
         if self.leave_out:

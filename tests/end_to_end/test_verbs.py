@@ -230,7 +230,7 @@ def test_a_checkpoint_names_only_classes_we_trust(pretrain, tmp_path):
         (["--trainer.max_steps=-1"], 2, r"max_steps is not set"),
         (["--resume=gone.ckpt"], 1, r"gone.ckpt: no such checkpoint"),
         (["--trainer.accelerator=gpu"], 2, r"trainer: .*(?i:gpu)"),
-        (["--data.batch_seconds=20", "--data.weights=[1]"], 2, r"batch_seconds goes with neither"),
+        (["--data.batch_seconds=20", "--data.weights=[1]"], 2, r"batch_seconds excludes data.weights"),
         (["--data.weights=[1, 2]"], 2, r"2 weights for 1 corpora"),
         (
             ["--data.balance=tone", "--data.cover=false"],

@@ -20,6 +20,7 @@ from ssl_audio import ensemble
 from ssl_audio.cli import main, rows
 from ssl_audio.cli.embed import embed
 from ssl_audio.cli.predict import predict
+from ssl_audio.data.facts import Facts
 from ssl_audio.data.index import open_shards
 from ssl_audio.errors import CheckpointError, RecipeError, SslAudioError
 from ssl_audio.evaluation import decoders, parts
@@ -31,7 +32,7 @@ from ssl_audio.evaluation.predictions import read_predictions
 from ssl_audio.evaluation.pretrained import Pretrained
 from ssl_audio.evaluation.recordings import Recordings, clips_of, recordings_of
 from ssl_audio.locking import BusyError, Lock
-from ssl_audio.objectives.heads import Head
+from ssl_audio.objectives import Classification
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def dies_at_the_fourth(call: Callable[[], None]) -> bool:
         ended = os.waitpid(child, 0)[1]
         assert ended in (0, signal.SIGKILL)
         return ended == signal.SIGKILL
-    opened, answer = [], decoders.answer
+    opened, answer = [], decoders.reply_to
 
     def open_one(wanted: Any, **options: Any) -> Any:
         opened.extend([wanted] * (wanted.stretch is None))
@@ -100,7 +101,7 @@ def dies_at_the_fourth(call: Callable[[], None]) -> bool:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer(wanted, **options)
 
-    decoders.answer = open_one
+    decoders.reply_to = open_one
     try:
         call()
     except BaseException:
@@ -144,7 +145,7 @@ def test_parts_that_do_not_belong_together_are_told(model, folder, tmp_path, blo
 
     def expect(pattern: str) -> None:
         with pytest.raises(RecipeError, match=pattern):
-            parts.Parts(out, verb="embed")
+            parts.ResultParts(out, verb="embed")
 
     expect("nothing to merge; write its parts first with `ssl-audio embed --part i/n")
     write(2)
@@ -166,7 +167,7 @@ def test_parts_that_do_not_belong_together_are_told(model, folder, tmp_path, blo
     Share(4, 4).file(out).unlink()
     Share(3, 3).file(out).write_bytes(b"other")
     with pytest.raises(SslAudioError, match=r"x.npz.part-3-of-3: cannot be read as rows of a part"):
-        parts.Parts(out, verb="embed")
+        parts.ResultParts(out, verb="embed")
 
 
 @pytest.mark.parametrize("total", [0, 1, 63, 64, 65, 1000])
@@ -188,7 +189,9 @@ def labelling(model) -> Callable[[int, list[str]], Pretrained]:
     def make(seed: int, labels: list[str]) -> Pretrained:
         made = Pretrained(model.checkpoint)
         torch.manual_seed(seed)
-        made._modules.labels, made._modules.head = labels, Head(made.backbone.width, labels=len(labels)).eval()
+        objective = Classification()
+        objective.attach(made.backbone, Facts(labels=tuple(labels)))
+        made._modules.labels, made._modules.objective = labels, objective.eval()
         return made
 
     return make
