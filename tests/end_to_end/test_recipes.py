@@ -71,7 +71,11 @@ def test_names_on_the_command_line_are_kept_as_they_are():
     [
         ("finetune", "data: 3\ncheckpoint: none\n", "data"),
         ("finetune", "data: {shards: {a: 1}}\nmodel: 5\ncheckpoint: none\n", "data|model"),
-        ("finetune", "data: {shards: [gone]}\ndemo: ../../elsewhere\n", "is not the name of a recipe in the same folder"),
+        (
+            "finetune",
+            "data: {shards: [gone]}\ndemo: ../../elsewhere\n",
+            "is not the name of a recipe in the same folder",
+        ),
         ("finetune", "checkpoint: [1]\nadaptation: x\n", "checkpoint|adaptation"),
         ("pretrain", "remote: commands\ndata: {shards: ['pipe:touch ran']}\n", "remote: commands is set in a recipe"),
         (

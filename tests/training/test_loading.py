@@ -137,7 +137,7 @@ def test_a_resumed_recipe_names_only_classes_that_are_known_or_asked_for(tmp_pat
     for part, name in (("optimizer", "os.system"), ("schedule", "this.s"), ("objective", "torch.optim.AdamX")):
         model[part] = {"class_path": name}
         torch.save(found, path)
-        with pytest.raises(CheckpointError, match=f"names '{name}', which is no optimizer"):
+        with pytest.raises(CheckpointError, match=f"names '{name}', which is not a known optimizer"):
             check_resume(path, recipe)
         del model[part]
     model["optimizer"] = recipe["model"]["optimizer"] = {"class_path": "others.Optimizer"}
