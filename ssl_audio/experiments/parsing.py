@@ -104,6 +104,7 @@ def quiet_warnings() -> Iterator[None]:
             ".*lr_scheduler.step.*",
             ".*LightningCLI's args parameter.*",
             ".*Experiment logs directory.*",
+            ".*It is recommended to use `self.log.*sync_dist=True.*",
             ".*Total length of `list` across ranks is zero.*",
             ".*Found .* module.*in eval mode.*",
             ".*could not find the monitored key in the returned metrics.*",

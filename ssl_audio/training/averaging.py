@@ -41,7 +41,9 @@ class WeightAverage(Callback):
             for name, value in pl_module.state_dict().items():
                 if not value.is_floating_point():
                     continue
-                value = value.detach().cpu().float()
+                # Of sharded weights, which only the type of a DTensor tells, every rank puts all of them together.
+                whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+                value = whole.detach().cpu().float()
                 before = self.mean.get(name)
                 self.mean[name] = value.clone() if before is None else before + (value - before) / self.count
 

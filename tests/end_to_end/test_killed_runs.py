@@ -48,6 +48,31 @@ def test_killed_finetunings_go_on_to_the_bit(demo_shards, tmp_path):
             assert one == other, name
 
 
+def test_a_finetuning_in_shards_is_that_of_one_rank_to_rounding(demo_shards, tmp_path):
+    # Mixing takes partners, and batch norm statistics, from the batch of a rank.
+    options = (
+        "--name=run", "--model.augmentation.mixup=0", "--model.head.norm=layer", "--model.optimizer=torch.optim.SGD",
+        "--model.optimizer.init_args={lr: 0.01, momentum: 0.9}", "--trainer.gradient_clip_val=1",
+    )  # fmt: skip
+    finished(Launched(task_words(demo_shards, "transformer", *options), tmp_path / "whole"))
+    sharded = ("--trainer.strategy=fsdp", "--model.recompute=true")
+    call = task_words(demo_shards, "transformer", *options, *sharded, ranks=2)
+    cut = Launched(call, tmp_path / "cut", ranks=2)
+    cut.until(tmp_path / "cut" / STEP.format(6).replace("pretrain", "finetune"))
+    cut.kill()
+    finished(Launched(call, tmp_path / "cut", ranks=2))
+    run = RUN.replace("pretrain", "finetune")
+    (weights, rows, _), (other_weights, other_rows, _) = (
+        outcome(tmp_path / "whole" / run),
+        outcome(tmp_path / "cut" / run),
+    )
+    assert [step for step, _ in rows] == [step for step, _ in other_rows]
+    for (_, one), (_, other) in zip(rows, other_rows, strict=True):
+        assert other == pytest.approx(one, rel=5e-6)
+    for name, value in weights.items():
+        torch.testing.assert_close(other_weights[name], value, rtol=0, atol=5e-6)
+
+
 def strip(path):
     """What a run leaves, without how long it took."""
     return re.sub(rb'"(seconds|clips_per_second)": [\d.]+', b"", path.read_bytes())
