@@ -14,6 +14,14 @@ class SslAudioError(Exception):
     exit_code = 1
 
 
+class Ended(BaseException):
+    """This process was told to end. Nothing on the way to the command line handles it: whoever tries one file after
+    another, or says what is wrong with a checkpoint, must not take it for a damaged file.
+    """
+
+    exit_code = 130
+
+
 class RecipeError(SslAudioError, ValueError):
     """A recipe or an option asks for something that cannot be."""
 

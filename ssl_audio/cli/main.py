@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ssl_audio.cli.imports import light_imports
-from ssl_audio.errors import RecipeError, SslAudioError
+from ssl_audio.errors import Ended, RecipeError, SslAudioError
 from ssl_audio.names import printable, suggest
 
 # Verb: its module in this package, and what it does. Modules are imported only when their verb runs.
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no UTF-8
     try:
         _run(words)
-    except SslAudioError as error:
+    except (Ended, SslAudioError) as error:
         print(f"ssl-audio: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:

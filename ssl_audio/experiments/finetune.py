@@ -115,6 +115,8 @@ def finetune_built(cli: FinetuneBuilder) -> Finished | None:
     """Train on every fold, test each once, and report; returns None except on the first rank."""
     whole = dataclasses.replace(cli.open, resume=None)
     data: LabelledShards = cli.datamodule
+    if cli.config.keep_head and cli.source is None:
+        raise RecipeError("--keep_head true, but there is no checkpoint; give one with --checkpoint")
     numbers = cli.folds()
     whole.save_recipe(cli.recipe)
     starts: list[Start] = [cli.config.start if cli.source is not None else "scratch"]

@@ -14,20 +14,20 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from ssl_audio.errors import SslAudioError
+from ssl_audio.errors import Ended
 from ssl_audio.training.engines import is_first_process
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _AGREE_STEPS = 4
 
 
-class PreemptedError(SslAudioError):
+class PreemptedError(Ended):
     """The machine was preempted; everything is saved. The exit code is EX_TEMPFAIL: try again later."""
 
     exit_code = 75
 
 
-class StoppedError(SslAudioError):
+class StoppedError(Ended):
     """Ctrl-C was pressed. The exit code is the shell's for that."""
 
     exit_code = 130
