@@ -15,11 +15,15 @@ from ssl_audio.training.preemption import SIGNALS, PreemptedError, preemptible
 def test_outside_of_training_there_is_nothing_to_save(number, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     before = signal.getsignal(number)
-    with pytest.raises(PreemptedError, match="outside of training; give the same command"), preemptible():
+
+    def told() -> None:
         try:
             os.kill(os.getpid(), number)
         except Exception as error:
             raise AssertionError("taken for a failure of what was going on") from error
+
+    with pytest.raises(PreemptedError, match="outside of training; give the same command"), preemptible():
+        told()
     assert signal.getsignal(number) == before
 
 
