@@ -49,11 +49,6 @@ def load_training(path: Path, folder: Path | None, *, mmap: bool = False) -> dic
         raise CheckpointError(
             f"{path}: training cannot resume from its {wrong[0]}; the file is damaged, or was not written in training"
         )
-    if "callbacks" in found and not {"AudioShards", "LabelledShards"} & set(found):
-        raise CheckpointError(
-            f"{path}: was written by an earlier version in the middle of a fine-tuning, whose order of clips was "
-            "another; begin a new run with --resume never"
-        )
     found["state_dict"] = renamed(found["state_dict"])
     for name, state in found.get("callbacks", {}).items():
         odd = [one for one in _VALUES if not isinstance(state.get(one), Tensor | None)]

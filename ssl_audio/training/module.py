@@ -14,6 +14,7 @@ from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.checkpoints.checkpoint import describe
 from ssl_audio.data.batch import Batch
 from ssl_audio.data.facts import Facts
+from ssl_audio.errors import CheckpointError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.model.tuning import Tuning, set_modes
@@ -248,6 +249,14 @@ class Training(L.LightningModule):
             plugin.clip_grad_by_value(optimizer, gradient_clip_val)
         elif gradient_clip_val:
             plugin.clip_grad_by_norm(optimizer, gradient_clip_val)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        data = type(self.trainer.datamodule).__name__  # type: ignore[attr-defined]
+        if data not in checkpoint:
+            raise CheckpointError(
+                f"{self.trainer.ckpt_path}: does not say which clips were read ({data}); it was written by an earlier "
+                "version in the middle of a fine-tuning, or for other data: begin a new run with --resume never"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["ssl_audio"] = describe(self.recipe, task=self.task)
