@@ -11,6 +11,7 @@ from ssl_audio.cli.inputs import names_in
 from ssl_audio.cli.parser import call
 from ssl_audio.cli.rows import checkpoints_in, grids, kept_rows, merge, paths_in, say, share_of
 from ssl_audio.data.index import open_shards
+from ssl_audio.data.shard_rates import check_rates
 from ssl_audio.errors import CheckpointError
 from ssl_audio.evaluation.ensemble import ensemble
 from ssl_audio.evaluation.journal import hashed
@@ -83,6 +84,7 @@ def evaluate(
         raise CheckpointError(f"{first.path}: has no head; expected a checkpoint of `ssl-audio finetune`")
     if negatives is None:
         negatives = model.several and bool(first.recipe.get("data", {}).get("negatives"))
+    check_rates(shards, model.sample_rate, resample=True)
     clips = labelled_clips(
         open_shards(shards),
         kind=target or str(first.task["target"]),

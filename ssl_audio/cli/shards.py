@@ -17,6 +17,7 @@ from ssl_audio.data.corpora import Corpus
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.manifest import FILE_NAME, Manifest
 from ssl_audio.data.preparing import Form
+from ssl_audio.data.shard_rates import common_rate
 from ssl_audio.data.verifying import verify_shards
 from ssl_audio.data.writing import FINDINGS_NAME, MEASURED, REJECTED_NAME, merge_shards, write_part
 from ssl_audio.errors import RecipeError
@@ -142,7 +143,10 @@ def _verify(words: list[str]) -> None:
         """
         with bar(f"verifying {shards}") as progress:
             manifest = verify_shards(shards, decoding=decoding, progress=progress)
-        print(f"{shards}: {len(manifest.shards)} shards, {manifest.clips} clips, all whole and unchanged")
+        print(
+            f"{shards}: {len(manifest.shards)} shards, {manifest.clips} clips of "
+            f"{manifest.sample_rate} Hz, all whole and unchanged"
+        )
 
     call(verify, words, prog="ssl-audio shards verify")
 
@@ -167,7 +171,7 @@ def _show(words: list[str]) -> None:
             from ssl_audio.evaluation.pictures import spectrograms_picture  # matplotlib takes a second
 
             chosen = index.select(np.linspace(0, len(index) - 1, min(clips, len(index))).round().astype(np.int64))
-            write_bytes(out, spectrograms_picture(chosen))
+            write_bytes(out, spectrograms_picture(chosen, sample_rate=common_rate([shards])))
             print(f"picture     {out}")
 
     call(show, words, prog="ssl-audio shards show")
@@ -196,7 +200,8 @@ def describe(folder: Path, manifest: Manifest) -> str:
         f"corpus      {manifest.corpus} (licence: {manifest.licence})",
         f"clips       {manifest.clips} in {len(manifest.shards)} tar files, "
         f"{sum(shard.bytes for shard in manifest.shards) / 1e6:.0f} MB",
-        f"sound       {manifest.seconds / 3600:.2f} hours, {manifest.seconds / max(1, manifest.clips):.1f} s a clip",
+        f"sound       {manifest.seconds / 3600:.2f} hours, {manifest.seconds / max(1, manifest.clips):.1f} s a clip, "
+        f"{manifest.sample_rate} Hz",
         f"log-mel     mean {manifest.log_mel['mean']:.4f}, std {manifest.log_mel['std']:.4f}",
     ]
     if manifest.rejected:

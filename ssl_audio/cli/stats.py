@@ -10,6 +10,8 @@ from ssl_audio.audio.statistics import Moments
 from ssl_audio.cli.parser import call
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.loading import whole_clips
+from ssl_audio.data.rates import check_rate
+from ssl_audio.data.shard_rates import common_rate
 from ssl_audio.experiments.progress import bar
 
 
@@ -18,19 +20,24 @@ def run(words: list[str]) -> None:
     call(stats, words, prog="ssl-audio stats")
 
 
-def stats(shards: list[Path], split: str | None = None, bins: PositiveInt = 128) -> None:
-    """Mean and standard deviation of the log-mel spectrograms of shards, in one pass.
+def stats(
+    shards: list[Path], split: str | None = None, bins: PositiveInt = 128, sample_rate: PositiveInt | None = None
+) -> None:
+    """Mean and standard deviation of the log-mel spectrograms of shards, in one pass: options of a frontend.
 
     Args:
         shards: Folders of shards.
         split: Only the clips of this split.
         bins: Mel bins.
+        sample_rate: Samples per second that clips are brought to; by default those of the shards.
     """
+    rate = common_rate(shards) if sample_rate is None else int(sample_rate)
+    check_rate(rate, "--sample_rate")
     index = open_shards(shards)
     index = index if split is None else index.of_split(split)
-    fbank, moments = Fbank(bins=bins), Moments()
+    fbank, moments = Fbank(bins=bins, sample_rate=rate), Moments()
     with bar("measuring") as progress, torch.inference_mode():
-        for done, batch in enumerate(whole_clips(index, batch_clips=1), start=1):
+        for done, batch in enumerate(whole_clips(index, sample_rate=rate, batch_clips=1), start=1):
             moments.update(fbank.log_mel(batch.waveforms))
             progress(done, len(index))
-    print(f"mean: {moments.mean:.6f}\nstd: {moments.std:.6f}")
+    print(f"mean: {moments.mean:.6f}\nstd: {moments.std:.6f}\nsample_rate: {rate}")

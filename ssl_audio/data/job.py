@@ -20,6 +20,7 @@ from ssl_audio.data.columns import Columns, load_columns, save_columns
 from ssl_audio.data.corpora.corpus import Recording
 from ssl_audio.data.manifest import Shard
 from ssl_audio.data.preparing import Rejected, Written
+from ssl_audio.data.rates import SAMPLE_RATE
 from ssl_audio.errors import ShardError
 from ssl_audio.storing import store
 
@@ -37,8 +38,9 @@ class ShardPlan:
         recordings: How many there are.
         listing: Digest of which they are.
         shard_clips: Recordings a tar file.
-        form: Form in which they are stored.
+        form: Form in which they are stored, without their rate.
         measured: Of about so many recordings the log-mel is measured.
+        sample_rate: Samples per second at which they are stored.
     """
 
     corpus: str
@@ -48,6 +50,7 @@ class ShardPlan:
     shard_clips: int
     form: dict[str, Any]
     measured: int
+    sample_rate: int = SAMPLE_RATE
 
     @property
     def shards(self) -> int:

@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ssl_audio.data.batch import Batch
-from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.events import ClipEvents
 from ssl_audio.data.facts import Facts
 from ssl_audio.data.index import ShardIndex, open_shards
@@ -59,6 +58,8 @@ class LabelledShards(ShardModule):
         frame_seconds: Make targets of frames of this length from the events of clips; null makes none.
         workers: Processes that read and decode ahead.
         seed: Decides order, crops, augmentation and which clips are set aside.
+        resample: Resample clips of shards whose rate is not the frontend's, as they are read; else such shards are
+            refused. Tars without a manifest are always brought to the frontend's rate.
 
     Source: YuanGongND/ssast@a1a3eec `gen_weight_file.py` (balanced sampling).
     """
@@ -88,6 +89,7 @@ class LabelledShards(ShardModule):
         max_replaced: ClosedUnitInterval = 0.01,
         workers: NonNegativeInt = 0,
         seed: int = 0,
+        resample: bool = False,
     ) -> None:
         super().__init__(
             shards=shards,
@@ -96,6 +98,7 @@ class LabelledShards(ShardModule):
             max_replaced=max_replaced,
             workers=workers,
             seed=seed,
+            resample=resample,
         )
         self.target = target
         self.several = several
@@ -210,8 +213,15 @@ class LabelledShards(ShardModule):
         return self.load(reader, plan, max_replaced=self.max_replaced, replaced=self._replaced)
 
     def _reader(self, part: Part, *, crop: Crop) -> ClipReader:
-        labels = Targeting(part, self.parts.labels, frame_seconds=self.frame_seconds)
-        return ClipReader(part.index, crop_seconds=self.crop_seconds, seed=self.seed, crop=crop, labels=labels)
+        rate = self.sample_rate
+        return ClipReader(
+            part.index,
+            crop_seconds=self.crop_seconds,
+            seed=self.seed,
+            crop=crop,
+            labels=Targeting(part, self.parts.labels, frame_seconds=self.frame_seconds, sample_rate=rate),
+            sample_rate=rate,
+        )
 
 
 class Targeting:
@@ -221,9 +231,11 @@ class Targeting:
         part: The clips.
         labels: Names in the order of the targets.
         frame_seconds: Length of the frames that events become targets of; None makes none.
+        sample_rate: Samples per second of the batches.
     """
 
-    def __init__(self, part: Part, labels: Sequence[str], *, frame_seconds: float | None) -> None:
+    def __init__(self, part: Part, labels: Sequence[str], *, frame_seconds: float | None, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
         self.targets = part.packed
         self.known = None if part.known.all() else part.known
         self.events = None if frame_seconds is None else ClipEvents(part.index, labels)
@@ -232,7 +244,7 @@ class Targeting:
     def __call__(self, batch: Batch, clips: Int[np.ndarray, " row"], starts: Float[np.ndarray, " row"]) -> Batch:
         frames = None
         if self.events is not None and self.frame_seconds is not None:
-            count = max(1, math.ceil(batch.waveforms.shape[1] / SAMPLE_RATE / self.frame_seconds - 1e-6))
+            count = max(1, math.ceil(batch.waveforms.shape[1] / self.sample_rate / self.frame_seconds - 1e-6))
             rows = [
                 self.events.frames(clip, start_seconds=start, frames=count, hop_seconds=self.frame_seconds)
                 for clip, start in zip(clips.tolist(), starts.tolist(), strict=True)

@@ -20,15 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_audio import randomness
 from ssl_audio.audio.files import decode
 from ssl_audio.data.batch import Batch, collate, gather
-from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.order import Batches, Plan, Request
+from ssl_audio.data.rates import SAMPLE_RATE, shortest_samples
 from ssl_audio.data.replacing import TRIES, count_replaced
 from ssl_audio.data.workers import begin_worker, end_workers_at_exit
 from ssl_audio.errors import AudioError, ShardError, SslAudioError
-
-SHORTEST_SAMPLES = 400
-"""A clip shorter than this has no spectrogram: one frame of 25 ms."""
 
 _LARGE_BYTES = 1 << 18
 _SECONDS_TO_DIE = 5.0
@@ -79,6 +76,7 @@ class ClipReader(Dataset[Any]):
         cover: Long clips come several times an epoch, as often as their crops would cover them end to end.
         crop: Where clips are cut: anywhere (`random`), or at their `start`.
         labels: Gives batches the targets of their clips; None has none.
+        sample_rate: Samples per second of the crops; clips of other rates are resampled.
     """
 
     def __init__(
@@ -91,8 +89,10 @@ class ClipReader(Dataset[Any]):
         cover: bool = False,
         crop: Crop = "random",
         labels: Labelling | None = None,
+        sample_rate: int = SAMPLE_RATE,
     ) -> None:
         self.crop = crop
+        self.sample_rate = sample_rate
         self.labels = labels
         self.copy: np.ndarray | None = None
         if cover and crop_seconds is not None:
@@ -122,7 +122,7 @@ class ClipReader(Dataset[Any]):
         """The clips of a batch, decoded straight into its memory where their length is known beforehand."""
         rows: Rows | None = None
         if self.crop_seconds is not None:
-            waveforms = _memory(len(requests) * self.crops_per_clip, round(self.crop_seconds * SAMPLE_RATE))
+            waveforms = _memory(len(requests) * self.crops_per_clip, round(self.crop_seconds * self.sample_rate))
             rows = list(waveforms.numpy())
         found: list[Crops] = []
         for number, request in enumerate(requests):
@@ -170,10 +170,10 @@ class ClipReader(Dataset[Any]):
         seeds = [randomness.derive(self.seed, request.epoch, key, copy, view) for view in range(self.crops_per_clip)]
         starts = [self._start(clip, seed) for seed in seeds]
         crops = self._decode(clip, starts, rows or [None] * len(seeds))
-        shortest = min(len(crop) for crop in crops)
-        if shortest < SHORTEST_SAMPLES:
+        shortest, least = min(len(crop) for crop in crops), shortest_samples(self.sample_rate)
+        if shortest < least:
             raise AudioError(
-                f"{self.index.where(clip)}: {shortest} samples, less than one frame of {SHORTEST_SAMPLES} "
+                f"{self.index.where(clip)}: {shortest} samples, less than one frame of {least} "
                 "(25 ms); take the clip out of the shard"
             )
         return Crops(key, crops, seeds, request.filler, bad, clip, starts)
@@ -186,18 +186,18 @@ class ClipReader(Dataset[Any]):
         return float(randomness.generator(seed, "crop").uniform(0.0, spare))
 
     def _decode(self, clip: int, starts: list[float], rows: Sequence[Row | None]) -> list[Row]:
-        name, seconds = self.index.where(clip), self.crop_seconds
+        name, seconds, rate = self.index.where(clip), self.crop_seconds, self.sample_rate
         spare = 0.0 if seconds is None else self.index.length(clip) - seconds
         if seconds is None or spare <= 0:
             audio = self.index.audio_bytes(clip)
-            whole = [decode(audio, sample_rate=SAMPLE_RATE, name=name, out=row) for row in rows]
-            return whole if seconds is None else [part[: round(seconds * SAMPLE_RATE)] for part in whole]
+            whole = [decode(audio, sample_rate=rate, name=name, out=row) for row in rows]
+            return whole if seconds is None else [part[: round(seconds * rate)] for part in whole]
         member = self.index.open_audio(clip)
         # What is small is fetched at once; of a long recording only what the crops need.
         source = member if member.size > _LARGE_BYTES and spare > seconds else self.index.audio_bytes(clip)
         try:
             return [
-                decode(source, sample_rate=SAMPLE_RATE, start=start, seconds=seconds, name=name, out=row)
+                decode(source, sample_rate=rate, start=start, seconds=seconds, name=name, out=row)
                 for start, row in zip(starts, rows, strict=True)
             ]
         except AudioError:
@@ -427,11 +427,14 @@ class BatchLoader:
         )
 
 
-def whole_clips(index: ShardIndex, *, batch_clips: int, max_seconds: float | None = None) -> Iterator[Batch]:
+def whole_clips(
+    index: ShardIndex, *, sample_rate: int, batch_clips: int, max_seconds: float | None = None
+) -> Iterator[Batch]:
     """Every clip once, in the order of the index, from its start, in this process.
 
     Args:
         index: The clips.
+        sample_rate: Samples per second of the batches; clips of other rates are resampled.
         batch_clips: Clips a batch.
         max_seconds: Longer clips are cut to this.
 
@@ -440,8 +443,8 @@ def whole_clips(index: ShardIndex, *, batch_clips: int, max_seconds: float | Non
     """
     for start in range(0, len(index), batch_clips):
         clips = range(start, min(start + batch_clips, len(index)))
-        waveforms = [decode(index.audio_bytes(clip), sample_rate=SAMPLE_RATE, name=index.where(clip)) for clip in clips]
+        waveforms = [decode(index.audio_bytes(clip), sample_rate=sample_rate, name=index.where(clip)) for clip in clips]
         if max_seconds is not None:
-            waveforms = [waveform[: round(max_seconds * SAMPLE_RATE)] for waveform in waveforms]
+            waveforms = [waveform[: round(max_seconds * sample_rate)] for waveform in waveforms]
         keys = [index.key[clip] for clip in clips]
         yield collate([[w] for w in waveforms], [[randomness.derive(key)] for key in keys], keys)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_audio.data.json_values import finite, read_json, shown
+from ssl_audio.data.rates import RATES, SAMPLE_RATE
 from ssl_audio.errors import ShardError
 from ssl_audio.kinds import kind_of_file
 from ssl_audio.storing import store
@@ -44,9 +45,11 @@ class Manifest:
         splits: Clips of each split.
         labels: Names of each kind of label, sorted, with the clips that have it.
         speakers: How many speakers there are; 0 when none is named.
-        log_mel: Mean and standard deviation of the log-mel spectrograms (128 bins, Kaldi), before normalisation.
+        log_mel: Mean and standard deviation of the log-mel spectrograms (128 bins, Kaldi, up to half the rate), before
+            normalisation.
         shards: The tar files.
         rejected: How many recordings could not be used; they stand in `rejected.csv` with the reason.
+        sample_rate: Samples per second of every clip; 16000 in a manifest of an earlier version, which does not say it.
         written: How the shards were written: options and versions.
     """
 
@@ -60,6 +63,7 @@ class Manifest:
     log_mel: dict[str, float]
     shards: list[Shard]
     rejected: int = 0
+    sample_rate: int = SAMPLE_RATE
     written: dict[str, Any] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 
@@ -179,6 +183,12 @@ def _seconds(found: Any) -> float:
     return seconds
 
 
+def _rate(found: Any) -> int:
+    if not RATES[0] <= _count(found) <= RATES[1]:
+        raise ValueError(f"sample_rate is {shown(found)}; expected {RATES[0]} to {RATES[1]} Hz")
+    return int(found)
+
+
 def _object(found: Any) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{shown(found)} is no object")
@@ -227,6 +237,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "log_mel": _log_mel,
     "shards": _shards,
     "rejected": _count,
+    "sample_rate": _rate,
     "written": _written,
     "format": _count,
 }

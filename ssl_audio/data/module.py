@@ -12,6 +12,7 @@ from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.loading import BatchLoader, ClipReader
 from ssl_audio.data.manifest import manifest_digest
 from ssl_audio.data.order import Plan
+from ssl_audio.data.rates import SAMPLE_RATE, check_rate
 from ssl_audio.data.replacing import of_all_ranks
 from ssl_audio.errors import RecipeError, ShardError
 
@@ -29,6 +30,10 @@ class ShardModule(L.LightningDataModule, ABC):
         max_replaced: Share of the clips that may turn out undecodable.
         workers: Processes that read and decode ahead.
         seed: Decides order, crops, masks and augmentations.
+        resample: Resample clips of shards whose rate is not the frontend's; else such shards are refused.
+
+    Attributes:
+        sample_rate: Samples per second of the batches: the rate of the frontend, once `read_at` has been told it.
     """
 
     unit: ClassVar[str] = "clips"
@@ -43,6 +48,7 @@ class ShardModule(L.LightningDataModule, ABC):
         max_replaced: float,
         workers: int,
         seed: int,
+        resample: bool = False,
     ) -> None:
         super().__init__()
         self.shards = shards
@@ -51,6 +57,8 @@ class ShardModule(L.LightningDataModule, ABC):
         self.max_replaced = max_replaced
         self.workers = workers
         self.seed = seed
+        self.resample = resample
+        self.sample_rate = SAMPLE_RATE
         self._place = 0
         self._before = 0
         self._replaced: dict[str, str] = {}
@@ -100,6 +108,15 @@ class ShardModule(L.LightningDataModule, ABC):
                 f"{world * accumulated}"
             )
         return clips
+
+    def read_at(self, sample_rate: int) -> None:
+        """Before loaders are made: read clips at the rate of the frontend that they are for.
+
+        Raises:
+            RecipeError: if no shards can have the rate.
+        """
+        check_rate(sample_rate, "sample_rate of model.backbone.frontend")
+        self.sample_rate = sample_rate
 
     @property
     def accumulated(self) -> int:

@@ -15,12 +15,13 @@ from ssl_audio.audio.files import decode, encode, steps_of
 from ssl_audio.audio.reading import Finding, Findings, overs_in, peak_of
 from ssl_audio.audio.statistics import Moments
 from ssl_audio.data.clip import Clip, Event, check_events
-from ssl_audio.data.corpora.corpus import SAMPLE_RATE, Corpus, Recording
-from ssl_audio.errors import AudioError
+from ssl_audio.data.corpora.corpus import Corpus, Recording
+from ssl_audio.data.rates import SAMPLE_RATE, SHORTEST_SECONDS, check_rate
+from ssl_audio.errors import AudioError, RecipeError
 
 Encoding = Literal["flac", "opus", "pcm"]
 ENDINGS: dict[Encoding, Literal["flac", "opus", "wav"]] = {"flac": "flac", "opus": "opus", "pcm": "wav"}
-SHORTEST_SECONDS = 0.025
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _SILENCE = 0.5 / 32768
 _LAST_DIGITS = 4 / 32768
 
@@ -30,16 +31,29 @@ class Form:
     """In what form recordings are stored.
 
     Args:
+        sample_rate: Samples per second, 8000 to 96000; recordings of other rates are resampled.
         encoding: `flac` (16 bit, lossless), `pcm` (16-bit WAV: larger, decoded in no time) or `opus` (lossy, small).
         min_seconds: Shorter recordings are rejected.
         max_seconds: Longer recordings are rejected; None rejects none.
         split_seconds: Longer recordings are cut into equal pieces of at most so many seconds; None cuts none.
+
+    Raises:
+        RecipeError: if the rate is out of range, or none that Opus has.
     """
 
+    sample_rate: int = SAMPLE_RATE
     encoding: Encoding = "flac"
     min_seconds: float = SHORTEST_SECONDS
     max_seconds: float | None = None
     split_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        check_rate(self.sample_rate, "--sample_rate")
+        if self.encoding == "opus" and self.sample_rate not in _OPUS_RATES:
+            raise RecipeError(
+                f"--sample_rate is {self.sample_rate}; Opus takes {', '.join(map(str, _OPUS_RATES))} Hz; choose one of "
+                "them or another --encoding"
+            )
 
 
 class Written(NamedTuple):
@@ -71,10 +85,10 @@ def prepare(corpus: Corpus, form: Form, recording: Recording, *, measure: bool =
     clip, source = recording.clip, recording.clip.source or recording.clip.key
     findings = Findings()
     try:
-        waveform = corpus.waveform(recording, findings)
+        waveform = corpus.waveform(recording, findings, sample_rate=form.sample_rate)
     except AudioError as error:
         return [Rejected(clip.key, source, str(error))]
-    seconds = len(waveform) / SAMPLE_RATE
+    seconds = len(waveform) / form.sample_rate
     if seconds < form.min_seconds:
         return [Rejected(clip.key, source, f"{source}: lasts {seconds:.3f} s, less than {form.min_seconds:g} s")]
     if form.max_seconds is not None and seconds > form.max_seconds:
@@ -98,7 +112,7 @@ def prepare(corpus: Corpus, form: Form, recording: Recording, *, measure: bool =
         return [_store(clip, waveform, form, measure, found)]
     bounds = [round(len(waveform) * number / pieces) for number in range(pieces + 1)]
     stored = [
-        _piece(clip, source, waveform[first:end], form, measure, number=number, start=first / SAMPLE_RATE)
+        _piece(clip, source, waveform[first:end], form, measure, number=number, start=first / form.sample_rate)
         for number, (first, end) in enumerate(itertools.pairwise(bounds), start=1)
     ]
     # What was found is found once in a recording, however many pieces there are.
@@ -115,7 +129,7 @@ def _piece(
     key = f"{clip.key}@{number:04d}"
     if np.abs(waveform).max() < _SILENCE:
         return Rejected(key, source, f"{source}: is silent from {start:.1f} s on")
-    end = start + len(waveform) / SAMPLE_RATE
+    end = start + len(waveform) / form.sample_rate
     events = [
         Event(label=event.label, onset=max(event.onset, start) - start, offset=min(event.offset, end) - start)
         for event in clip.events
@@ -127,23 +141,24 @@ def _piece(
 def _store(
     clip: Clip, waveform: Float[np.ndarray, " _"], form: Form, measure: bool, findings: tuple[Finding, ...] = ()
 ) -> Written:
-    audio = encode(waveform, sample_rate=SAMPLE_RATE, format=ENDINGS[form.encoding])
-    clip = dataclasses.replace(clip, duration=round(len(waveform) / SAMPLE_RATE, 6), sample_rate=SAMPLE_RATE)
+    rate = form.sample_rate
+    audio = encode(waveform, sample_rate=rate, format=ENDINGS[form.encoding])
+    clip = dataclasses.replace(clip, duration=round(len(waveform) / rate, 6), sample_rate=rate)
     if not measure:
         return Written(clip, audio, Moments(), findings)
     # Statistics are of what is stored; lossless formats hold the steps of 16 bits, which need no decoding.
     lossy = form.encoding == "opus"
-    stored = decode(audio, sample_rate=SAMPLE_RATE) if lossy else steps_of(waveform).astype(np.float32) / 32768
-    return Written(clip, audio, moments_of(stored), findings)
+    stored = decode(audio, sample_rate=rate) if lossy else steps_of(waveform).astype(np.float32) / 32768
+    return Written(clip, audio, moments_of(stored, sample_rate=rate), findings)
 
 
-def moments_of(waveform: Float[np.ndarray, " sample"]) -> Moments:
-    """Moments of the log-mel of a waveform at `SAMPLE_RATE`."""
+def moments_of(waveform: Float[np.ndarray, " sample"], *, sample_rate: int) -> Moments:
+    """Moments of the log-mel of a waveform, by the filter bank of its rate."""
     moments = Moments()
-    moments.update(_fbank().log_mel(torch.from_numpy(waveform)[None]))
+    moments.update(_fbank(sample_rate).log_mel(torch.from_numpy(waveform)[None]))
     return moments
 
 
 @functools.cache
-def _fbank() -> Fbank:
-    return Fbank()
+def _fbank(sample_rate: int) -> Fbank:
+    return Fbank(sample_rate=sample_rate)

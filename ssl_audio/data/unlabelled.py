@@ -40,6 +40,8 @@ class AudioShards(ShardModule):
         max_replaced: Share of the clips that may turn out undecodable, each replaced by another, before the run stops.
         workers: Processes that read and decode ahead.
         seed: Decides order, crops, masks and augmentations.
+        resample: Resample clips of shards whose rate is not the frontend's, as they are read; else such shards are
+            refused. Tars without a manifest are always brought to the frontend's rate.
 
     Raises:
         RecipeError: if options exclude each other.
@@ -64,6 +66,7 @@ class AudioShards(ShardModule):
         max_replaced: ClosedUnitInterval = 0.01,
         workers: NonNegativeInt = 1,
         seed: int = 0,
+        resample: bool = False,
     ) -> None:
         if batch_seconds is not None and (weights is not None or balance is not None):
             raise RecipeError("data.batch_seconds excludes data.weights and data.balance; choose one of them")
@@ -78,6 +81,7 @@ class AudioShards(ShardModule):
             max_replaced=max_replaced,
             workers=workers,
             seed=seed,
+            resample=resample,
         )
         self.split = split
         self.validation_split = validation_split
@@ -143,6 +147,7 @@ class AudioShards(ShardModule):
             crops_per_clip=self.crops_per_clip,
             seed=self.seed,
             cover=cover,
+            sample_rate=self.sample_rate,
         )
 
     def _shuffled(self, reader: ClipReader) -> Shuffled:

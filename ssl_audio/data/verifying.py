@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from ssl_audio.audio.files import decode
+from ssl_audio.audio.files import decode, probe
 from ssl_audio.data.columns import Columns
 from ssl_audio.data.columns_of_clips import columns_of
-from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import INDEX_NAME, ShardIndex, open_shards, tars_in
 from ssl_audio.data.manifest import FILE_NAME, Manifest
 from ssl_audio.data.remarks import Remarks
@@ -24,11 +23,12 @@ Progress = Callable[[int, int], None]
 
 
 def verify_shards(folder: Path, *, decoding: bool = False, progress: Progress = lambda done, total: None) -> Manifest:
-    """Check that every shard of a folder is there, whole and unchanged, and that the index points into it.
+    """Check that every shard of a folder is there, whole and unchanged, that the index points into it, and that its
+    first clip has the rate of the manifest.
 
     Args:
         folder: Folder of shards.
-        decoding: Decode every clip as well, and compare its length with its description.
+        decoding: Decode every clip as well, and compare its rate and its length with its description.
         progress: Called with the shards done and their number.
 
     Raises:
@@ -56,8 +56,9 @@ def verify_shards(folder: Path, *, decoding: bool = False, progress: Progress = 
             )
         index = index or open_shards([folder])
         _check_index(index, tar, first, shard.clips)
+        _check_sample_rate(index, range(first, first + shard.clips)[: None if decoding else 1], manifest.sample_rate)
         if decoding:
-            _check_sound(index, range(first, first + shard.clips))
+            _check_sound(index, range(first, first + shard.clips), manifest.sample_rate)
         first += shard.clips
         progress(done, len(manifest.shards))
     if index is not None and len(index) != manifest.clips:
@@ -97,11 +98,18 @@ def _described(columns: Columns, row: int) -> tuple[Any, ...]:
     return columns.labels_at(row), [(columns.event_names[code], *bounds) for code, *bounds in events]
 
 
-def _check_sound(index: ShardIndex, clips: range) -> None:
+def _check_sample_rate(index: ShardIndex, clips: range, rate: int) -> None:
+    for clip in clips:
+        found = probe(index.audio_bytes(clip), name=index.where(clip)).sample_rate
+        if found != rate:
+            raise ShardError(f"{index.where(clip)}: has {found} Hz, but {FILE_NAME} says {rate} Hz; write it again")
+
+
+def _check_sound(index: ShardIndex, clips: range, rate: int) -> None:
     for clip in clips:
         described = index.describe(clip)
-        waveform = decode(index.audio_bytes(clip), sample_rate=SAMPLE_RATE, name=index.where(clip))
-        seconds = len(waveform) / SAMPLE_RATE
+        waveform = decode(index.audio_bytes(clip), sample_rate=rate, name=index.where(clip))
+        seconds = len(waveform) / rate
         if described.duration is not None and abs(seconds - described.duration) > 0.01:
             raise ShardError(
                 f"{index.where(clip)}: holds {seconds:.3f} s, its .json says {described.duration:.3f} s; write it again"

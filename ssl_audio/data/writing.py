@@ -22,7 +22,7 @@ from ssl_audio.audio.files import decode
 from ssl_audio.audio.statistics import Moments
 from ssl_audio.data.columns import save_columns
 from ssl_audio.data.columns_of_clips import columns_of, concatenate, without_single_files
-from ssl_audio.data.corpora.corpus import SAMPLE_RATE, Corpus, Recording
+from ssl_audio.data.corpora.corpus import Corpus, Recording
 from ssl_audio.data.index import INDEX_NAME
 from ssl_audio.data.job import JOURNAL, PLAN, Entry, ShardPlan, WritingJob, listing_digest
 from ssl_audio.data.manifest import FILE_NAME, Manifest, Shard
@@ -67,7 +67,7 @@ def write_shards(
         out: The folder to make.
         name: What the corpus is called in the manifest.
         shard_clips: Recordings a tar file.
-        form: In what form they are stored; 16-bit FLAC by default.
+        form: In what form they are stored; 16-bit FLAC at 16 kHz by default.
         processes: How many decode and encode at a time.
         max_rejected: The share of unusable recordings above which writing stops.
         measured: Of about so many recordings, taken evenly, mean and deviation of the log-mel are measured.
@@ -118,14 +118,16 @@ def write_part(
         if not recordings:
             raise ShardError(f"the corpus {name} has no recordings")
         form = form or Form()
+        described = dataclasses.asdict(form)
         plan = ShardPlan(
             corpus=name,
             licence=corpus.licence,
             recordings=len(recordings),
             listing=listing_digest(recordings),
             shard_clips=shard_clips,
-            form=dataclasses.asdict(form) | corpus.reading.chosen(),
+            form={name: value for name, value in described.items() if name != "sample_rate"} | corpus.reading.chosen(),
             measured=measured,
+            sample_rate=form.sample_rate,
         )
         try:
             job.begin(plan)
@@ -344,7 +346,7 @@ def _merge(job: WritingJob, plan: ShardPlan) -> None:
     if every.findings:
         _write_table(job.folder / FINDINGS_NAME, ["key", "source", "kind", "finding"], every.findings)
     if not every.moments.count:
-        every.moments.merge(_moments_in(job.folder / shards[0].name))
+        every.moments.merge(_moments_in(job.folder / shards[0].name, sample_rate=plan.sample_rate))
     kinds = collections.Counter(kind for _, _, kind, _ in every.findings)
     save_columns(without_single_files(concatenate(columns)), job.folder / INDEX_NAME)
     manifest = Manifest(
@@ -358,11 +360,12 @@ def _merge(job: WritingJob, plan: ShardPlan) -> None:
         log_mel={"mean": round(every.moments.mean, 6), "std": round(every.moments.std, 6)},
         shards=shards,
         rejected=len(every.rejected),
+        sample_rate=plan.sample_rate,
         written={
             "shard_clips": plan.shard_clips,
             **{name: value for name, value in plan.form.items() if value is not None},
             **({"findings": dict(sorted(kinds.items()))} if kinds else {}),
-            "sample_rate": SAMPLE_RATE,
+            "sample_rate": plan.sample_rate,
             "version": __version__,
         },
     )
@@ -377,13 +380,14 @@ def _write_table(path: Path, head: list[str], rows: Iterable[Sequence[str]]) -> 
     store(path, text.getvalue())
 
 
-def _moments_in(tar: Path) -> Moments:
+def _moments_in(tar: Path, *, sample_rate: int) -> Moments:
     """Moments of the log-mel of the first clips of a tar: none of the recordings that were to be measured is in it."""
     moments = Moments()
     with tar.open("rb") as file:
         for row in itertools.islice(clips_of(tar), _MEASURED_INSTEAD):
             file.seek(row.audio.offset)
-            moments.merge(moments_of(decode(file.read(row.audio.size), sample_rate=SAMPLE_RATE)))
+            waveform = decode(file.read(row.audio.size), sample_rate=sample_rate)
+            moments.merge(moments_of(waveform, sample_rate=sample_rate))
     return moments
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.data.labels import Part
+from ssl_audio.data.shard_rates import common_rate
 from ssl_audio.evaluation.embedding import embed_clips, frame_statistics
 from ssl_audio.evaluation.linear_head import PENALTIES, fit_linear
 from ssl_audio.evaluation.metrics import headline
@@ -22,7 +23,7 @@ def statistics_baseline(data: LabelledShards, statistics: Statistics) -> Predict
     """Logistic regression on mean and deviation over a clip's frames, trained, chosen and tested as `data` says.
 
     Args:
-        data: The task. Whole clips are measured, longer than the task's crop or not.
+        data: The task, at the rate of its shards. Whole clips are measured, longer than the task's crop or not.
         statistics: Of 20 `cepstra`, or of the log-`mel` spectrogram; `levelled` ones of clips brought to one level
             and floor, as the recipe `real_audio` has them.
 
@@ -31,13 +32,14 @@ def statistics_baseline(data: LabelledShards, statistics: Statistics) -> Predict
     """
     from scipy.special import expit, softmax  # takes a third of a second to import
 
-    frontend = Fbank(level_db=LEVEL_DB, floor=FLOOR) if statistics.startswith("levelled") else Fbank()
+    level, rate = statistics.startswith("levelled"), common_rate(data.shards)
+    frontend = Fbank(level_db=LEVEL_DB, floor=FLOOR, sample_rate=rate) if level else Fbank(sample_rate=rate)
     measure = frame_statistics(frontend, cepstra=CEPSTRA if statistics.endswith("cepstra") else None)
     score = headline(several=data.several)
     parts = data.parts
 
     def features(part: Part) -> Float[np.ndarray, "clip feature"]:
-        return embed_clips(part.index, {"it": measure})["it"].astype(np.float64)
+        return embed_clips(part.index, {"it": measure}, sample_rate=rate)["it"].astype(np.float64)
 
     train, valid = features(parts.train), features(parts.valid)
     fits = [fit_linear(train, parts.train.targets, several=data.several, C=penalty) for penalty in PENALTIES]

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from ssl_audio.audio.files import decode, probe
 from ssl_audio.audio.reading import Finding, Findings, Reading
 from ssl_audio.audio.resampling import ratio_of
-from ssl_audio.data.loading import SHORTEST_SAMPLES
 from ssl_audio.data.member import Member
+from ssl_audio.data.rates import shortest_samples
 from ssl_audio.data.workers import begin_process
 from ssl_audio.errors import AudioError
 
@@ -100,8 +100,8 @@ def _checked(wanted: Wanted, rate: int, reading: Reading) -> DecodedRecording:
             reading=reading,
             findings=findings,
         )
-    if len(whole) < SHORTEST_SAMPLES:
-        raise AudioError(f"{wanted.name}: {len(whole)} samples, less than one frame of {SHORTEST_SAMPLES} (25 ms)")
+    if len(whole) < (least := shortest_samples(rate)):
+        raise AudioError(f"{wanted.name}: {len(whole)} samples, less than one frame of {least} (25 ms)")
     return DecodedRecording(len(whole), whole, findings.close())
 
 

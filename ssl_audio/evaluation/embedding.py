@@ -81,6 +81,7 @@ def embed_clips(
     index: ShardIndex,
     embedders: dict[str, Embedder],
     *,
+    sample_rate: int,
     batch_clips: int = 16,
     max_seconds: float = 30.0,
     bf16: bool = False,
@@ -91,6 +92,7 @@ def embed_clips(
     Args:
         index: The clips.
         embedders: By name.
+        sample_rate: Samples per second that they expect.
         batch_clips: Clips a batch; sorted by length, so that little is padding.
         max_seconds: Longer clips are cut to this.
         bf16: Compute in bfloat16 where that is safe.
@@ -100,7 +102,8 @@ def embed_clips(
     rows: dict[str, list[np.ndarray]] = {name: [] for name in embedders}
     done = 0
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        for batch in whole_clips(index.select(order), batch_clips=batch_clips, max_seconds=max_seconds):
+        clips = index.select(order)
+        for batch in whole_clips(clips, sample_rate=sample_rate, batch_clips=batch_clips, max_seconds=max_seconds):
             for name, embed in embedders.items():
                 rows[name].append(embed(batch).float().numpy())
             done += len(batch.keys)

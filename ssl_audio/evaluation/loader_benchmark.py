@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_audio.audio.files import encode
 from ssl_audio.data.columns import NO_FOLD, Columns, load_columns, save_columns
 from ssl_audio.data.corpora import Folder
-from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.index import INDEX_NAME, ShardIndex, open_shards
 from ssl_audio.data.loading import BatchLoader, ClipReader
 from ssl_audio.data.order import Once, Order
 from ssl_audio.data.preparing import Form
+from ssl_audio.data.rates import SAMPLE_RATE
 from ssl_audio.data.streams import Shuffled
 from ssl_audio.data.strings import Strings
 from ssl_audio.data.workers import begin_process

@@ -24,20 +24,22 @@ _TITLES = {"loss": "loss", "score": "validation score"}
 _CHANCE, _ACCURACY, _SHARE = "_chance", "_accuracy", "_share"
 
 
-def spectrograms_picture(index: ShardIndex, *, max_seconds: float = 10.0) -> bytes:
+def spectrograms_picture(index: ShardIndex, *, sample_rate: int, max_seconds: float = 10.0) -> bytes:
     """The log-mel spectrogram of each clip, with its labels and the stretches that are labelled.
 
     Args:
         index: The clips.
+        sample_rate: Samples per second; the spectrograms reach up to half of it.
         max_seconds: Longer clips are cut to this.
     """
-    fbank = Fbank()
+    fbank = Fbank(sample_rate=sample_rate)
     figure, axes = plt.subplots(len(index), 1, figsize=(10, 1.9 * len(index)), squeeze=False, layout="constrained")
     for clip, axis in enumerate(axes[:, 0]):
         described = index.describe(clip)
-        waveform = decode(index.audio_bytes(clip), seconds=max_seconds, name=index.where(clip))
+        audio, name = index.audio_bytes(clip), index.where(clip)
+        waveform = decode(audio, sample_rate=sample_rate, seconds=max_seconds, name=name)
         values = fbank.log_mel(torch.from_numpy(waveform)[None]).values[0].T.numpy()
-        seconds = len(waveform) / fbank.sample_rate
+        seconds = len(waveform) / sample_rate
         extent = (0, seconds, 0, len(values))
         axis.imshow(values, origin="lower", aspect="auto", cmap="magma", interpolation="nearest", extent=extent)
         for event in described.events:

@@ -17,6 +17,7 @@ from ssl_audio import randomness
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.loading import whole_clips
+from ssl_audio.data.shard_rates import check_rates
 from ssl_audio.data.unlabelled import AudioShards
 from ssl_audio.errors import AudioError, SslAudioError
 from ssl_audio.evaluation.embedding import (
@@ -145,7 +146,12 @@ def check_probing(probing: list[Probing]) -> None:
 def probe_all(
     backbones: dict[str, Backbone], probing: list[Probing], *, window_seconds: float, display: Display
 ) -> Scores:
-    """Frozen scores of each encoder, and of mel and cepstral statistics, on every task of every set of shards."""
+    """Frozen scores of each encoder, and of mel and cepstral statistics, on every task of every set of shards.
+
+    Clips are read at the rate of the encoders, which have the same; where shards have another, it is said.
+    """
+    rate = next(iter(backbones.values())).frontend.sample_rate
+    check_rates([wanted.shards for wanted in probing], rate, resample=True)
     scores: Scores = {}
     for wanted in probing:
         index = open_shards([wanted.shards])
@@ -154,12 +160,16 @@ def probe_all(
         embedders: dict[str, Embedder] = {
             name: token_statistics(backbone, window_seconds=window_seconds) for name, backbone in backbones.items()
         }
-        frontend = Fbank()
+        frontend = Fbank(sample_rate=rate)
         embedders["mel"] = frame_statistics(frontend)
         embedders["cepstra"] = frame_statistics(frontend, cepstra=20)
         with display.bar(f"probing {wanted.shards.name}") as progress:
             features = embed_clips(
-                index.select(used), embedders, bf16=default_precision("cpu") == "bf16-mixed", progress=progress
+                index.select(used),
+                embedders,
+                sample_rate=rate,
+                bf16=default_precision("cpu") == "bf16-mixed",
+                progress=progress,
             )
         place = {clip: row for row, clip in enumerate(used.tolist())}
         for target, task in tasks.items():
@@ -204,7 +214,8 @@ def draw_picture(module: Training, index: ShardIndex, seconds: float, *, clips: 
     drawn, title = [], ""
     for clip in long_enough[np.linspace(0, len(long_enough) - 1, clips).astype(int)]:
         try:
-            batch = next(whole_clips(index.select(np.array([clip])), batch_clips=1, max_seconds=seconds))
+            one = index.select(np.array([clip]))
+            batch = next(whole_clips(one, sample_rate=rate, batch_clips=1, max_seconds=seconds))
         except AudioError:
             # It was counted in training; the picture has one row less.
             continue

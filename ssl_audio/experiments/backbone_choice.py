@@ -142,11 +142,17 @@ def changed(spec: dict[str, Any], asked: dict[str, tuple[Any, Any]]) -> Namespac
 
 
 def check_changes(asked: dict[str, tuple[Any, Any]], found: Checkpoint) -> None:
-    """Check that the options do not change the encoder that the weights belong to.
+    """Check that the options change neither the encoder that the weights belong to nor the rate it was trained at.
 
     Raises:
         RecipeError: if they do; the message has both values.
     """
+    had, wanted = asked.get("init_args.frontend.init_args.sample_rate", (None, None))
+    if had is not None and wanted is not None:
+        raise RecipeError(
+            f"{found.path} was trained on sound of {had} Hz, not {wanted}; leave sample_rate of its frontend as it is: "
+            "--data.resample true brings shards of another rate to it"
+        )
     kind = str(found.spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]
     free: frozenset[str] = getattr(getattr(encoders, kind, None), "free", frozenset())
     for name, (had, wanted) in asked.items():

@@ -192,6 +192,7 @@ class RunBuilder(LightningCLI):
     def instantiate_classes(self) -> None:
         with unwrapped():
             super().instantiate_classes()
+        self.datamodule.read_at(self.model.backbone.frontend.sample_rate)
 
     def instantiate_trainer(self, **extra: Any) -> L.Trainer:
         chosen = self._get(self.config_init, "trainer", default={})

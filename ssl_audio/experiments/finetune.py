@@ -168,9 +168,9 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
         if cli.config.keep_head:
             keep_head(module, cli.source)
         heard = heard_before(cli.source, parts.test, [Path(folder) for folder in data.shards])
+    _check(module, data, trainer)
     if cli.config.statistics == "training":
         measure_statistics(module.backbone, parts.train, data)
-    _check(module, data, trainer)
     if trainer.is_global_zero:
         _announce(cli, module, data, start=start, fold=fold, fates=fates, heard=heard or 0)
     if module.options.kind == "knn":

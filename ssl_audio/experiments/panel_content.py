@@ -70,15 +70,17 @@ def looker(this: Run, data: Any, probing: list[Probing], loggers: list[Logger]) 
     def look(module: L.LightningModule, step: int) -> dict[str, float]:
         assert isinstance(module, Training)
         window = data.crop_seconds or 10.0
-        embedder = {"now": _moments(module.backbone)}
+        embedder, rate = {"now": _moments(module.backbone)}, module.backbone.frontend.sample_rate
         index = data.heard
         some = index.select(np.linspace(0, len(index) - 1, min(_CLIPS, len(index))).astype(np.int64))
-        found = {"rank_me": rank_me(torch.from_numpy(embed_clips(some, embedder, max_seconds=window)["now"]))}
+        vectors = embed_clips(some, embedder, sample_rate=rate, max_seconds=window)["now"]
+        found = {"rank_me": rank_me(torch.from_numpy(vectors))}
         for wanted in probing:
             labelled = open_shards([wanted.shards])
             tasks = tasks_of(labelled, wanted.targets, protocol=wanted.protocol)
             used = np.unique(np.concatenate([task.clips for task in tasks.values()]))
-            features = embed_clips(labelled.select(used), embedder, max_seconds=window)["now"]
+            clips = labelled.select(used)
+            features = embed_clips(clips, embedder, sample_rate=rate, max_seconds=window)["now"]
             for target, task in tasks.items():
                 nearest = score_neighbours(features[np.searchsorted(used, task.clips)], task)
                 found[f"neighbours/{target if len(probing) == 1 else f'{wanted.shards.name} {target}'}"] = nearest

@@ -5,8 +5,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Timer
 
-from ssl_audio.data.corpora.corpus import SAMPLE_RATE
 from ssl_audio.data.module import ShardModule
+from ssl_audio.data.shard_rates import check_rates
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.training.module import Training
@@ -21,10 +21,9 @@ def check_training(module: Training, data: ShardModule) -> None:
 
     Raises:
         RecipeError: naming the options that contradict each other.
+        ShardError: if shards have another rate than the frontend.
     """
-    rate = module.backbone.frontend.sample_rate
-    if rate != SAMPLE_RATE:
-        raise RecipeError(f"model.backbone.frontend: sample_rate is {rate}, but shards are read at {SAMPLE_RATE} Hz")
+    check_rates(data.shards, data.sample_rate, resample=data.resample)
     facts = data.facts
     if facts.crop_seconds is not None:
         module.backbone.columns_in(facts.crop_seconds)

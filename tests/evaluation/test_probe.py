@@ -22,8 +22,8 @@ def test_embeddings_do_not_depend_on_batches_and_keep_the_order(tiny_backbone, d
         "mel": frame_statistics(Fbank()),
         "cepstra": frame_statistics(Fbank(), cepstra=20),
     }
-    alone = embed_clips(index, embedders, batch_clips=1)
-    together = embed_clips(index, embedders, batch_clips=5)
+    alone = embed_clips(index, embedders, sample_rate=16000, batch_clips=1)
+    together = embed_clips(index, embedders, sample_rate=16000, batch_clips=5)
     for name, rows in alone.items():
         np.testing.assert_allclose(rows, together[name], atol=1e-4)
     assert alone["tokens"].shape == (12, 8 * 64)

@@ -9,9 +9,7 @@ from jaxtyping import Float
 
 from ssl_audio.audio.reading import AS_USUAL, Findings, Reading
 from ssl_audio.data.clip import Clip
-
-SAMPLE_RATE = 16000
-"""Samples per second of everything in a shard, and of every batch."""
+from ssl_audio.data.rates import SAMPLE_RATE
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +52,15 @@ class Corpus(ABC):
         """
 
     @abstractmethod
-    def waveform(self, recording: Recording, findings: Findings | None = None) -> Float[np.ndarray, " sample"]:
-        """The samples: mono, 16 kHz, float32, but for small overs in [-1, 1].
+    def waveform(
+        self, recording: Recording, findings: Findings | None = None, *, sample_rate: int = SAMPLE_RATE
+    ) -> Float[np.ndarray, " sample"]:
+        """The samples: mono, float32, but for small overs in [-1, 1].
 
         Args:
             recording: Which.
             findings: Takes what is found in it.
+            sample_rate: Samples per second of the result.
 
         Raises:
             AudioError: if they cannot be decoded.

@@ -7,9 +7,11 @@ classifier on average log-mels is neither at chance nor perfect on any of its ta
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from ssl_audio.audio.reading import Findings
+from ssl_audio.audio.resampling import resample
 from ssl_audio.data.clip import Clip
 from ssl_audio.data.corpora.corpus import Corpus, Recording
 from ssl_audio.data.demo.conditions import record
@@ -69,8 +71,10 @@ class Demo(Corpus):
         order = generator(self.seed, "demo", "order").permutation(len(clips))
         return [Recording(clip=clips[index]) for index in order]
 
-    def waveform(self, recording: Recording, findings: Findings | None = None) -> Float[np.ndarray, " sample"]:
-        """Synthesise one recording.
+    def waveform(
+        self, recording: Recording, findings: Findings | None = None, *, sample_rate: int = SAMPLE_RATE
+    ) -> Float[np.ndarray, " sample"]:
+        """Synthesise one recording, at 16 kHz, and bring it to the rate.
 
         Raises:
             AudioError: if the key is not one of this corpus, or eSpeak NG stays silent.
@@ -87,7 +91,8 @@ class Demo(Corpus):
                 dry = sound(name, rng=content)
             case _:
                 raise AudioError(f"the demo corpus has no clip {key!r}; expected one that it lists")
-        return record(dry, rng=generator(self.seed, key, "conditions"))
+        clip = record(dry, rng=generator(self.seed, key, "conditions"))
+        return resample(torch.from_numpy(clip), have=SAMPLE_RATE, want=sample_rate).numpy()
 
     def _speech(self) -> list[Clip]:
         """Every voice says every word and every emotion several times."""

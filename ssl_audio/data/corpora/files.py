@@ -13,7 +13,8 @@ from jaxtyping import Float
 from ssl_audio.audio.files import decode
 from ssl_audio.audio.formats import AUDIO_ENDINGS, ending_of
 from ssl_audio.audio.reading import Finding, Findings
-from ssl_audio.data.corpora.corpus import SAMPLE_RATE, Corpus, Recording
+from ssl_audio.data.corpora.corpus import Corpus, Recording
+from ssl_audio.data.rates import SAMPLE_RATE
 from ssl_audio.errors import ShardError
 
 # Tables round; a frame of a lossy codec is no longer.
@@ -30,15 +31,18 @@ class Files(Corpus):
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def waveform(self, recording: Recording, findings: Findings | None = None) -> Float[np.ndarray, " sample"]:
+    def waveform(
+        self, recording: Recording, findings: Findings | None = None, *, sample_rate: int = SAMPLE_RATE
+    ) -> Float[np.ndarray, " sample"]:
         waveform = decode(
             self.root / (recording.path or str(recording.clip.source)),
+            sample_rate=sample_rate,
             start=recording.start,
             seconds=None if recording.end is None else recording.end - recording.start,
             reading=self.reading,
             findings=findings,
         )
-        last = recording.start + len(waveform) / SAMPLE_RATE
+        last = recording.start + len(waveform) / sample_rate
         if findings is not None and recording.end is not None and last < recording.end - _ROUNDED_SECONDS:
             findings.add(Finding("end", f"was to end at {recording.end:g} s, but its file ends at {last:.2f} s"))
         return waveform
