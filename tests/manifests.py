@@ -34,6 +34,7 @@ def whole(draw: st.DrawFn) -> Manifest:
             for number, some in enumerate(clips)
         ],
         rejected=draw(st.integers(0, 100)),
+        sample_rate=draw(st.integers(8000, 96000)),
         written=draw(st.dictionaries(names.filter("findings".__ne__), st.none() | numbers | names, max_size=3)),
     )
 

@@ -64,7 +64,7 @@ def check_rates(sources: Sequence[Path | str], rate: int, *, resample: bool) -> 
         if not resample:
             raise ShardError(
                 f"{source}: holds clips of {found} Hz, but the frontend expects {rate} Hz; use shards written with "
-                f"--sample_rate {rate} or a frontend (model.backbone) with sample_rate {found}, or resample each clip "
-                "as it is read: --data.resample true"
+                f"--sample_rate {rate}, or a recipe whose model.backbone.frontend.init_args.sample_rate is {found}; or "
+                "resample each clip as it is read: --data.resample true"
             )
         say_once(f"{source}: clips of {found} Hz are resampled to {rate} Hz as they are read")

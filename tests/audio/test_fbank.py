@@ -43,7 +43,7 @@ def sound(samples: int, seed: int = 0) -> Tensor:
     return tone + 0.1 * torch.randn(samples, generator=generator) + 0.05
 
 
-@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000])
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000])
 @pytest.mark.parametrize("bins", [128, 80, 64])
 def test_filters_and_frames_equal_kaldi_at_every_rate(rate: int, bins: int) -> None:
     fbank = Fbank(bins=bins, sample_rate=rate, demean=False)

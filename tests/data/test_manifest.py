@@ -65,6 +65,8 @@ GOOD = {
         (("speakers",), 3, "speakers is 3"),
         (("format",), [1], r"format \[1\]; this version reads format 1"),
         (("more",), 1, "it has 'more'"),
+        (("sample_rate",), 4000, "sample_rate is 4000; expected 8000 to 96000 Hz"),
+        (("sample_rate",), "16000", "is no number of things"),
         (("written",), {"findings": [1]}, "is no object"),
     ],
 )
