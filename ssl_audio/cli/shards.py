@@ -32,7 +32,7 @@ CORPORA: dict[str, type[Corpus]] = {
     if isinstance(kind, type) and issubclass(kind, Corpus) and kind is not Corpus
 }
 HELP = """\
-usage: ssl-audio shards write --corpus NAME --out DIR [--root DIR] [--part i/n] [options]
+usage: ssl-audio shards write --corpus NAME --out DIR [--root DIR] [--sample_rate HZ] [--part i/n] [options]
        ssl-audio shards merge DIR
        ssl-audio shards verify DIR [--decoding true]
        ssl-audio shards show DIR [--out FILE.png]
