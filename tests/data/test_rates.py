@@ -13,7 +13,7 @@ from ssl_audio.audio.files import decode, probe
 from ssl_audio.audio.statistics import Moments
 from ssl_audio.data.corpora import Table
 from ssl_audio.data.index import open_shards
-from ssl_audio.data.job import PLAN, Job
+from ssl_audio.data.job import PLAN, WritingJob
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.data.loading import ClipReader
 from ssl_audio.data.manifest import FILE_NAME, Manifest
@@ -93,7 +93,7 @@ def test_parts_of_a_folder_have_one_rate(table, tmp_path):
     with pytest.raises(ShardError, match="sample_rate was 16000, is 32000"):
         write_part(table, out, name="tones", part=2, parts=2, shard_clips=2, form=Form(sample_rate=32000))
     # An earlier version did not write the rate down.
-    path = Job(out).folder / PLAN
+    path = WritingJob(out).folder / PLAN
     plan = json.loads(path.read_text())
     assert plan.pop("sample_rate") == 16000
     path.write_text(json.dumps(plan))
