@@ -136,7 +136,7 @@ def test_adapters_on_one_base_are_switched_without_a_second_base(tmp_path):
         encoder.use(name)
         assert torch.equal(encoder.embed(waveform, sample_rate=16000), alone.embed(waveform, sample_rate=16000))
         assert torch.equal(encoder.predict(waveform, sample_rate=16000), alone.predict(waveform, sample_rate=16000))
-        assert (encoder.labels, encoder.identity, encoder.grid) == (alone.labels, alone.identity, alone.grid)
+        assert (encoder.labels, encoder.digest, encoder.grid) == (alone.labels, alone.digest, alone.grid)
         assert float(encoder.backbone.frontend.mean) == -5.0
         found[name] = encoder.embed(waveform, sample_rate=16000)
         shared = dict(frozen.named_parameters())

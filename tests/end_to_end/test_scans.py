@@ -8,7 +8,7 @@ import torch
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.cli import main
-from ssl_audio.evaluation.encoder_benchmark import Setting, cost_of, crossover
+from ssl_audio.evaluation.encoder_benchmark import Setting, crossover, measure_setting
 from ssl_audio.model.encoders import BiMamba
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +83,7 @@ def test_bench_encoders_measures_each_in_its_own_process(tmp_path, capsys):
 
 def test_scores_that_would_not_fit_are_not_tried():
     setting = {"width": 768, "clips": 8, "training": True, "precision": "fp32", "device": "cpu"}
-    assert cost_of(Setting(contender="naive", tokens=65536, **setting)).failure == "would not fit"
+    assert measure_setting(Setting(contender="naive", tokens=65536, **setting)).failure == "would not fit"
 
 
 def test_the_crossover_lies_between_the_lengths_around_it():
