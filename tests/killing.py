@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -128,6 +129,8 @@ def _run(
     threads: int,
     fault: Callable[[], None] | None,
 ) -> None:
+    # The server that forked this process may have been started while its parent held signals back.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     os.environ.update(environment)
     os.chdir(folder)
     with open(log, "a") as file:  # noqa: PTH123

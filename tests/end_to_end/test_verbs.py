@@ -237,7 +237,11 @@ def test_a_checkpoint_names_only_classes_we_trust(pretrain, tmp_path):
             1,
             r"no clip has a label of kind 'tone'; these shards have emotion, event, keyword",
         ),
-        (["--model.backbone.frontend.init_args.sample_rate=32000"], 2, r"sample_rate is 32000.*16000"),
+        (
+            ["--model.backbone.frontend.init_args.sample_rate=32000"],
+            1,
+            r"holds clips of 16000 Hz, but the frontend expects 32000 Hz; .*--data.resample true",
+        ),
         (["--probe=[{shards: nowhere, targets: [event]}]"], 1, r"nowhere: no such folder"),
         (["--runs=/proc/nowhere"], 1, r"cannot write /proc/nowhere"),
     ],
@@ -303,9 +307,10 @@ def test_shards_from_a_folder_to_statistics(tmp_path, capsys, monkeypatch):
     main(["inspect", "shards/mine"])
     shown = capsys.readouterr().out
     assert "3 shards" not in shown
-    assert "1 shards, 3 clips, all whole and unchanged" in shown
+    assert "1 shards, 3 clips of 16000 Hz, all whole and unchanged" in shown
     main(["stats", "[shards/mine]"])
-    mean, std = (float(line.split(": ")[1]) for line in capsys.readouterr().out.splitlines())
+    mean, std, rate = (float(line.split(": ")[1]) for line in capsys.readouterr().out.splitlines())
+    assert rate == 16000
     manifest = json.loads((tmp_path / "shards/mine/manifest.json").read_text())
     # The manifest's statistics were taken before rounding to 16 bits.
     assert mean == pytest.approx(manifest["log_mel"]["mean"], abs=0.05)
