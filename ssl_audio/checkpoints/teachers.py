@@ -20,8 +20,8 @@ from ssl_audio.objectives.teacher import Teacher, mean_of_scores
 class CheckpointTeacher(Teacher):
     """Fine-tuned checkpoints, ours or published, of any architecture: the mean of their scores.
 
-    They hear the student's waveforms through frontends of their own. Their weights are not part of the student's
-    checkpoint: a run that goes on reads them again.
+    Each applies its own frontend to the student's waveforms. Their weights are not part of the student's checkpoint: a
+    resumed run reads them from their files again.
 
     Args:
         checkpoints: Their files.
@@ -48,7 +48,8 @@ class CheckpointTeacher(Teacher):
         assert found.task is not None
         if backbone.frontend.sample_rate != student.frontend.sample_rate:
             raise RecipeError(
-                f"{path}: hears {backbone.frontend.sample_rate} Hz, and its student {student.frontend.sample_rate} Hz; "
+                f"{path}: its sample rate is {backbone.frontend.sample_rate} Hz, "
+                f"and the student's {student.frontend.sample_rate} Hz; "
                 "expected a teacher of the same rate"
             )
         place = {str(label): number for number, label in enumerate(found.task["labels"])}

@@ -51,7 +51,7 @@ def embed(
     share: Share = WHOLE,
     workers: int | None = 0,
 ) -> None:
-    """Write the embeddings of recordings; a call that was stopped goes on where it was.
+    """Write the embeddings of recordings; a stopped call is resumed.
 
     Args:
         model: What embeds them.

@@ -59,7 +59,7 @@ def predict(
     share: Share = WHOLE,
     workers: int | None = 0,
 ) -> None:
-    """Write the most probable labels of recordings; a call that was stopped goes on where it was.
+    """Write the most probable labels of recordings; a stopped call is resumed.
 
     Args:
         model: What labels them.

@@ -95,11 +95,11 @@ def paths_in(checkpoint: list[Path] | Path) -> list[Path]:
     """The files that `--checkpoint` names.
 
     Raises:
-        RecipeError: if one stands there twice.
+        RecipeError: if one is given twice.
     """
     paths = checkpoint if isinstance(checkpoint, list) else [checkpoint]
     if len(set(paths)) < len(paths):
-        raise RecipeError("--checkpoint: the same file stands there twice; expected different ones")
+        raise RecipeError("--checkpoint: the same file is given twice; expected different ones")
     return paths
 
 
@@ -151,7 +151,8 @@ def kept_rows(
 ) -> Iterator[Tables | None]:
     """A row for each recording that can be read, for a `with` statement that writes the result.
 
-    A call that was stopped goes on with the recordings that were not done. Nobody else writes the result meanwhile.
+    A stopped call is resumed with the recordings that are not done. No other process may write the result at the
+    same time.
 
     Args:
         model: What the batches are cut for.

@@ -117,7 +117,7 @@ def _offsets(pa: Any, ends: np.ndarray) -> Any:
 def read_arrow(path: Path, fields: Sequence[Field]) -> tuple[Values, Any]:
     """Map what `write_arrow` wrote; nothing of it is read but metadata.
 
-    Whether numbers, codes and ends can be is not looked at; every array lies in the file, and has as many numbers as
+    Values of numbers, codes and ends are not checked here; every array lies in the file, and has as many numbers as
     its column has rows.
 
     Returns:
@@ -140,7 +140,7 @@ def read_arrow(path: Path, fields: Sequence[Field]) -> tuple[Values, Any]:
 
 
 def let_go(values: np.ndarray) -> None:
-    """Give back the memory of the file that an array lies in, if it lies in one; what is read again is mapped again."""
+    """Release the memory pages of the mapped file of an array, if it is mapped; later reads map them again."""
     owner: Any = values
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -299,10 +299,10 @@ class _Batch:
         return found
 
     def _ends(self, rows: int) -> np.ndarray:
-        """Where lists or texts end; the first begins at 0."""
+        """Where lists or texts end; the first starts at 0."""
         offsets = self._numbers("<i8", rows + 1 if rows else 0)
         if rows and offsets[0]:
-            raise ValueError("a list that does not begin at 0")
+            raise ValueError("a list that does not start at 0")
         return offsets[1:]
 
     def _numbers(self, dtype: str, count: int) -> np.ndarray:

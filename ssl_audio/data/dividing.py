@@ -36,12 +36,12 @@ def by_split(have: Coded, splits: tuple[str, str | None, str], share: float | No
         [name for name in splits if name is not None],
         " (data.train_split, data.validation_split and data.test_split name the parts)",
     )
-    nobody = np.array([], dtype=np.int64)
+    no_clips = np.array([], dtype=np.int64)
 
     def of(name: str) -> Rows:
         return np.flatnonzero(have.codes == have.words.index(name))
 
-    return of(train), of(valid) if valid is not None and valid in wanted else nobody, of(test)
+    return of(train), of(valid) if valid is not None and valid in wanted else no_clips, of(test)
 
 
 def by_fold(index: ShardIndex, fold: int, share: float | None) -> tuple[Rows, Rows, Rows, int]:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from ssl_audio.data.index import ShardIndex
 
-# A bound nearer to a frame's than this share of a frame lies on it: 0.3 s is frame 3 at 0.1 s, whatever floats say.
+# A bound within this share of a frame from a frame boundary counts as on it: at 0.1 s a frame, 0.3 s is 3 frames.
 _ROUNDING = 1e-6
 
 

@@ -1,7 +1,7 @@
 """Reading the tables of a FlatBuffer from outside: every access stays within its bytes.
 
 Source: https://flatbuffers.dev/internals: a table begins with the distance back to its list of fields, which gives
-for each field how far behind the start of the table it stands; 0 is not there.
+for each field its offset from the start of the table; 0 means that it is absent.
 """
 
 import struct

@@ -48,7 +48,7 @@ class LabelledShards(ShardModule):
         global_clips: Clips a step, over all devices and accumulated batches; decides `batch_clips`. None leaves that to
             `batch_clips`.
         crop_seconds: Longer clips are cut to this.
-        crop: Where training clips are cut: at their `start`, as the ancestors do, or anywhere (`random`).
+        crop: Where training clips are cut: at their `start`, as the published code does, or anywhere (`random`).
             Validation and test clips are cut at their start.
         max_replaced: Share of the training clips that may turn out undecodable, each replaced by another, before the
             run stops. Validation and test clips must decode.
@@ -152,7 +152,7 @@ class LabelledShards(ShardModule):
         return self._parts
 
     @property
-    def heard(self) -> ShardIndex:
+    def training_index(self) -> ShardIndex:
         return self.parts.train.index
 
     @property

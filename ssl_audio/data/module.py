@@ -72,7 +72,7 @@ class ShardModule(L.LightningDataModule, ABC):
 
     @property
     @abstractmethod
-    def heard(self) -> ShardIndex:
+    def training_index(self) -> ShardIndex:
         """The clips that train."""
 
     @property

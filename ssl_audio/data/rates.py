@@ -20,7 +20,7 @@ def check_rate(rate: int, option: str) -> None:
         option: Where it was given, for the message.
 
     Raises:
-        RecipeError: if it lies outside of `RATES`.
+        RecipeError: if it is outside `RATES`.
     """
     if not RATES[0] <= rate <= RATES[1]:
         raise RecipeError(f"{option} is {rate}; expected {RATES[0]} to {RATES[1]} Hz")

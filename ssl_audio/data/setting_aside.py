@@ -32,7 +32,7 @@ def set_aside(
     Args:
         train: The training clips.
         targets: Which labels every clip has, as yes or no.
-        speakers: A number for the speaker of every clip, in the order of their names; -1 is nobody known. None sets no
+        speakers: A number for the speaker of every clip, in the order of their names; -1 is unknown. None sets no
             speakers aside.
         share: How many of `train`.
         seed: Decides which.
@@ -116,7 +116,7 @@ def also_training(
     Args:
         without: Clips without a label.
         files: A number for every clip, the same for stretches of one file.
-        speakers: A number for the speaker of every clip; -1 is nobody known.
+        speakers: A number for the speaker of every clip; -1 is unknown.
         train: Labelled clips that train.
         held: Labelled clips that choose, and those that test. Speakers of either count only if none of them trains.
     """

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from ssl_audio.data.streams import Labels
 
 HAS = np.float32(0.5)
-"""A clip has a label from this weight on, wherever that is asked as yes or no."""
+"""A soft label of at least this weight counts as present where labels are yes or no."""
 
 # Clips that are worked on at a time, so that what that takes beside the result is a few MB.
 _CLIPS = 1 << 16
@@ -99,7 +99,7 @@ class Targets:
         return np.bincount(self.hard().codes, minlength=self.labels)
 
     def clip_counts(self) -> Int[np.ndarray, " clip"]:
-        """How many labels each clip is given, whatever their weights."""
+        """How many labels each clip has, of any weight."""
         return np.diff(self.ends, prepend=0)
 
     def with_rest(self) -> "Targets":

@@ -95,7 +95,7 @@ class AudioShards(ShardModule):
         self.window_clips = window_clips
 
     @property
-    def heard(self) -> ShardIndex:
+    def training_index(self) -> ShardIndex:
         return self.index(self.split)
 
     @property

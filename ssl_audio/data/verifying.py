@@ -84,7 +84,7 @@ def _check_index(index: ShardIndex, tar: Path, first: int, clips: int) -> None:
         and all(_described(found, row) == _described(index.columns[0], first + row) for row in range(clips))
     )
     if not same:
-        raise ShardError(f"{tar}: {INDEX_NAME} beside it is of something else; delete it, it is made anew when needed")
+        raise ShardError(f"{tar}: {INDEX_NAME} beside it is of something else; delete it, it is rebuilt when needed")
 
 
 def _words(words: Strings, codes: Int[np.ndarray, " clip"]) -> list[str]:

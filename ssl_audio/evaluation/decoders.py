@@ -34,7 +34,7 @@ _FEW = 1024  # which take about as long as processes take to begin
 
 
 def workers_for(recordings: int) -> int:
-    """How many processes decode so many recordings where nobody said it: none for a few, else a core each but one."""
+    """Default number of decoding processes: none for a few recordings, else one less than the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if recordings <= _FEW else max(1, min(_MOST_WORKERS, cores - 1))
 
@@ -112,7 +112,7 @@ class Decoders:
         return torch.from_numpy(found)
 
     def _ask(self, numbers: list[int]) -> list[Reply]:
-        """In a thread, which also reads what lies in shards; the first replies at least."""
+        """Runs in a thread, which also reads members of shards; returns at least the first reply."""
         wanted = [self._wanted(number) for number in numbers]
         sendable = list(itertools.takewhile(lambda one: isinstance(one.encoded, Path | bytes), wanted))
         return self._process().ask(sendable) if sendable else [self._here(wanted[0])]
@@ -163,7 +163,7 @@ class _Process:
             self._process.join(5)
             raise SslAudioError(
                 f"a process that decodes died ({_how(self._process.exitcode)}) at {wanted[len(found)].name}; if memory "
-                "ran out, use fewer --workers, else leave that recording out; the same command goes on where it was"
+                "ran out, use fewer --workers, else leave that recording out; the same command resumes"
             ) from error
         return found
 

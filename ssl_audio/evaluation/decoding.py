@@ -20,7 +20,7 @@ LONG_SECONDS = 60
 """Longer recordings are never held whole: they are read in stretches of this length."""
 
 REPLY_BYTES = 1 << 22
-"""A process that has decoded so much of what it was asked for gives it back and leaves the rest."""
+"""A process returns its list unfinished once it has decoded this much."""
 
 Waveform = Float[np.ndarray, " sample"]
 
@@ -58,7 +58,7 @@ Reply = DecodedRecording | Waveform | AudioError
 
 
 def reply_to(wanted: Wanted, *, rate: int, reading: Reading) -> Reply:
-    """What was asked for, or why it cannot be decoded.
+    """The decoded recording, or why it cannot be decoded.
 
     Args:
         wanted: The recording, or a stretch of it.
@@ -66,7 +66,7 @@ def reply_to(wanted: Wanted, *, rate: int, reading: Reading) -> Reply:
         reading: How it is read where there is a choice.
 
     Raises:
-        ShardError: if the shard that it lies in cannot be read.
+        ShardError: if its shard cannot be read.
     """
     try:
         if wanted.stretch is not None:

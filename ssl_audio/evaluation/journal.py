@@ -172,7 +172,7 @@ def _job_in(file: BinaryIO) -> bytes | None:
 
 
 def _tables(file: BinaryIO) -> Iterator[tuple[pa.Table, int]]:
-    """The rows of each whole block and the last item of it; afterwards the file stands behind the last whole one."""
+    """The rows of each whole block and its last item; then the file position is after the last whole block."""
     while (content := _content(file)) is not None:
         with pa.ipc.open_stream(content) as stream:
             table = stream.read_all()
@@ -180,7 +180,7 @@ def _tables(file: BinaryIO) -> Iterator[tuple[pa.Table, int]]:
 
 
 def _content(file: BinaryIO, *, most: int | None = None) -> bytes | None:
-    """The next block; None, and the file stands where it stood, if it is not whole."""
+    """The next block; None if it is not whole, with the file position unchanged."""
     begin = file.tell()
     left = os.fstat(file.fileno()).st_size - begin - _HEAD.size
     if left >= 0:

@@ -25,7 +25,7 @@ class LabelledClips:
         index: The clips.
         labels: Names of the labels that are told apart.
         targets: Which of them each clip has.
-        speakers: Who speaks in each; empty where nobody is named.
+        speakers: Speaker of each; empty where none is named.
     """
 
     index: ShardIndex

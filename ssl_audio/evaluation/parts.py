@@ -70,7 +70,7 @@ class Job:
     facts: dict[str, Any]
 
     def of(self, share: Share) -> dict[str, Any]:
-        """As it stands in the file of a part, in plain values."""
+        """As plain values, for the file of a part."""
         return {**dataclasses.asdict(self), "part": share.part, "parts": share.parts}
 
 
@@ -138,7 +138,7 @@ def _found(out: Path, verb: str) -> list[Path]:
     ((parts, there),) = found.items()
     missing = [part for part in range(1, parts + 1) if part not in there]
     if missing:
-        shown = ", ".join(f"{part}{' (begun)' * ((part, parts) in hidden)}" for part in missing[:_SHOWN])
+        shown = ", ".join(f"{part}{' (started)' * ((part, parts) in hidden)}" for part in missing[:_SHOWN])
         raise RecipeError(
             f"{out}: {len(missing)} of {parts} parts are not written yet: {shown}{', ...' * (len(missing) > _SHOWN)}; "
             f"give the same command with --part {missing[0]}/{parts}"

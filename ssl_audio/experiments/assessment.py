@@ -89,7 +89,7 @@ def assess(
             {task: {name: value.linear for name, value in row.items()} for task, row in scores.items()},
             ylabel="accuracy",
         )
-    drawn = draw_picture(module, data.heard, window)
+    drawn = draw_picture(module, data.training_index, window)
     if drawn is not None:
         pictures[drawn[0]] = drawn[1]
         this.write("reconstruction.png", drawn[1])

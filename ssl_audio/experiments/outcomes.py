@@ -72,7 +72,7 @@ def scores_of(outcomes: list[Outcome], *, over: Over = "clips", seed: int = 0) -
     heard = [outcome.heard for outcome in outcomes]
     test = {name: float(np.nanmean([fold[name] for fold in folds])) for name in folds[0]}
     return {
-        # Of the mean area, as the ancestors have it: one fold without a mistake would make the mean of d' infinite.
+        # Of the mean area, as the published code has it: one fold without a mistake would make the mean of d' infinite.
         "test": {**test, "d_prime": d_prime(test["AUC"])},
         "headline": float(np.mean(values)),
         "spread": float(np.std(values)),

@@ -71,7 +71,7 @@ def looker(this: Run, data: Any, probing: list[Probing], loggers: list[Logger]) 
         assert isinstance(module, Training)
         window = data.crop_seconds or 10.0
         embedder, rate = {"now": _moments(module.backbone)}, module.backbone.frontend.sample_rate
-        index = data.heard
+        index = data.training_index
         some = index.select(np.linspace(0, len(index) - 1, min(_CLIPS, len(index))).astype(np.int64))
         vectors = embed_clips(some, embedder, sample_rate=rate, max_seconds=window)["now"]
         found = {"rank_me": rank_me(torch.from_numpy(vectors))}

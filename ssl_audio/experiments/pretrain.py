@@ -102,7 +102,7 @@ def pretrain_built(built: PretrainBuilder) -> Finished | None:
     check_training(module, data)
     check_resume(this.resume, built.recipe)
     check_probing(built.config_init.probe)
-    clips = len(data.heard)
+    clips = len(data.training_index)
     if trainer.is_global_zero:
         this.save_recipe(built.recipe)
     module.recipe = built.recipe

@@ -36,7 +36,7 @@ def stages(
 ) -> list[Finished | Run]:
     """Run the recipes of a folder in the order of their numbers; the same call resumes.
 
-    A recipe is named `1_whatever.yaml`, `2_...`, and is a recipe of `finetune`, or of `pretrain` if it has
+    A recipe is named `1_NAME.yaml`, `2_NAME.yaml`, ..., and is a recipe of `finetune`, or of `pretrain` if it has
     `verb: pretrain`. From the second stage on it starts from the checkpoint of the stage before, unless it names
     another: backbone and adapters, and with `keep_head: true` the head.
 

@@ -22,7 +22,7 @@ from ssl_audio.objectives.pooling import Pooling
 
 @dataclasses.dataclass(frozen=True)
 class HeadOptions:
-    """What stands on the backbone.
+    """Options of the head.
 
     Args:
         pooling: One vector a clip: `mean` over its patches, their mean and deviation (`moments`), those of every band
@@ -54,7 +54,7 @@ class Classification(Objective):
     """Labels of whole clips.
 
     Args:
-        head: What stands on the backbone.
+        head: Options of the head on the backbone.
         loss: `cross_entropy` for one label a clip, `binary` asks of each label by itself; `auto` takes the one that
             fits the task.
         label_smoothing: Share of the target that is spread over all labels.

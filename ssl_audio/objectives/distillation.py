@@ -109,7 +109,7 @@ class Distillation(Objective):
         heat = self.temperature
         one, other = student.float() / (heat if self.tempered == "both" else 1.0), teacher.float() / heat
         size = heat**2 if self.tempered == "both" else 1.0
-        # Frames may have several labels each, whatever clips have.
+        # Each frame may have several labels, even where a clip has one.
         if self.several or student.ndim > 2:
             return size * F.binary_cross_entropy_with_logits(one, other.sigmoid())
         wanted = other.log_softmax(dim=-1)

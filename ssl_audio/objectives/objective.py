@@ -66,10 +66,10 @@ _NONE: Mapping[str, str] = {}
 
 
 class Objective(nn.Module, ABC):
-    """Losses of a backbone on batches of clips, with whatever heads, decoders or teachers they need.
+    """Losses of a backbone on batches of clips, with the heads, decoders or teachers that they need.
 
     A subclass is one file; it is named in a recipe by its class path. Training calls, in this order, `attach` and
-    `check` once, `forward` in every step, and `after_step` behind every step of the optimizer.
+    `check` once, `forward` in every step, and `after_step` after every step of the optimizer.
     """
 
     views: int = 1
@@ -86,7 +86,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def attach(self, backbone: Backbone, facts: Facts) -> None:
-        """Make what stands on this backbone; called once, before training.
+        """Make the heads for this backbone; called once, before training.
 
         Raises:
             RecipeError: if backbone and objective do not go together.
@@ -144,7 +144,7 @@ class Objective(nn.Module, ABC):
 
     @property
     def answering(self) -> "Objective":
-        """The part that `predict` needs: without teachers and whatever else only training needs."""
+        """The part that `predict` needs: without teachers and other parts that only training needs."""
         return self
 
     def described(self) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Teachers: whatever gives scores that a student is to match."""
+"""Teachers: models whose scores a student is trained to match."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -47,7 +47,7 @@ class Teacher(nn.Module, ABC):
         """Follow the student, whose optimizer has taken a step."""
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Evaluation mode, whatever is asked."""
+        """Evaluation mode, for either value of `mode`."""
         super().train(False)
         return self
 
@@ -72,7 +72,7 @@ class AveragedTeacher(Teacher):
         self.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=True)
         self.average.requires_grad_(False)
         self.eval()
-        # Weights come from a checkpoint after this; the average begins at what they are when training begins.
+        # A checkpoint is loaded after this call: the average starts from the weights of the first training step.
         self._student: list[nn.Module] = [student]
 
     def answer(self, batch: Batch, spectrogram: Spectrogram) -> Answer:

@@ -22,7 +22,7 @@ class Finetuning(Training):
     Args:
         backbone: Waveform to token states; by default the checkpoint's.
         objective: What is learnt; by default a `Classification` with the head, loss and smoothing below.
-        head: What stands on the backbone.
+        head: Options of the head on the backbone.
         loss: `cross_entropy` for one label a clip, `binary` asks of each label by itself; `auto` takes the one that
             fits the task.
         label_smoothing: Share of the target that is spread over all labels.

@@ -209,7 +209,7 @@ class Training(L.LightningModule):
             self.schedule.observe(-float(metrics["valid/loss"]))
 
     def _measured(self, answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float:
-        """The measure over the clips of all ranks, in the order of the clips whatever rank had them."""
+        """The measure over the clips of all ranks, in the order of the clips, so that it does not depend on ranks."""
         assert self.measure is not None
         numbers, scores, targets = (np.concatenate(parts) for parts in zip(*gathered(answers), strict=True))
         order = np.argsort(numbers, kind="stable")

@@ -69,7 +69,7 @@ def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
 
     Raises:
         RecipeError: naming what differs.
-        CheckpointError: if its recipe names classes that nobody here knows.
+        CheckpointError: if its recipe names classes that are not known here.
     """
     if checkpoint is None:
         return
