@@ -151,7 +151,7 @@ def test_parts_that_do_not_belong_together_are_told(model, folder, tmp_path, blo
     write(2)
     with Journal(Share(3, 3).file(out), job={}, schema=pa.schema({})) as journal:
         journal.rows  # noqa: B018
-        expect(r"2 of 3 parts are not written yet: 1, 3 \(begun\); give the same command with --part 1/3")
+        expect(r"2 of 3 parts are not written yet: 1, 3 \(started\); give the same command with --part 1/3")
     write(1)
     write(3, frames=True)
     expect("part 3 has other options than part 1: frames True, not False")
