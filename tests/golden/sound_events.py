@@ -1,7 +1,8 @@
 """Write `sound_events.npz`: random scores and events, and what sed_scores_eval 0.0.4 says of them.
 
 It needs packages that the project does not, in an environment of their own:
-`pip install "setuptools<82" "pandas<3" sed_scores_eval==0.0.4`. Some scores are rounded, so that many frames share one; some clips end within a frame.
+`pip install "setuptools<82" "pandas<3" sed_scores_eval==0.0.4`. Some scores are rounded, so that many frames share
+one; some clips end within a frame.
 """
 
 import sys
