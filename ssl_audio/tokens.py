@@ -13,6 +13,39 @@ PROMPT = -2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the tokens were before some were merged, and which token each became a part of.
+
+    Args:
+        place: Of each token as it was, the token of its row that it is in now; -1 if that was taken out.
+        clip: Of each token as it was; the other fields are those of `Tokens` too.
+        time: See `clip`.
+        band: See `clip`.
+        whole: See `clip`.
+        grid: See `clip`.
+    """
+
+    place: Int[Tensor, "row origin"]
+    clip: Int[Tensor, "row origin"]
+    time: Int[Tensor, "row origin"]
+    band: Int[Tensor, "row origin"]
+    whole: bool
+    grid: tuple[int, int] | None
+
+    def taken(self, index: Int[Tensor, "row kept"], count: int) -> "Origin":
+        """The same after `Tokens.take` of `count` tokens a row; as many of the former tokens as went are left out."""
+        gone = count - index.shape[1]
+        kept = torch.arange(index.shape[1], device=index.device).expand_as(index)
+        now = self.place.new_full((len(index), count), -1).scatter(1, index, kept)
+        place = torch.where(self.place < 0, -1, now.gather(1, self.place.clamp_min(0)))
+        if not gone:
+            return dataclasses.replace(self, place=place)
+        order = (place < 0).to(torch.int8).argsort(dim=1, stable=True)[:, : place.shape[1] - gone]
+        place, clip, time, band = (part.gather(1, order) for part in (place, self.clip, self.time, self.band))
+        return dataclasses.replace(self, place=place, clip=clip, time=time, band=band)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Tokens:
     """Token states with their place of origin.
 
@@ -29,6 +62,8 @@ class Tokens:
         clips: How many clips the batch has, known without waiting for the device.
         grid: Bands and columns of the longest clip, while the patches of every clip are all those of its grid; None
             once some were left out or merged.
+        origin: Where the tokens were before some were merged; None while none are. What asks for the place of a
+            token, such as a mean over bands at each time, asks `unmerged()`.
     """
 
     states: Float[Tensor, "row token width"]
@@ -39,6 +74,7 @@ class Tokens:
     whole: bool
     clips: int
     grid: tuple[int, int] | None = None
+    origin: Origin | None = None
 
     def with_states(self, states: Float[Tensor, "row token width"]) -> "Tokens":
         """The same tokens in other states."""
@@ -67,11 +103,35 @@ class Tokens:
             band=self.band.gather(1, index),
             size=self.size.gather(1, index),
             grid=None,
+            origin=None if self.origin is None else self.origin.taken(index, self.clip.shape[1]),
+        )
+
+    def unmerged(self) -> "Tokens":
+        """The tokens as they were before any were merged, each in the state of the token that it is a part of."""
+        origin = self.origin
+        if origin is None:
+            return self
+        lost = origin.place < 0
+        rows, width = len(self.states), self.states.shape[-1]
+        # Row by row in one flat index: its gradient adds up in the order of the places.
+        first = torch.arange(rows, device=lost.device)[:, None] * self.states.shape[1]
+        states = self.states.flatten(0, 1).index_select(0, (origin.place.clamp_min(0) + first).flatten())
+        return Tokens(
+            states=states.view(rows, -1, width),
+            clip=torch.where(lost, -1, origin.clip),
+            time=torch.where(lost, -1, origin.time),
+            band=torch.where(lost, -1, origin.band),
+            size=torch.ones_like(origin.clip, dtype=self.size.dtype),
+            whole=origin.whole,
+            clips=self.clips,
+            grid=origin.grid,
         )
 
 
 def concatenate(front: Tokens, back: Tokens) -> Tokens:
-    """Rows of `front` followed by the rows of `back`, of the same clips; at most one of them has patches on a grid."""
+    """Rows of `front` followed by the rows of `back`, of the same clips; at most one of them has patches on a grid, and
+    nothing in them was merged yet.
+    """
     return Tokens(
         states=torch.cat([front.states, back.states], dim=1),
         clip=torch.cat([front.clip, back.clip], dim=1),
@@ -117,6 +177,10 @@ def pool_bands(tokens: Tokens, bands: int) -> Float[Tensor, "clip band_moments"]
 
 
 def bands_apart(tokens: Tokens, bands: int) -> Tokens:
-    """The same tokens as if every band of a clip were a clip of its own: band `b` of clip `c` is `c * bands + b`."""
+    """The same tokens as if every band of a clip were a clip of its own: band `b` of clip `c` is `c * bands + b`.
+
+    Merged tokens go back to their places first.
+    """
+    tokens = tokens.unmerged()
     clip = torch.where(tokens.is_patch(), tokens.clip * bands + tokens.band, -1)
     return dataclasses.replace(tokens, clip=clip, whole=False, clips=tokens.clips * bands, grid=None)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from ssl_audio.cli.bench import SIZES, device_named
 from ssl_audio.errors import RecipeError
@@ -26,6 +26,7 @@ def encoders(
     modes: list[Literal["inference", "training"]] = ["inference", "training"],  # noqa: B006
     precision: Literal["fp32", "bf16"] = "fp32",
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    merge: NonNegativeInt = 0,
     out: Path | None = None,
     picture: Path | None = None,
 ) -> None:
@@ -39,6 +40,7 @@ def encoders(
         modes: Among inference and training (a forward and a backward pass).
         precision: fp32, or bf16 for matrix products.
         device: auto, cpu or cuda.
+        merge: Tokens that each clip loses in a block that merges; `naive` merges none.
         out: Also write the figures to this JSON file.
         picture: Also draw them into this PNG file.
     """
@@ -59,11 +61,14 @@ def encoders(
                 training=mode == "training",
                 precision=precision,
                 device=where.type,
+                merge=merge,
             ),
             contenders,
             sorted(tokens),
         )
-        print("\n" + _table(f"{mode}, width {width}, batch {clips}, {precision}, {where}", found).text())
+        merged = f", {merge} tokens merged in a block" if merge else ""
+        caption = f"{mode}, width {width}, batch {clips}, {precision}, {where}{merged}"
+        print("\n" + _table(caption, found).text())
         for line in _crossovers(found):
             print(line, flush=True)
         figures[mode] = {

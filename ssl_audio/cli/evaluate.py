@@ -49,6 +49,7 @@ def evaluate(
     device: str = "cpu",
     hints: Hints = NO_HINTS,
     base: Path | None = None,
+    merge: NonNegativeInt | None = None,
     workers: NonNegativeInt | None = None,
     part: str = "1/1",
 ) -> None:
@@ -69,6 +70,8 @@ def evaluate(
         device: Where to compute: cpu, cuda.
         hints: What a published checkpoint does not say.
         base: What an adapter checkpoint was trained on; by default looked for below runs/ and beside the file.
+        merge: Tokens that each window loses in a block that merges: faster and less exact; by default as in the
+            checkpoint.
         workers: Processes that decode ahead; 0 decodes in this one. By default 0 for up to 1024 clips, else one a core
             but one, at most 8. The result does not depend on it.
         part: i/n: only every n-th block of 64 clips from the i-th on, so that n machines share the work; then
@@ -76,7 +79,7 @@ def evaluate(
     """
     share = share_of(part)
     paths = paths_in(checkpoint)
-    model = ensemble(paths, device=device, hints=hints, base=base)
+    model = ensemble(paths, device=device, hints=hints, base=base, merge=merge)
     if label_names is not None:
         model.name_labels(names_in(label_names))
     first = model.members[0].checkpoint

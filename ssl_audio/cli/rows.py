@@ -56,6 +56,13 @@ def add_common(parser: Any, *, out: str, several: bool = False) -> None:
     parser.add_argument("--device", type=str, default="cpu", help="Where to compute: cpu, cuda.")
     parser.add_argument("--window_seconds", type=PositiveFloat | None, default=None, help="Length of a window.")
     parser.add_argument(
+        "--merge",
+        type=NonNegativeInt | None,
+        default=None,
+        help="Tokens that each window loses in a block that merges: faster and less exact. By default as in the "
+        "checkpoint.",
+    )
+    parser.add_argument(
         "--workers",
         type=NonNegativeInt | None,
         default=None,
@@ -112,6 +119,7 @@ def models_in(chosen: Namespace, **options: Any) -> list[Pretrained]:
             base=chosen.base,
             device=chosen.device,
             window_seconds=chosen.window_seconds,
+            merge=chosen.merge,
             **options,
         )
         for path in paths_in(chosen.checkpoint)

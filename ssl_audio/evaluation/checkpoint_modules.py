@@ -36,7 +36,12 @@ class CheckpointModules:
 
 
 def modules_of(
-    checkpoint: Checkpoint, *, device: torch.device, window_seconds: float | None, backbone: Backbone | None = None
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    window_seconds: float | None,
+    merge: int | None = None,
+    backbone: Backbone | None = None,
 ) -> CheckpointModules:
     """The modules of a checkpoint, for inference.
 
@@ -44,9 +49,12 @@ def modules_of(
         checkpoint: With its weights.
         device: Where to compute.
         window_seconds: Length of a window; None takes as much as the backbone has positions for.
+        merge: Tokens merged in a block; None as the checkpoint says.
         backbone: The checkpoint's backbone, if it was made already.
     """
     backbone = (checkpoint.backbone() if backbone is None else backbone).to(device).eval()
+    if merge is not None:
+        backbone.merge(merge)
     task = checkpoint.task
     return CheckpointModules(
         checkpoint=checkpoint,
@@ -59,7 +67,12 @@ def modules_of(
 
 
 def adapted(
-    modules: CheckpointModules, alone: Checkpoint, base: Checkpoint, *, window_seconds: float | None
+    modules: CheckpointModules,
+    alone: Checkpoint,
+    base: Checkpoint,
+    *,
+    window_seconds: float | None,
+    merge: int | None = None,
 ) -> CheckpointModules:
     """An adapter checkpoint on the base of other modules, whose frozen tensors both use.
 
@@ -68,6 +81,7 @@ def adapted(
         alone: The adapter checkpoint, as its file has it.
         base: What both stand on.
         window_seconds: Length of a window, as in `modules_of`.
+        merge: Tokens merged in a block, as in `modules_of`.
 
     Raises:
         CheckpointError: if it has no place on this base.
@@ -89,4 +103,4 @@ def adapted(
     backbone.load_state_dict(state, assign=True)
     kept = dataclasses.replace(whole, weights=weights)
     device = next(iter(had.values())).device
-    return modules_of(kept, device=device, window_seconds=window_seconds, backbone=backbone)
+    return modules_of(kept, device=device, window_seconds=window_seconds, merge=merge, backbone=backbone)

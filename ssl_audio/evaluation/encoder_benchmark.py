@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ssl_audio.data.workers import begin_process, deaf_to_interrupts
 from ssl_audio.evaluation.ancestor import AncestorBlock
 from ssl_audio.evaluation.memory import PeakMemory
-from ssl_audio.model.encoders import BiMamba, Transformer
+from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
+from ssl_audio.model.merging import Merging
 from ssl_audio.tokens import Tokens
 
 CONTENDERS = ("transformer", "bimamba", "naive")
@@ -36,6 +37,7 @@ class Setting:
         training: A forward and a backward pass; else a forward pass without gradients.
         precision: `bf16` computes matrix products in bfloat16; else `fp32`.
         device: `cpu` or `cuda`.
+        merge: Tokens that a clip loses in a block that merges.
         patience_seconds: Beyond the first run, runs are repeated for so long, at most nine times.
     """
 
@@ -47,6 +49,7 @@ class Setting:
     precision: str
     device: str
     patience_seconds: float = 3.0
+    merge: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,10 @@ def _begin(threads: int) -> None:
 def _measure(setting: Setting) -> Measurement:
     torch.manual_seed(0)
     device = torch.device(setting.device)
-    encoder = encoder_of(setting.contender, setting.width).to(device).train(setting.training)
+    encoder = encoder_of(setting.contender, setting.width)
+    if isinstance(encoder, Encoder):
+        Merging(r=setting.merge).attach(encoder)
+    encoder = encoder.to(device).train(setting.training)
     states = torch.randn(setting.clips, setting.tokens, setting.width, device=device)
     small = states[:, :64]
     _run(encoder, small, setting)  # libraries load, kernels are chosen
@@ -129,8 +135,10 @@ def _run(encoder: nn.Module, states: Tensor, setting: Setting) -> None:
         if setting.contender == "naive":
             mixed = encoder(states)
         else:
-            place = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
-            mixed = encoder(Tokens(states, place, place, place, place.float(), whole=True, clips=1)).states
+            clip = torch.arange(len(states), device=states.device)[:, None].expand(states.shape[:2])
+            size = torch.ones(states.shape[:2], device=states.device)
+            tokens = Tokens(states, clip, clip * 0, clip * 0, size, whole=True, clips=len(states))
+            mixed = encoder(tokens).states
     if setting.training:
         mixed.float().square().mean().backward()
         encoder.zero_grad(set_to_none=True)

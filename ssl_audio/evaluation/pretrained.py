@@ -44,6 +44,8 @@ class Pretrained:
         batch_windows: So many windows at a time.
         bands: An embedding holds the `mean` over the patches of a column, or the states of each band `apart`, side by
             side: longer vectors that tell frequencies apart, and the better ones for a linear classifier.
+        merge: Tokens that each window loses in a block of the encoder that merges (`Merging`): faster, and less exact;
+            None as the checkpoint says.
 
     Source:
         arXiv 2204.12260, section 3.2 (bands side by side).
@@ -60,12 +62,14 @@ class Pretrained:
         window_seconds: float | None = None,
         batch_windows: int = 16,
         bands: Literal["mean", "apart"] = "mean",
+        merge: int | None = None,
     ) -> None:
         self.device = usable_device(device)
         self.window_seconds = window_seconds
         self.batch_windows = batch_windows
         self.bands = bands
-        self._modules = modules_of(checkpoint, device=self.device, window_seconds=window_seconds)
+        self.merge = merge
+        self._modules = modules_of(checkpoint, device=self.device, window_seconds=window_seconds, merge=merge)
         self._modules_by_name: dict[str | None, CheckpointModules] = {None: self._modules}
         self._base: tuple[Checkpoint, Base] | None = None
 
@@ -116,7 +120,7 @@ class Pretrained:
         base, known = self._base
         alone = adapters_on(Path(path), base, known)
         using = self._modules is self._modules_by_name.get(name)
-        self._modules_by_name[name] = adapted(first, alone, base, window_seconds=self.window_seconds)
+        self._modules_by_name[name] = adapted(first, alone, base, window_seconds=self.window_seconds, merge=self.merge)
         if using:
             self.use(name)
 
@@ -148,7 +152,8 @@ class Pretrained:
     @property
     def digest(self) -> str:
         """sha256 of its weights and of what they are made into, wherever its file lies."""
-        made = json.dumps([self.checkpoint.spec, self.checkpoint.task], sort_keys=True, default=str)
+        merged = [] if self.merge is None else [self.merge]
+        made = json.dumps([self.checkpoint.spec, self.checkpoint.task, *merged], sort_keys=True, default=str)
         return hashlib.sha256(f"{tensors_digest(self.checkpoint.weights)} {made}".encode()).hexdigest()
 
     @property
@@ -350,7 +355,7 @@ def pretrained(
         path: A checkpoint of ours, whole or adapters alone; a published SSAST, AST, ViT or DeiT file.
         hints: What the tensors of a published file do not say, as `ssl_audio.Hints`.
         base: What an adapter checkpoint was trained on; None looks for it below `runs` and beside the file.
-        options: `device`, `window_seconds`, `batch_windows`, `bands`; see `Pretrained`.
+        options: `device`, `window_seconds`, `batch_windows`, `bands`, `merge`; see `Pretrained`.
 
     Raises:
         CheckpointError: if it is missing, damaged or of no known kind, or its base is not found.
@@ -362,8 +367,9 @@ def pretrained(
 
 def _columns(tokens: Tokens, counts: list[int], *, bands: int) -> list[Float[Tensor, "_ channel"]]:
     """Each patch column's states: their mean, or side by side if `bands` is their number. Columns beyond a clip's end,
-    which are padding, are left out.
+    which are padding, are left out, and merged patches are back in their places.
     """
+    tokens = tokens.unmerged()
     found = []
     for row, count in enumerate(counts):
         chosen = tokens.is_patch()[row] & (tokens.time[row] < count)

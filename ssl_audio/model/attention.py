@@ -18,7 +18,7 @@ def attend(
     query: Float[Tensor, "row head token channel"],
     key: Float[Tensor, "row head seen channel"],
     value: Float[Tensor, "row head seen channel"],
-    mask: Bool[Tensor, "row 1 token seen"] | None = None,
+    mask: Bool[Tensor, "row 1 token seen"] | Float[Tensor, "row 1 token seen"] | None = None,
 ) -> Float[Tensor, "row head token channel"]:
     """Scaled dot-product attention among the pairs of tokens that the mask allows.
 
@@ -26,8 +26,11 @@ def attend(
         query: What looks.
         key: What it is compared with, by inner products over the root of the number of channels.
         value: What is averaged.
-        mask: True where a query may see a key; None where all may. Every query must see some key.
+        mask: True where a query may see a key, or what is added to the scores; None where all may see all. Every query
+            must see some key.
     """
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(query.dtype)
     if query.device.type == "cpu" and torch.is_grad_enabled() and query.shape[2] <= EXPLICIT_TOKENS.get(query.dtype, 0):
         return _explicit(query, key, value, mask)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -38,6 +41,8 @@ def _explicit(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
     query, key, value = (part.reshape(rows * heads, -1, channels) for part in (query, key, value))
     scores = torch.bmm(query * channels**-0.5, key.transpose(1, 2))
     if mask is not None:
-        barrier = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, torch.finfo(scores.dtype).min / 2)
+        barrier = mask
+        if not mask.is_floating_point():
+            barrier = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, torch.finfo(scores.dtype).min / 2)
         scores = (scores.view(rows, heads, count, -1) + barrier).view_as(scores)
     return torch.bmm(scores.softmax(dim=-1), value).view(rows, heads, count, channels)

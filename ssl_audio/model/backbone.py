@@ -13,6 +13,7 @@ from ssl_audio.audio.frontend import Frontend, Spectrogram
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.adapters.adapter import Adapter
 from ssl_audio.model.encoders.encoder import Encoder
+from ssl_audio.model.merging import Merging
 from ssl_audio.model.patches import Patches, cut, grid_of
 from ssl_audio.model.positions import PositionRule, Positions, PositionStart
 from ssl_audio.tokens import Tokens, concatenate
@@ -35,6 +36,7 @@ class Backbone(nn.Module):
         fixed_frames: Cut or pad every clip to this many frames and treat the padding as content, as SSAST does;
             None leaves clips as long as they are and keeps padding out of everything.
         adapters: Small parts in the slots of the encoder, attached in this order; None has none.
+        merging: How the encoder merges tokens that are alike; None merges none.
 
     Raises:
         RecipeError: if patches do not fit the spectrogram, the sizes contradict one another, or an adapter has no
@@ -59,6 +61,7 @@ class Backbone(nn.Module):
         class_place: Literal["front", "middle"] = "front",
         fixed_frames: PositiveInt | None = None,
         adapters: list[Adapter] | None = None,
+        merging: Merging | None = None,
     ) -> None:
         super().__init__()
         self.frontend = frontend
@@ -84,6 +87,25 @@ class Backbone(nn.Module):
         self.adapters = nn.ModuleList(adapters or [])
         for adapter in adapters or []:
             adapter.attach(self)
+        self.merging = merging or Merging()
+        self._merge()
+
+    def merge(self, r: int) -> None:
+        """Merge so many tokens a block, and in other respects as before; 0 merges none.
+
+        Raises:
+            RecipeError: if the encoder cannot.
+        """
+        self.merging = dataclasses.replace(self.merging, r=r)
+        self._merge()
+
+    def _merge(self) -> None:
+        self.merging.attach(
+            self.encoder,
+            ordered=any(adapter.ordered for adapter in self.adapters),
+            class_tokens=len(self.class_tokens),
+            front=self.class_place == "front",
+        )
 
     @property
     def width(self) -> int:
@@ -185,7 +207,11 @@ class Backbone(nn.Module):
         return self._with_class_tokens(tokens)
 
     def patch_states(self, tokens: Tokens) -> Float[Tensor, "clip patch width"]:
-        """The states of the patches alone, in the order in which `embed` got them; padding stays behind."""
+        """The states of the patches alone, in the order in which `embed` got them; padding stays behind.
+
+        A patch that was merged has the state of the token that it became a part of.
+        """
+        tokens = tokens.unmerged()
         count = len(self.class_tokens)
         if not count or self.class_place == "front":
             return tokens.states[:, count:]

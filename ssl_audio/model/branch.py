@@ -17,13 +17,13 @@ class Context:
 
     Args:
         renew: Gives the context of other tokens, for parts that change them between two blocks or within one.
-        mask: Which pairs of tokens attend to each other; None where all of a row do.
+        mask: Which pairs of tokens attend to each other, or what is added to their scores; None where all of a row do.
         borders: Where a token belongs to another clip than the token before it; None where every row is one clip.
         past: What a stream carries from the tokens before: keys and values, or states of scans and convolutions.
     """
 
     renew: Callable[[Tokens], "Context"]
-    mask: Bool[Tensor, "row 1 token token"] | None = None
+    mask: Bool[Tensor, "row 1 token token"] | Float[Tensor, "row 1 token token"] | None = None
     borders: Bool[Tensor, "row token"] | None = None
     past: Any = None
 

@@ -95,7 +95,8 @@ class Head(nn.Module):
 
 
 def weighted_sum(layers: Sequence[Tokens], mixing: Float[Tensor, " layer"]) -> Tokens:
-    """The sum of layers with the softmax of `mixing` as weights."""
+    """The sum of layers with the softmax of `mixing` as weights; tokens that were merged go back to their places."""
+    layers = [tokens.unmerged() for tokens in layers]
     weights = mixing.softmax(dim=0)
     states = torch.stack([tokens.states.float() for tokens in layers])
     return layers[-1].with_states(torch.einsum("l, l r t w -> r t w", weights, states))

@@ -23,10 +23,12 @@ class Adapter(nn.Module, ABC):
 
     Attributes:
         identity: Whether the backbone with a fresh adapter is the backbone without it.
+        ordered: Whether it computes along the tokens as they stand, so that merging keeps their order.
         coverage: Which part of the encoder it adapts, in words; empty if every block.
     """
 
     identity: bool = True
+    ordered: bool = False
     coverage: str = ""
 
     @abstractmethod

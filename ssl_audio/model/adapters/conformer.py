@@ -36,6 +36,8 @@ class Conformer(InBranches):
         passes on what was not normalised); padding and other clips are out of the convolution and of the statistics.
     """
 
+    ordered = True
+
     def __init__(
         self,
         *,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -83,9 +83,14 @@ class Mixer(nn.Module):
         turned: Exchange the directions: what this mixer does to a row turned round in time, turned back.
         backward_dt_bias: See `Direction`.
 
+    Attributes:
+        metric: Which of `metrics` are its keys: what the mixer gives, its input, or the steps of both scans.
+
     Source: hustvl/Vim@dd0358a `mamba_simple.Mamba` (bimamba_type v2, if_divide_out).
     Differs: gates after summing both directions, which gives the same numbers at half the cost; nothing is flipped.
     """
+
+    metrics = ("keys", "input", "dt")
 
     def __init__(
         self,
@@ -101,6 +106,7 @@ class Mixer(nn.Module):
         super().__init__()
         inner, rank = expansion * width, math.ceil(width / 16)
         self.turned = turned
+        self.metric: Literal["keys", "input", "dt"] = "keys"
         self.into = Linear(width, 2 * inner, bias=False, parts={"x": inner, "gate": inner})
         self.ahead = Direction(inner, states=states, taps=taps, rank=rank)
         self.back = Direction(inner, states=states, taps=taps, rank=rank, dt_bias=backward_dt_bias)
@@ -118,7 +124,11 @@ class Mixer(nn.Module):
         for direction, way in ((self.ahead, ahead), (self.back, back)):
             for offset in direction.offsets:
                 mixed = mixed + (way.C @ offset().to(way.C.dtype).T).to(mixed.dtype)
-        return Mixed(self.out(mixed * F.silu(gate) * 0.5), tokens.states[:, None])
+        states = self.out(mixed * F.silu(gate) * 0.5)
+        keys = tokens.states if self.metric == "input" else states
+        if self.metric == "dt":
+            keys = torch.cat([ahead.dt, back.dt], dim=-1)
+        return Mixed(states, keys[:, None])
 
 
 class Block(nn.Module):
@@ -166,6 +176,9 @@ class BiMamba(Encoder):
     """
 
     free = frozenset({"drop_path"})
+    ordered = True
+    merge_every = 2
+    merges_behind = True
 
     def __init__(
         self,
@@ -208,6 +221,13 @@ class BiMamba(Encoder):
 
     def context(self, tokens: Tokens, past: Any = None) -> Context:
         return Context(self.context, borders=None if tokens.whole else borders_of(tokens), past=past)
+
+    def check_merging(self) -> None:
+        if self.paired_flips:
+            raise RecipeError(
+                "BiMamba: with paired_flips two blocks share one input, so no tokens can be merged between them; set "
+                "paired_flips to false, or leave out model.backbone.merging"
+            )
 
     def normalise(self, tokens: Tokens) -> Tokens:
         states = self.norm(tokens.states)

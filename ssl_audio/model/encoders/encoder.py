@@ -24,6 +24,10 @@ class Encoder(nn.Module, ABC):
         blocks: The blocks in their order, each from tokens and context to tokens; those nearer the input learn slower
             under layer decay, and `layers` has one entry for each. A block's `merge`, where there is one, replaces its
             tokens by fewer.
+        ordered: Whether the blocks mix tokens in their order, so that merging keeps it.
+        merge_every: The last of so many blocks merges tokens, unless a recipe says otherwise.
+        merges_behind: Merging is the last thing that a block does, so that the last one has no need of it.
+        proportional: Attention counts a merged token as often as it has patches, where there is attention.
         free: Options of the constructor that may differ from those that the weights were trained with.
         before_block: What changes the tokens before each block, from the block's number and the tokens to tokens:
             deep prompts. Called once more behind the last block, with the number of blocks.
@@ -32,6 +36,10 @@ class Encoder(nn.Module, ABC):
     width: int
     blocks: nn.ModuleList
     free: ClassVar[frozenset[str]] = frozenset()
+    ordered: ClassVar[bool] = False
+    merge_every: ClassVar[int] = 1
+    merges_behind: ClassVar[bool] = False
+    proportional: bool = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,6 +61,13 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def branches(self) -> dict[str, list[Branch]]:
         """The slots for adapters: branches by name, each a list with one branch a block."""
+
+    def check_merging(self) -> None:
+        """Find out whether blocks may merge tokens.
+
+        Raises:
+            RecipeError: if they may not.
+        """
 
     def forward(self, tokens: Tokens) -> Tokens:
         """The same tokens in mixed states, normalised; fewer if blocks merge them."""

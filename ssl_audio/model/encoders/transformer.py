@@ -1,11 +1,11 @@
 """The Transformer encoder of SSAST."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
@@ -24,12 +24,16 @@ class Attention(nn.Module):
     """Multi-head self-attention among the tokens that the context's mask lets see each other.
 
     Attributes:
+        metric: Which of `metrics` its keys are: those of the attention, or its input.
         prefixes: Further keys and values, put in front of those of the tokens; empty until adapters fill it.
     """
+
+    metrics = ("keys", "input")
 
     def __init__(self, width: int, *, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.metric: Literal["keys", "input"] = "keys"
         self.qkv = Linear(width, 3 * width, parts={"query": width, "key": width, "value": width})
         self.out = Linear(width, width)
         self.prefixes: list[Prefix] = []
@@ -42,9 +46,10 @@ class Attention(nn.Module):
         for prefix in self.prefixes:
             front = [self._heads(part, rows).to(own.dtype) for part in prefix()]
             key, value = torch.cat([front[0], key], dim=2), torch.cat([front[1], value], dim=2)
-            mask = None if mask is None else F.pad(mask, (front[0].shape[2], 0), value=True)
+            mask = None if mask is None else F.pad(mask, (front[0].shape[2], 0), value=mask.dtype == torch.bool)
         mixed = attend(query, key, value, mask)
-        return Mixed(self.out(mixed.transpose(1, 2).reshape(rows, count, width)), own)
+        keys = own if self.metric == "keys" else tokens.states[:, None]
+        return Mixed(self.out(mixed.transpose(1, 2).reshape(rows, count, width)), keys)
 
     def _heads(self, states: Float[Tensor, "prefix width"], rows: int) -> Float[Tensor, "row head prefix channel"]:
         return states.view(len(states), self.heads, -1).transpose(0, 1).expand(rows, -1, -1, -1)
@@ -115,7 +120,10 @@ class Transformer(Encoder):
         self.apply(_initialise)
 
     def context(self, tokens: Tokens, past: Any = None) -> Context:
-        return Context(self.context, mask=None if tokens.whole else tokens.same_clip()[:, None], past=past)
+        mask = None if tokens.whole else tokens.same_clip()[:, None]
+        if self.proportional and tokens.origin is not None:
+            mask = proportional(tokens, mask)
+        return Context(self.context, mask=mask, past=past)
 
     def normalise(self, tokens: Tokens) -> Tokens:
         return tokens.with_states(self.norm(tokens.states))
@@ -125,6 +133,17 @@ class Transformer(Encoder):
             "mixer": [block.mixer for block in self.blocks],  # type: ignore[misc]
             "mlp": [block.mlp for block in self.blocks],  # type: ignore[misc]
         }
+
+
+def proportional(tokens: Tokens, mask: Bool[Tensor, "row 1 token token"] | None) -> Float[Tensor, "row 1 token token"]:
+    """What is added to attention scores so that a merged token counts as often as it has patches.
+
+    Source: arXiv 2210.09461 section 3 (proportional attention).
+    """
+    bias = tokens.size.log().to(tokens.states.dtype)[:, None, None, :]
+    if mask is None:
+        return bias.expand(-1, -1, tokens.size.shape[1], -1)
+    return torch.where(mask, bias, torch.finfo(bias.dtype).min / 2)
 
 
 def _initialise(module: nn.Module) -> None:
