@@ -170,7 +170,12 @@ def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards,
     (tmp_path / "names.csv").write_text("one\ntwo\n")
     named = ["evaluate", "--checkpoint", str(best), "--shards", f"[{demo_shards}]", "--label_names", "names.csv"]
     assert "tells 10 labels apart; expected as many different names, found 2" in fails(capsys, named, code=1)
-    main(["embed", "--checkpoint", str(best), "--out", "vectors.npz", "--frames", "true", "--bands", "apart", "audio"])
+    embed = ["embed", "--checkpoint", str(best), "--frames", "true", "--bands", "apart", "--out"]
+    main([*embed, "merged.npz", "--merge", "9", "audio"])
+    main([*embed, "vectors.npz", "audio"])
+    with np.load("merged.npz") as merged, np.load("vectors.npz") as plain:
+        assert merged["frames"].shape == plain["frames"].shape
+        assert not np.array_equal(merged["frames"], plain["frames"])
     with np.load(tmp_path / "vectors.npz") as arrays:
         assert arrays["embedding"].shape == (2, 8 * 32)
         assert arrays["offsets"][-1] == len(arrays["frames"]) == len(arrays["seconds"])

@@ -47,6 +47,22 @@ def test_a_clip_alone_and_among_others_is_the_same(model, bands):
         torch.testing.assert_close(valid.mean(dim=0), model.embed(clip, sample_rate=16000)[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("bands", ["mean", "apart"])
+def test_merged_tokens_leave_clips_apart_and_frames_in_their_places(model, bands):
+    model.bands = bands
+    clips = [noise(20480, 2), noise(9000, 1), noise(70000, 3), noise(500, 4)]
+    plain, seconds = model.embed_frames(clips, sample_rate=16000)
+    model.backbone.merge(6)
+    merged, places = model.embed_frames(clips, sample_rate=16000)
+    assert torch.equal(seconds, places)
+    assert torch.equal(merged.isnan(), plain.isnan())
+    assert not torch.allclose(merged.nan_to_num(), plain.nan_to_num(), atol=1e-3)
+    for clip, row in zip(clips, model.embed(clips, sample_rate=16000), strict=True):
+        torch.testing.assert_close(model.embed(clip, sample_rate=16000)[0], row, atol=1e-5, rtol=0)
+    model.backbone.merge(0)
+    assert torch.equal(model.embed_frames(clips, sample_rate=16000)[0].nan_to_num(), plain.nan_to_num())
+
+
 def test_bands_side_by_side_have_the_mean_over_bands(model):
     expected = model.embed(noise(30000), sample_rate=16000)
     model.bands = "apart"
