@@ -13,6 +13,7 @@ from ssl_audio.model import adapters, encoders
 from ssl_audio.model.adapters import Adapter
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders.encoder import Encoder
+from ssl_audio.model.patterns import Pattern
 from ssl_audio.objectives import classification, distillation, masked_patches
 from ssl_audio.objectives.masking import Masking
 from ssl_audio.objectives.objective import Objective
@@ -21,7 +22,7 @@ KNOWN = (fbank, adapters, encoders, classification, distillation, masked_patches
 """Modules that are imported so that their classes are known; what a file names is never imported."""
 
 MODEL_BASES: tuple[type, ...] = (
-    *(Backbone, Frontend, Encoder, Adapter),
+    *(Backbone, Frontend, Encoder, Pattern, Adapter),
     *(Objective, Masking),
     torch.optim.Optimizer,
 )

@@ -156,7 +156,8 @@ def check_changes(asked: dict[str, tuple[Any, Any]], found: Checkpoint) -> None:
     kind = str(found.spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]
     free: frozenset[str] = getattr(getattr(encoders, kind, None), "free", frozenset())
     for name, (had, wanted) in asked.items():
-        if not name.startswith("init_args.encoder.") or name.rsplit(".")[-1] in free:
+        option = name.removeprefix("init_args.encoder.init_args.").split(".")[0]
+        if not name.startswith("init_args.encoder.") or option in free:
             continue
         if name.endswith("class_path"):
             what = f"holds a {kind}, not a {str(wanted).rsplit('.')[-1]}"

@@ -1,9 +1,15 @@
 """One door to attention: the fastest way for the device and shape, the same numbers to rounding."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From queries, keys and values to what the queries get, as `attend` without a mask: (row, head, token, channel). Keys
+beyond the number of queries stand in front of them, and every query sees them."""
 
 EXPLICIT_TOKENS = {torch.bfloat16: 528, torch.float32: 256}
 """Longest row whose scores are written out in training on a CPU, by precision.
@@ -41,8 +47,11 @@ def _explicit(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
     query, key, value = (part.reshape(rows * heads, -1, channels) for part in (query, key, value))
     scores = torch.bmm(query * channels**-0.5, key.transpose(1, 2))
     if mask is not None:
-        barrier = mask
-        if not mask.is_floating_point():
-            barrier = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, torch.finfo(scores.dtype).min / 2)
-        scores = (scores.view(rows, heads, count, -1) + barrier).view_as(scores)
+        added = mask if mask.is_floating_point() else barrier(mask, scores.dtype)
+        scores = (scores.view(rows, heads, count, -1) + added).view_as(scores)
     return torch.bmm(scores.softmax(dim=-1), value).view(rows, heads, count, channels)
+
+
+def barrier(mask: Bool[Tensor, "*pair"], dtype: torch.dtype) -> Float[Tensor, "*pair"]:
+    """What is added to scores: 0 where the mask allows a pair, so little elsewhere that the weight is exactly 0."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min / 2)

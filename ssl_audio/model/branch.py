@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ssl_audio.errors import RecipeError
+from ssl_audio.model.attention import Attend
 from ssl_audio.tokens import Tokens
 
 
@@ -18,12 +19,14 @@ class Context:
     Args:
         renew: Gives the context of other tokens, for parts that change them between two blocks or within one.
         mask: Which pairs of tokens attend to each other, or what is added to their scores; None where all of a row do.
+        attend: How they attend to each other, where it is not by the mask: the way of an attention pattern.
         borders: Where a token belongs to another clip than the token before it; None where every row is one clip.
         past: What a stream carries from the tokens before: keys and values, or states of scans and convolutions.
     """
 
     renew: Callable[[Tokens], "Context"]
     mask: Bool[Tensor, "row 1 token token"] | Float[Tensor, "row 1 token token"] | None = None
+    attend: Attend | None = None
     borders: Bool[Tensor, "row token"] | None = None
     past: Any = None
 

@@ -31,6 +31,7 @@ from ssl_audio.model.adapters import (
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
 from ssl_audio.model.linear import Linear
+from ssl_audio.model.patterns import FrequencyTime, SameTime, Window
 from ssl_audio.tokens import Tokens
 
 WIDTH, BANDS = 16, 2
@@ -56,6 +57,7 @@ CASES = {
 HOMELESS = {(Prompts, BiMamba), (Prefix, BiMamba), (StateOffset, Transformer)}
 HOMES = [(kind, name) for kind in ENCODERS for name, (adapter, _) in CASES.items() if (adapter, kind) not in HOMELESS]
 each = pytest.mark.parametrize(("kind", "name"), HOMES, ids=lambda value: getattr(value, "__name__", value))
+PATTERNS = [FrequencyTime(), FrequencyTime(published=True), SameTime(), Window(columns=1)]
 COLUMNS = {0: 3, 1: 5, 2: 1, 3: 4}
 PADDING = -1
 ARRANGEMENTS = {"padded": [[PADDING, 1, PADDING], [0]], "packed": [[0, 1, 2, PADDING], [PADDING, 3]]}
@@ -162,6 +164,17 @@ def test_a_clip_is_the_same_alone_padded_and_packed(kind, name, dropped):
         assert states.grad[~mine].abs().max() == 0
     for layer in encoder.layers(given):
         assert torch.equal(layer.clip, given.clip)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: type(pattern).__name__)
+def test_all_adapters_keep_clips_apart_with_a_pattern(pattern):
+    encoder = build(Transformer, *together(Transformer)).encoder
+    encoder.pattern = pattern
+    alone = encoder(tokens_of([[1]])).states[0]
+    for rows in ARRANGEMENTS.values():
+        given = tokens_of(rows)
+        torch.testing.assert_close(encoder(given).states[own(given, rows, 1)], alone, atol=1e-5, rtol=0)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -367,7 +380,10 @@ def compiled_and_eager(kind: type[Encoder]) -> list[tuple[torch.Tensor, torch.Te
     """Of a block with all adapters at once; compiling fails where it would have to break the graph."""
     encoder = build(kind, *together(kind)).encoder
     found = []
-    for given in (tokens_of([[1], [1]]), tokens_of(ARRANGEMENTS["padded"])):
+    cases = [(rows, None) for rows in ([[1], [1]], ARRANGEMENTS["padded"])]
+    cases += [(ARRANGEMENTS["packed"], pattern) for pattern in PATTERNS[:2] if kind is Transformer]
+    for rows, encoder.pattern in cases:
+        given = tokens_of(rows)
         torch._dynamo.reset()
         compiled = torch.compile(encoder.blocks[0], backend="eager", fullgraph=True)
         context = encoder.context(given)

@@ -14,6 +14,7 @@ from ssl_audio.model.attention import attend
 from ssl_audio.model.branch import Branch, Context, Mixed
 from ssl_audio.model.encoders.encoder import Encoder, Merge
 from ssl_audio.model.linear import Linear
+from ssl_audio.model.patterns import Pattern
 from ssl_audio.tokens import Tokens
 
 Prefix = Callable[[], tuple[Float[Tensor, "prefix width"], Float[Tensor, "prefix width"]]]
@@ -47,7 +48,7 @@ class Attention(nn.Module):
             front = [self._heads(part, rows).to(own.dtype) for part in prefix()]
             key, value = torch.cat([front[0], key], dim=2), torch.cat([front[1], value], dim=2)
             mask = None if mask is None else F.pad(mask, (front[0].shape[2], 0), value=mask.dtype == torch.bool)
-        mixed = attend(query, key, value, mask)
+        mixed = attend(query, key, value, mask) if context.attend is None else context.attend(query, key, value)
         keys = own if self.metric == "keys" else tokens.states[:, None]
         return Mixed(self.out(mixed.transpose(1, 2).reshape(rows, count, width)), keys)
 
@@ -95,6 +96,7 @@ class Transformer(Encoder):
         depth: Number of blocks.
         heads: Attention heads a block; must divide `width`.
         expansion: Width of the feed-forward network over `width`.
+        pattern: Which patches of a clip see each other; None lets all do.
 
     Raises:
         RecipeError: if `heads` does not divide `width`.
@@ -103,6 +105,8 @@ class Transformer(Encoder):
         GELU, no dropout); initialised with truncated normals of standard deviation 0.02 and zero biases.
     """
 
+    free = frozenset({"pattern"})
+
     def __init__(
         self,
         *,
@@ -110,17 +114,24 @@ class Transformer(Encoder):
         depth: PositiveInt = 12,
         heads: PositiveInt = 3,
         expansion: PositiveInt = 4,
+        pattern: Pattern | None = None,
     ) -> None:
         super().__init__()
         if width % heads:
             raise RecipeError(f"Transformer: width={width} is not divisible by heads={heads}")
         self.width = width
+        self.pattern = pattern
         self.blocks = nn.ModuleList(Block(width, heads=heads, expansion=expansion) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.apply(_initialise)
 
     def context(self, tokens: Tokens, past: Any = None) -> Context:
+        way = None if self.pattern is None else self.pattern.way(tokens)
+        if way is not None:
+            return Context(self.context, attend=way, past=past)
         mask = None if tokens.whole else tokens.same_clip()[:, None]
+        if self.pattern is not None:
+            mask = self.pattern.mask(tokens)
         if self.proportional and tokens.origin is not None:
             mask = proportional(tokens, mask)
         return Context(self.context, mask=mask, past=past)
