@@ -13,6 +13,12 @@ from ssl_audio.model.attention import Attend, attend, barrier
 from ssl_audio.model.layouts import Layout
 from ssl_audio.tokens import Tokens
 
+FEWEST_PATCHES = 512
+"""Patches of a clip from which on attention along lines is the faster way; the table of all pairs is below.
+
+Measured with torch 2.14 on one core of a Xeon with AMX in fp32, forward and backward, 8 bands; see docs/continual.md.
+"""
+
 
 class Pattern(ABC):
     """Which pairs of patches of a clip attend to each other.
@@ -146,7 +152,7 @@ class Multiplied:
 
 
 def lines(tokens: Tokens, *, along_time: bool, along_band: bool) -> Attend | None:
-    """Attention along the lines of the grid; None if the tokens are not all there.
+    """Attention along the lines of the grid; None if the tokens are not all there, or too few for it to save anything.
 
     Args:
         tokens: Padded or packed clips, with class tokens and prompts anywhere.
@@ -157,6 +163,8 @@ def lines(tokens: Tokens, *, along_time: bool, along_band: bool) -> Attend | Non
         return None
     bands, columns = tokens.grid
     patches = bands * columns
+    if patches < FEWEST_PATCHES:
+        return None
     other = ~tokens.is_patch() & (tokens.clip >= 0)
     # Class tokens and prompts of a clip have places behind its patches, in their order.
     ordered, order = torch.where(other, tokens.clip, tokens.clips).flatten().sort(stable=True)
@@ -170,8 +178,12 @@ def lines(tokens: Tokens, *, along_time: bool, along_band: bool) -> Attend | Non
     room = patches + others
     place = torch.where(other, patches + rank, tokens.band * columns + tokens.time) + tokens.clip * room
     place = torch.where(tokens.clip < 0, tokens.clips * room, place)
+    if tokens.whole:  # every row has the same order
+        place, order = place[0], place[0].argsort()
+        here = order.device.type == "cpu" and torch.equal(order[:patches] - others, torch.arange(patches))
+        return Lines(others if here else order, place, tokens.grid, None, along_time, along_band)
     layout = Layout(place, (tokens.clips, room))
-    return Lines(layout, tokens.grid, None if tokens.whole else layout.filled(), along_time, along_band)
+    return Lines(layout, None, tokens.grid, layout.filled(), along_time, along_band)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -182,14 +194,17 @@ class Lines:
     patches in place of N * N.
 
     Args:
-        layout: Of tokens as (clip, place): the grid, then class tokens and prompts.
+        layout: Of tokens as (clip, place): the grid, then class tokens and prompts. Where every row is a clip, the
+            order of its tokens; where only class tokens stand before the grid, their number: then nothing moves.
+        back: Of each token its place, where every row is a clip.
         grid: Bands and columns.
         filled: Which places have a token; None where all have.
         along_time: A patch sees those of its band.
         along_band: A patch sees those of its column.
     """
 
-    layout: Layout
+    layout: Layout | Int[Tensor, " token"] | int
+    back: Int[Tensor, " token"] | None
     grid: tuple[int, int]
     filled: Bool[Tensor, "clip place"] | None
     along_time: bool
@@ -201,27 +216,27 @@ class Lines:
         key: Float[Tensor, "row head seen channel"],
         value: Float[Tensor, "row head seen channel"],
     ) -> Float[Tensor, "row head token channel"]:
-        front = key.shape[2] - query.shape[2]  # keys of adapters, which every token sees
-        q, k, v = (self._lay(part) for part in (query, key[:, :, front:], value[:, :, front:]))
-        clips, heads, room, channels = q.shape
+        front = key.shape[2] - query.shape[2]  # keys of adapters, the same for every row, which every token sees
+        (q, asking), (k, keys), (v, values) = map(self._lay, (query, key[:, :, front:], value[:, :, front:]))
         if front:
-            # They are the same for every row.
-            prefix = [part[:1, :, :front].expand(clips, -1, -1, -1) for part in (key, value)]
-        else:
-            prefix = [part[:, :, :0] for part in (k, v)]
-        bands, columns = self.grid
-        patches = bands * columns
-        known = None if self.filled is None else torch.nn.functional.pad(self.filled, (front, 0), value=True)
-        found = []
-        if room > patches:
-            everything = [torch.cat([first, own], dim=2) for first, own in zip(prefix, (k, v), strict=True)]
-            mask = None if known is None else known[:, None, None].expand(-1, 1, room - patches, -1)
-            found.append(attend(q[:, :, patches:], everything[0], everything[1], mask))
-        seen = [torch.cat([first, own[:, :, patches:]], dim=2) for first, own in zip(prefix, (k, v), strict=True)]
-        seen_known = None if known is None else torch.cat([known[:, :front], known[:, front + patches :]], dim=1)
-        q, k, v = (part[:, :, :patches].view(clips, heads, bands, columns, channels) for part in (q, k, v))
-        along = self._along(q * channels**-0.5, k, v, seen[0], seen[1], seen_known)
-        return self._back(torch.cat([along.flatten(2, 3), *found], dim=2))
+            keys, values = (
+                torch.cat([part[:1, :, :front].expand(len(own), -1, -1, -1), own], dim=2)
+                for part, own in ((key, keys), (value, values))
+            )
+        patches = q.shape[2]
+        known = None  # of these keys
+        if self.filled is not None:
+            known = torch.nn.functional.pad(self.filled[:, patches:], (front, 0), value=True)
+        others = []
+        if asking.shape[2]:
+            mask = None
+            if known is not None and self.filled is not None:
+                mask = torch.cat([self.filled[:, :patches], known], dim=1)[:, None, None]
+                mask = mask.expand(-1, 1, asking.shape[2], -1)
+            others.append(attend(asking, torch.cat([k, keys], dim=2), torch.cat([v, values], dim=2), mask))
+        q, k, v = (part.unflatten(2, self.grid) for part in (q, k, v))
+        along = self._along(q * q.shape[-1] ** -0.5, k, v, keys, values, known)
+        return self._back(along.flatten(2, 3), others)
 
     def _along(
         self,
@@ -237,17 +252,18 @@ class Lines:
         filled = None if self.filled is None else self.filled[:, : bands * columns].view(-1, 1, bands, columns)
         scores = [(q.flatten(2, 3) @ seen.transpose(2, 3)).unflatten(2, self.grid)]
         if known is not None:
-            scores[0] = scores[0] + barrier(known, q.dtype)[:, None, None, None]
+            scores[0] += barrier(known, q.dtype)[:, None, None, None]
         if self.along_time:
-            row = q @ k.transpose(3, 4)
-            scores.append(row if filled is None else row + barrier(filled, q.dtype)[:, :, :, None])
+            scores.append(q @ k.transpose(3, 4))
+            if filled is not None:
+                scores[-1] += barrier(filled, q.dtype)[:, :, :, None]
         if self.along_band:
             column = q.transpose(2, 3) @ k.permute(0, 1, 3, 4, 2)
             if filled is not None:
-                column = column + barrier(filled, q.dtype).transpose(2, 3)[:, :, :, None]
+                column += barrier(filled, q.dtype).transpose(2, 3)[:, :, :, None]
             if self.along_time:  # the patch itself is in its row already
                 own = torch.eye(bands, dtype=torch.bool, device=q.device)
-                column = column + barrier(~own, q.dtype)
+                column += barrier(~own, q.dtype)
             scores.append(column.transpose(2, 3))
         weights = torch.cat(scores, dim=-1).softmax(dim=-1).to(v.dtype)
         parts = list(weights.split([part.shape[-1] for part in scores], dim=-1))
@@ -258,10 +274,31 @@ class Lines:
             mixed = mixed + (parts[-1].transpose(2, 3) @ v.transpose(2, 3)).transpose(2, 3)
         return mixed
 
-    def _lay(self, states: Float[Tensor, "row head token channel"]) -> Float[Tensor, "clip head place channel"]:
-        flat = states.transpose(1, 2).flatten(2)
-        return self.layout.lay(flat).unflatten(2, (states.shape[1], -1)).transpose(1, 2)
+    def _lay(
+        self, states: Float[Tensor, "row head token channel"]
+    ) -> tuple[Float[Tensor, "clip head patch channel"], Float[Tensor, "clip head other channel"]]:
+        """The states of the grid, and those of class tokens and prompts."""
+        patches = self.grid[0] * self.grid[1]
+        if isinstance(self.layout, int):
+            return states[:, :, self.layout :], states[:, :, : self.layout]
+        if isinstance(self.layout, Tensor):
+            laid = states.index_select(2, self.layout)
+        else:
+            flat = states.transpose(1, 2).flatten(2)
+            laid = self.layout.lay(flat).unflatten(2, (states.shape[1], -1)).transpose(1, 2)
+        return laid[:, :, :patches], laid[:, :, patches:]
 
-    def _back(self, laid: Float[Tensor, "clip head place channel"]) -> Float[Tensor, "row head token channel"]:
+    def _back(
+        self,
+        patches: Float[Tensor, "clip head patch channel"],
+        others: list[Float[Tensor, "clip head other channel"]],
+    ) -> Float[Tensor, "row head token channel"]:
+        """The states of tokens as they lay."""
+        if isinstance(self.layout, int):
+            return torch.cat([*others, patches], dim=2)
+        laid = torch.cat([patches, *others], dim=2)
+        if self.back is not None:
+            return laid.index_select(2, self.back)
+        assert isinstance(self.layout, Layout)
         flat = laid.transpose(1, 2).flatten(2)
         return self.layout.back(flat).unflatten(2, (laid.shape[1], -1)).transpose(1, 2)

@@ -10,7 +10,7 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.model import patterns
 from ssl_audio.model.attention import attend
 from ssl_audio.model.branch import Context
-from ssl_audio.model.encoders import Transformer
+from ssl_audio.model.encoders import BiMamba, Transformer
 from ssl_audio.model.encoders.transformer import Attention
 from ssl_audio.model.patterns import FrequencyTime, Pattern, SameBand, SameTime, Window
 from ssl_audio.tokens import CLASS, PROMPT, Tokens
@@ -27,6 +27,12 @@ CASES = {
 EXACT = [name for name in CASES if name != "published"]
 COLUMNS = {"whole": [[4], [4]], "padded": [[4], [2]], "packed": [[2, 4, 1], [3, 2]]}
 PLACES = ["front", "middle", "prompts", "none"]
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Along lines however few the patches are."""
+    monkeypatch.setattr(patterns, "FEWEST_PATCHES", 0)
 
 
 def test_every_pattern_has_a_case():
@@ -160,6 +166,7 @@ def test_clips_are_the_same_alone_padded_packed_and_without_a_grid(name):
     packed = tokens_of([[2, 4, 1], [3, 2]], "front")
     found = encoder(packed)
     slow = encoder(dataclasses.replace(packed, grid=None))
+    assert encoder.context(packed).mask is None or name == "window"
     for number, columns in enumerate([2, 4, 1, 3, 2]):
         own = packed.clip == number
         alone = tokens_of([[columns]], "front").with_states(packed.states[own][None])
@@ -191,3 +198,8 @@ def test_bf16_takes_a_pattern():
 def test_a_window_of_nothing_is_one_line():
     with pytest.raises(RecipeError, match="Window excludes nothing"):
         Window()
+
+
+def test_a_mamba_refuses_a_pattern_in_one_line():
+    with pytest.raises(RecipeError, match="BiMamba: has no attention for the pattern SameBand; leave pattern out"):
+        BiMamba(width=WIDTH, depth=1, pattern=SameBand())

@@ -14,6 +14,7 @@ from ssl_audio.errors import LayoutError, RecipeError
 from ssl_audio.model.branch import Branch, Context, Mixed
 from ssl_audio.model.encoders.encoder import Encoder, Merge
 from ssl_audio.model.linear import Linear
+from ssl_audio.model.patterns import Pattern
 from ssl_audio.scan.bidirectional import Way, scan_both
 from ssl_audio.scan.convolution import causal_convolution
 from ssl_audio.tokens import Tokens
@@ -165,9 +166,10 @@ class BiMamba(Encoder):
             and the residual stream doubles at every pair.
         second_final_norm: Published: the final norm is applied twice.
         zeroed_backward_dt_bias: Published: the bias of dt of the backward direction begins at 0.
+        pattern: None: a Mamba has no attention that a pattern could restrict.
 
     Raises:
-        RecipeError: if blocks are to be paired and their number is odd.
+        RecipeError: if blocks are to be paired and their number is odd, or a pattern is given.
 
     Source: SiavashShams/ssamba@019b276 `AMBAModel` over hustvl/Vim@dd0358a `VisionMamba` (LayerNorm eps 1e-5, Vim's v2
         mixer, inter_dpr); initialised as there.
@@ -192,8 +194,14 @@ class BiMamba(Encoder):
         paired_flips: bool = False,
         second_final_norm: bool = False,
         zeroed_backward_dt_bias: bool = False,
+        pattern: Pattern | None = None,
     ) -> None:
         super().__init__()
+        if pattern is not None:
+            raise RecipeError(
+                f"BiMamba: has no attention for the pattern {type(pattern).__name__}; leave pattern out, or take a "
+                "Transformer"
+            )
         if paired_flips and depth % 2:
             raise RecipeError(f"BiMamba: paired_flips needs an even depth, not depth={depth}")
         self.width = width
