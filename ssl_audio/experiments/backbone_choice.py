@@ -124,12 +124,17 @@ def parsed(spec: dict[str, Any]) -> Namespace:
 
 
 def changes(had: Namespace, wanted: Namespace) -> dict[str, tuple[Any, Any]]:
-    """The options in which two recipes differ: both values, by name."""
+    """The options in which two recipes differ: both values, by name. Where an object of another class is wanted, all
+    its options differ; where none is, its name alone.
+    """
     before, now = _flat(had), _flat(wanted)
+    gone = [name for name, value in now.items() if value is None and f"{name}.class_path" in before]
+    classes = [name for name in now if name.endswith("class_path") and before.get(name) != now[name]]
+    inside = tuple(f"{name.removesuffix('class_path')}init_args." for name in classes)
     return {
-        name: (before.get(name), now.get(name))
-        for name in dict.fromkeys([*before, *now])
-        if before.get(name) != now.get(name)
+        name: (before.get(f"{name}.class_path" if name in gone else name), now[name])
+        for name in now
+        if name in gone or before.get(name) != now[name] or name.startswith(inside)
     }
 
 
@@ -137,7 +142,11 @@ def changed(spec: dict[str, Any], asked: dict[str, tuple[Any, Any]]) -> Namespac
     """A recipe with the changes that were made to another recipe."""
     whole = parsed(spec)
     for name, (_, value) in asked.items():
-        whole[name] = copy.deepcopy(value)
+        owner = name.removesuffix(".class_path")
+        if owner != name:
+            whole[owner] = Namespace(class_path=value, init_args=Namespace())
+        else:
+            whole[name] = copy.deepcopy(value)
     return whole
 
 

@@ -1,5 +1,6 @@
 """What a recipe of somebody else may do: be refused in one line. Asking for its options writes nothing."""
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from hostile import watched
 from ssl_audio.cli import main
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments import recipe_files
+from ssl_audio.experiments.backbone_choice import changed, changes, parsed
 from ssl_audio.experiments.parsing import VerbParser
 from ssl_audio.experiments.recipes import read_recipe, recipe_path, with_recipe_paths
 from ssl_audio.experiments.yaml_limits import load_yaml
@@ -124,6 +126,25 @@ def test_null_is_null_in_an_object_within_an_object(tmp_path, monkeypatch, capsy
     with pytest.raises(SystemExit):
         main(["pretrain", *recipes, "--print_config", "--model.backbone.frontend.init_args.floor=null"])
     assert "floor: null" in capsys.readouterr().out
+
+
+def test_an_object_in_the_backbone_of_a_checkpoint_can_be_replaced_or_dropped():
+    def spec(pattern):
+        encoder = {"class_path": "ssl_audio.model.encoders.Transformer", "init_args": {"pattern": pattern}}
+        options = {"frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}}, "encoder": encoder}
+        return {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}
+
+    patterns = [None]
+    patterns += [
+        {"class_path": "ssl_audio.model.patterns.FrequencyTime", "init_args": {"published": p}} for p in (0, 1)
+    ]
+    patterns += [{"class_path": "ssl_audio.model.patterns.Window", "init_args": {"columns": 2, "bands": None}}]
+    for had, wanted in itertools.product(patterns, repeat=2):
+        asked = changes(parsed(spec(had)), parsed(spec(wanted)))
+        assert bool(asked) == (had is not wanted)
+        assert changed(spec(had), asked).init_args.encoder.init_args.pattern == (
+            parsed(spec(wanted)).init_args.encoder.init_args.pattern
+        )
 
 
 def test_recipes_are_found_here_then_in_the_package(tmp_path, monkeypatch, capsys):
