@@ -134,11 +134,10 @@ def test_an_object_in_the_backbone_of_a_checkpoint_can_be_replaced_or_dropped():
         options = {"frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}}, "encoder": encoder}
         return {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}
 
+    path = "ssl_audio.model.patterns."
     patterns = [None]
-    patterns += [
-        {"class_path": "ssl_audio.model.patterns.FrequencyTime", "init_args": {"published": p}} for p in (0, 1)
-    ]
-    patterns += [{"class_path": "ssl_audio.model.patterns.Window", "init_args": {"columns": 2, "bands": None}}]
+    patterns += [{"class_path": f"{path}FrequencyTime", "init_args": {"published": told}} for told in (False, True)]
+    patterns += [{"class_path": f"{path}Window", "init_args": {"columns": 2, "bands": None}}]
     for had, wanted in itertools.product(patterns, repeat=2):
         asked = changes(parsed(spec(had)), parsed(spec(wanted)))
         assert bool(asked) == (had is not wanted)

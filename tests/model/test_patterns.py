@@ -2,16 +2,18 @@
 
 import dataclasses
 import inspect
+import itertools
 
 import pytest
 import torch
 
-from ssl_audio.errors import RecipeError
+from ssl_audio.errors import LayoutError, RecipeError
 from ssl_audio.model import patterns
 from ssl_audio.model.attention import attend
 from ssl_audio.model.branch import Context
 from ssl_audio.model.encoders import BiMamba, Transformer
 from ssl_audio.model.encoders.transformer import Attention
+from ssl_audio.model.merging import Merging
 from ssl_audio.model.patterns import FrequencyTime, Pattern, SameBand, SameTime, Window
 from ssl_audio.tokens import CLASS, PROMPT, Tokens
 
@@ -193,6 +195,19 @@ def test_bf16_takes_a_pattern():
     expected = encoder(tokens).states
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(encoder(tokens).states, expected, atol=0.05, rtol=0.05)
+
+
+def test_merged_tokens_take_a_pattern_or_say_why_not():
+    torch.manual_seed(0)
+    for pattern, rows in itertools.product((FrequencyTime(), Window(columns=1)), COLUMNS.values()):
+        encoder = Transformer(width=WIDTH, depth=2, heads=HEADS, pattern=pattern).eval()
+        Merging(r=1).attach(encoder, class_tokens=2)
+        found = encoder(tokens_of(rows, "front"))
+        assert found.origin is not None
+        assert found.states.isfinite().all()
+    encoder.pattern = FrequencyTime(published=True)
+    with pytest.raises(LayoutError, match="set published to false, or do not merge"):
+        encoder(tokens_of([[4]], "front"))
 
 
 def test_a_window_of_nothing_is_one_line():
