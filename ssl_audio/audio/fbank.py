@@ -1,15 +1,14 @@
 """The log-mel spectrogram of Kaldi, bit for bit, for batches and on any device."""
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ssl_audio.audio.frontend import Count, Frontend, Spectrogram
-from ssl_audio.errors import AudioError, RecipeError
+from ssl_audio.audio.frontend import Count, Frontend, Spectrogram, checked_lengths
+from ssl_audio.errors import RecipeError
 
 PadValue = Literal["silence", "published", "mean"]
 
@@ -86,8 +85,6 @@ class Fbank(Frontend):
 
     window: Tensor
     filters: Tensor
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -137,9 +134,7 @@ class Fbank(Frontend):
         filters = mel_filters(bins, n_fft=self.n_fft, sample_rate=sample_rate, low_hz=low_hz, high_hz=top_hz)
         self.register_buffer("window", torch.hann_window(self.frame_samples, periodic=False), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
-        self._statistics = (mean, std)
+        self.register_statistics(mean, std)
         # On the CPU whatever the default device is: a number is read from it.
         self._silence = float(torch.tensor(self._least_energy, device="cpu").log())
 
@@ -147,11 +142,13 @@ class Fbank(Frontend):
         self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None
     ) -> Spectrogram:
         """Normalised log-mel of a batch; see `Frontend.forward`."""
-        raw = self.log_mel(waveforms, samples)
-        mean, std = self._statistics
-        raw.values.sub_(mean).div_(2.0 * std)
-        fill = float((torch.tensor(raw.fill) - mean) / (2.0 * std))
-        return Spectrogram(values=raw.values, frames=raw.frames, whole=raw.whole, fill=fill)
+        return self.normalised(self.log_mel(waveforms, samples), deviations=2.0)
+
+    def unnormalised(
+        self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None
+    ) -> Spectrogram:
+        """`log_mel`; see `Frontend.unnormalised`."""
+        return self.log_mel(waveforms, samples)
 
     @torch.no_grad()
     def log_mel(
@@ -168,7 +165,7 @@ class Fbank(Frontend):
         Raises:
             AudioError: if a clip is shorter than one frame, or claims more samples than its row has.
         """
-        lengths = self._check(waveforms.shape[1], samples)
+        lengths = checked_lengths(waveforms, samples, least=self.frame_samples, sample_rate=self.sample_rate)
         total = self.frames_of(waveforms.shape[1])
         with torch.autocast(waveforms.device.type, enabled=False):
             if waveforms.device.type == "cpu":
@@ -190,26 +187,11 @@ class Fbank(Frontend):
     @property
     def deviation(self) -> float:  # type: ignore[override]
         """The standard deviation that values are normalised with, in natural-log power."""
-        return self._statistics[1]
+        return self.statistics[1]
 
     @property
     def _raw_fill(self) -> float:
-        return {"silence": self._silence, "published": 0.0, "mean": self._statistics[0]}[self.pad_value]
-
-    def _check(self, width: int, samples: Int[Tensor, " clip"] | None) -> list[int]:
-        """The lengths as numbers, as far as they are known without asking a device."""
-        known = samples is not None and samples.device.type == "cpu"
-        lengths = samples.tolist() if samples is not None and known else []
-        for clip, length in enumerate([width, *lengths]):
-            if length < self.frame_samples:
-                which = f"clip {clip - 1} of the batch" if clip else "a batch of waveforms"
-                raise AudioError(
-                    f"{which} has {length} samples, less than one frame of {self.frame_samples} "
-                    f"({1000 * self.frame_samples / self.sample_rate:g} ms): drop or lengthen it"
-                )
-            if length > width:
-                raise AudioError(f"clip {clip - 1} of the batch claims {length} samples, its row has {width}")
-        return lengths
+        return {"silence": self._silence, "published": 0.0, "mean": self.statistics[0]}[self.pad_value]
 
     def _by_clip(self, waveforms: Float[Tensor, "clip sample"], lengths: list[int]) -> Float[Tensor, "clip frame bin"]:
         """Clip by clip: a batch at once falls out of the cache, and takes twice as long."""
@@ -274,21 +256,6 @@ class Fbank(Frontend):
         torch.sub(level[..., :1], before[..., :1], out=inner[..., :1])
         inner.mul_(self.window)
         return torch.fft.rfft(padded)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Fbank":
-        """Follow the model to another device, but never into half precision, which ruins a logarithm."""
-
-        def move(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return tensor.to(moved.device) if moved.dtype != tensor.dtype else moved
-
-        return super()._apply(move, recurse)
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        """A checkpoint's statistics replace the constructor's."""
-        super()._load_from_state_dict(*args)
-        # Kept as numbers too: to read them from a device in every step would stall it.
-        self._statistics = (float(self.mean), float(self.std))
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""

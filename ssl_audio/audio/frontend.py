@@ -2,10 +2,14 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from ssl_audio.errors import AudioError
 
 Count = TypeVar("Count", int, Tensor)
 """A number, or a tensor with one number a clip."""
@@ -43,19 +47,24 @@ class Spectrogram:
 
 
 class Frontend(nn.Module, ABC):
-    """Waveform to spectrogram, on the device of the waveform.
+    """Waveform to spectrogram, on the device of the waveform, normalised with the statistics of a corpus.
 
     Attributes:
         bins: Values a frame.
         sample_rate: Samples per second it expects.
         hop_seconds: Time from one frame to the next.
-        deviation: Standard deviation of the corpus; values are in units of twice this.
+        deviation: Values are natural-log power in units of twice this.
+        statistics: Mean and standard deviation to normalise with, in the units of `unnormalised`; the buffers `mean`
+            and `std` hold them too.
     """
 
     bins: int
     sample_rate: int
     hop_seconds: float
     deviation: float
+    statistics: tuple[float, float]
+    mean: Tensor
+    std: Tensor
 
     @abstractmethod
     def forward(
@@ -74,3 +83,69 @@ class Frontend(nn.Module, ABC):
     @abstractmethod
     def frames_of(self, samples: Count) -> Count:
         """How many frames so many samples give; of a tensor, elementwise."""
+
+    @abstractmethod
+    def unnormalised(
+        self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None
+    ) -> Spectrogram:
+        """The same before normalisation: what the statistics of a corpus are taken of; see `forward`."""
+
+    def register_statistics(self, mean: float, std: float) -> None:
+        """Make the buffers `mean` and `std`; called by the constructor."""
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+        # Kept as numbers too: to read them from a device in every step would stall it.
+        self.statistics = (mean, std)
+
+    def set_statistics(self, mean: float, std: float) -> None:
+        """Normalise with these from now on."""
+        self.load_state_dict({**self.state_dict(), "mean": torch.tensor(mean), "std": torch.tensor(std)})
+
+    def normalised(self, raw: Spectrogram, *, deviations: float) -> Spectrogram:
+        """Unnormalised values, in place, less the mean and in units of so many deviations."""
+        mean, std = self.statistics
+        raw.values.sub_(mean).div_(deviations * std)
+        fill = float((torch.tensor(raw.fill) - mean) / (deviations * std))
+        return dataclasses.replace(raw, fill=fill)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frontend":
+        """Follow the model to another device, but never into half precision, which ruins a logarithm."""
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype != tensor.dtype else moved
+
+        return super()._apply(move, recurse)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """A checkpoint's statistics replace the constructor's."""
+        super()._load_from_state_dict(*args)
+        self.statistics = (float(self.mean), float(self.std))
+
+
+def checked_lengths(
+    waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None, *, least: int, sample_rate: int
+) -> list[int]:
+    """The lengths of clips as numbers, as far as they are known without asking a device; empty where they are not.
+
+    Args:
+        waveforms: A batch.
+        samples: Valid samples of each; None means that every clip fills its row.
+        least: Samples that one frame needs.
+        sample_rate: For the message.
+
+    Raises:
+        AudioError: if a clip is shorter than one frame, or claims more samples than its row has.
+    """
+    width = waveforms.shape[1]
+    lengths = samples.tolist() if samples is not None and samples.device.type == "cpu" else []
+    for clip, length in enumerate([width, *lengths]):
+        if length < least:
+            which = f"clip {clip - 1} of the batch" if clip else "a batch of waveforms"
+            raise AudioError(
+                f"{which} has {length} samples, less than one frame of {least} ({1000 * least / sample_rate:g} ms): "
+                "drop or lengthen it"
+            )
+        if length > width:
+            raise AudioError(f"clip {clip - 1} of the batch claims {length} samples, its row has {width}")
+    return lengths

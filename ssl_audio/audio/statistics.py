@@ -30,7 +30,7 @@ class Moments:
     def update(self, spectrogram: Spectrogram) -> None:
         """Take in the valid frames of a batch; padding does not count.
 
-        For the statistics of a corpus, give it `Fbank.log_mel`, which is not normalised.
+        For the statistics of a corpus, give it `Frontend.unnormalised`.
         """
         values = spectrogram.values
         if not spectrogram.whole:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ssl_audio.audio import fbank
+from ssl_audio.audio import fbank, mel_spectrogram
 from ssl_audio.audio.frontend import Frontend
 from ssl_audio.model import adapters, encoders
 from ssl_audio.model.adapters import Adapter
@@ -18,7 +18,7 @@ from ssl_audio.objectives import classification, distillation, masked_patches
 from ssl_audio.objectives.masking import Masking
 from ssl_audio.objectives.objective import Objective
 
-KNOWN = (fbank, adapters, encoders, classification, distillation, masked_patches)
+KNOWN = (fbank, mel_spectrogram, adapters, encoders, classification, distillation, masked_patches)
 """Modules that are imported so that their classes are known; what a file names is never imported."""
 
 MODEL_BASES: tuple[type, ...] = (

@@ -150,17 +150,30 @@ def changed(spec: dict[str, Any], asked: dict[str, tuple[Any, Any]]) -> Namespac
     return whole
 
 
-def check_changes(asked: dict[str, tuple[Any, Any]], found: Checkpoint) -> None:
-    """Check that the options change neither the encoder that the weights belong to nor the rate it was trained at.
+def check_changes(asked: dict[str, tuple[Any, Any]], found: Checkpoint, *, measured: bool = False) -> None:
+    """Check that the options change neither the encoder that the weights belong to nor the rate it was trained at, and
+    that another frontend has statistics of its own.
+
+    Args:
+        asked: Both values of what differs, by name.
+        found: The checkpoint.
+        measured: The statistics of the frontend are measured on the training clips.
 
     Raises:
         RecipeError: if they do; the message has both values.
     """
     had, wanted = asked.get("init_args.frontend.init_args.sample_rate", (None, None))
-    if had is not None and wanted is not None:
+    if None not in (had, wanted) and had != wanted:
         raise RecipeError(
             f"{found.path} was trained on sound of {had} Hz, not {wanted}; leave sample_rate of its frontend as it is: "
             "--data.resample true brings shards of another rate to it"
+        )
+    front = [asked.get(f"init_args.frontend.{name}") for name in ("class_path", "init_args.mean", "init_args.std")]
+    if not measured and front[0] is not None and all(both is not None and both[0] == both[1] for both in front[1:]):
+        before, now = (str(path).rsplit(".")[-1] for path in front[0])
+        raise RecipeError(
+            f"{found.path} has the mean and deviation of {before}, and model.backbone.frontend is {now}; give it mean "
+            "and std of its own, or --statistics training"
         )
     kind = str(found.spec["init_args"]["encoder"]["class_path"]).rsplit(".")[-1]
     free: frozenset[str] = getattr(getattr(encoders, kind, None), "free", frozenset())

@@ -7,7 +7,6 @@ import lightning as L
 import numpy as np
 import torch
 
-from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.statistics import Moments
 from ssl_audio.data.batch import Batch
 from ssl_audio.data.labelled import LabelledShards
@@ -35,15 +34,11 @@ def measure_statistics(backbone: Backbone, part: Part, data: LabelledShards) -> 
     """Set the normalisation to the mean and standard deviation of training clips, taken at equal distances."""
     rows = np.linspace(0, len(part) - 1, min(len(part), _MOST_CLIPS_MEASURED)).astype(int)
     few = part.select(rows)
-    if not isinstance(backbone.frontend, Fbank):
-        raise RecipeError(f"statistics: training needs an Fbank frontend; found {type(backbone.frontend).__name__}")
     moments = Moments()
     with torch.inference_mode():
         for batch in data.every(few, replacing=True):
-            moments.update(backbone.frontend.log_mel(batch.waveforms, batch.samples))
-    state = backbone.frontend.state_dict()
-    state |= {"mean": torch.tensor(moments.mean), "std": torch.tensor(moments.std)}
-    backbone.frontend.load_state_dict(state)
+            moments.update(backbone.frontend.unnormalised(batch.waveforms, batch.samples))
+    backbone.frontend.set_statistics(moments.mean, moments.std)
 
 
 def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:

@@ -121,7 +121,7 @@ class FinetuneBuilder(RunBuilder):
             spec = Adaptation(**vars(config.adaptation)).spec(found)
             if self.asked is None:
                 self.asked = changes(parsed(spec), config.model.backbone)
-                check_changes(self.asked, found)
+                check_changes(self.asked, found, measured=config.statistics == "training")
             config.model.backbone = changed(spec, self.asked)
             if FOLD not in config.checkpoint:
                 config.checkpoint = str(path)

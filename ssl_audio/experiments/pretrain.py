@@ -131,7 +131,7 @@ def pretrain_built(built: PretrainBuilder) -> Finished | None:
         "precision": str(trainer.precision),
         "final": {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()},
         "replaced": replaced,
-        "log_mel": {"mean": float(module.backbone.frontend.mean), "std": float(module.backbone.frontend.std)},
+        "log_mel": dict(zip(("mean", "std"), map(float, module.backbone.frontend.statistics), strict=True)),
         **circumstances(data.shards, trainer.strategy.root_device),
     }
     # Compiling for lengths that occur once is not worth it.
