@@ -1,6 +1,7 @@
 """The backbone: waveform to token states."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.model.adapters.adapter import Adapter
 from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.model.merging import Merging
+from ssl_audio.model.packing import Packing, lengths_of, pack, unpack
 from ssl_audio.model.patches import Patches, cut, grid_of
 from ssl_audio.model.positions import PositionRule, Positions, PositionStart
 from ssl_audio.tokens import Tokens, concatenate
@@ -37,6 +39,7 @@ class Backbone(nn.Module):
             None leaves clips as long as they are and keeps padding out of everything.
         adapters: Small parts in the slots of the encoder, attached in this order; None has none.
         merging: How the encoder merges tokens that are alike; None merges none.
+        packing: How clips of unequal lengths share the rows that the encoder mixes; None gives each a row of its own.
 
     Raises:
         RecipeError: if patches do not fit the spectrogram, the sizes contradict one another, or an adapter has no
@@ -62,6 +65,7 @@ class Backbone(nn.Module):
         fixed_frames: PositiveInt | None = None,
         adapters: list[Adapter] | None = None,
         merging: Merging | None = None,
+        packing: Packing | None = None,
     ) -> None:
         super().__init__()
         self.frontend = frontend
@@ -87,6 +91,7 @@ class Backbone(nn.Module):
         self.adapters = nn.ModuleList(adapters or [])
         for adapter in adapters or []:
             adapter.attach(self)
+        self.packing = packing
         self.merging = merging or Merging()
         self._merge()
 
@@ -148,7 +153,26 @@ class Backbone(nn.Module):
             waveforms: Mono at the frontend's rate, in [-1, 1]; what lies beyond a clip's end is ignored.
             samples: Valid samples of each clip; None means all.
         """
-        return self.encoder(self.embed(self.cut(self.spectrogram(waveforms, samples))))
+        return self.encode(self.embed(self.cut(self.spectrogram(waveforms, samples))))
+
+    def encode(self, tokens: Tokens) -> Tokens:
+        """What the encoder makes of the tokens of a batch, one clip a row; clips of unequal lengths are packed for it.
+
+        Args:
+            tokens: As `embed` gives them.
+        """
+        return self._packed(tokens, lambda packed: [self.encoder(packed)])[0]
+
+    def encode_layers(self, tokens: Tokens) -> list[Tokens]:
+        """The same with an entry for every block, before the final norm; see `Encoder.layers`."""
+        return self._packed(tokens, self.encoder.layers)
+
+    def _packed(self, tokens: Tokens, encode: Callable[[Tokens], list[Tokens]]) -> list[Tokens]:
+        if self.packing is None or tokens.whole:
+            return encode(tokens)
+        lengths = lengths_of(tokens)
+        packed = pack(tokens, self.packing.rows(lengths), lengths)
+        return [unpack(found, lengths, width=tokens.clip.shape[1]) for found in encode(packed)]
 
     def spectrogram(
         self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None

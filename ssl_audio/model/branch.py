@@ -19,7 +19,7 @@ class Context:
     Args:
         renew: Gives the context of other tokens, for parts that change them between two blocks or within one.
         mask: Which pairs of tokens attend to each other, or what is added to their scores; None where all of a row do.
-        attend: How they attend to each other, where it is not by the mask: the way of an attention pattern.
+        attend: How they attend to each other, where it is not by the mask.
         borders: Where a token belongs to another clip than the token before it; None where every row is one clip.
         past: What a stream carries from the tokens before: keys and values, or states of scans and convolutions.
     """

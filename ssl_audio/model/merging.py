@@ -252,12 +252,19 @@ def combine(tokens: Tokens, found: Matching, *, order: Order) -> Tokens:
         before = tokens.origin.place
         moved_to = torch.where(before < 0, -1, within.gather(1, before.clamp_min(0)))
         origin = dataclasses.replace(tokens.origin, place=moved_to)
+    clip, time, band = (part.gather(1, kept) for part in (tokens.clip, tokens.time, tokens.band))
+    sizes = sizes[flat].view(rows, now)
+    if not tokens.whole:
+        # Where a row lost more than others and has no padding, what was merged away fills it, as padding.
+        gone = ~stays.gather(1, kept)
+        clip, time, band = (torch.where(gone, -1, part) for part in (clip, time, band))
+        sizes = torch.where(gone, 1.0, sizes)
     return Tokens(
         states=states.view(rows, now, -1),
-        clip=tokens.clip.gather(1, kept),
-        time=tokens.time.gather(1, kept),
-        band=tokens.band.gather(1, kept),
-        size=sizes[flat].view(rows, now),
+        clip=clip,
+        time=time,
+        band=band,
+        size=sizes,
         whole=tokens.whole,
         clips=tokens.clips,
         grid=None,

@@ -105,4 +105,4 @@ def weighted_sum(layers: Sequence[Tokens], mixing: Float[Tensor, " layer"]) -> T
 def layers_for(backbone: Backbone, head: Head, spectrogram: Spectrogram) -> Sequence[Tokens]:
     """What a head reads of spectrograms: the outputs of all blocks where it sums them, else the encoder's output."""
     tokens = backbone.embed(backbone.cut(spectrogram))
-    return [backbone.encoder(tokens)] if head.mixing is None else backbone.encoder.layers(tokens)
+    return [backbone.encode(tokens)] if head.mixing is None else backbone.encode_layers(tokens)

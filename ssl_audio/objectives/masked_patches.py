@@ -235,10 +235,10 @@ class MaskedPatches(Objective):
         """States at the hidden places, and the encoder's tokens."""
         if self.decoder is None:
             embedded = backbone.embed(patches, hidden=hiding.hidden, mask_token=self.mask_token)
-            tokens = backbone.encoder(embedded)
+            tokens = backbone.encode(embedded)
             states = backbone.patch_states(tokens)
         else:
-            tokens = backbone.encoder(backbone.embed(patches, keep=hiding.visible))
+            tokens = backbone.encode(backbone.embed(patches, keep=hiding.visible))
             states = self.decode(backbone.patch_states(tokens), patches, hiding)
         return _rows_at(states, hiding.index), tokens
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.attention import attend
 from ssl_audio.model.branch import Branch, Context, Mixed
+from ssl_audio.model.clip_attention import among_clips
 from ssl_audio.model.encoders.encoder import Encoder, Merge
 from ssl_audio.model.linear import Linear
 from ssl_audio.model.patterns import Pattern
@@ -129,10 +130,13 @@ class Transformer(Encoder):
         way = None if self.pattern is None else self.pattern.way(tokens)
         if way is not None:
             return Context(self.context, attend=way, past=past)
+        sized = self.proportional and tokens.origin is not None
+        if self.pattern is None and not tokens.whole and past is None:
+            return Context(self.context, attend=among_clips(tokens, tokens.size.log() if sized else None))
         mask = None if tokens.whole else tokens.same_clip()[:, None]
         if self.pattern is not None:
             mask = self.pattern.mask(tokens)
-        if self.proportional and tokens.origin is not None:
+        if sized:
             mask = proportional(tokens, mask)
         return Context(self.context, mask=mask, past=past)
 
