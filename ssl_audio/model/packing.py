@@ -1,6 +1,7 @@
 """Clips of any length share rows, and each goes back to a row of its own."""
 
 import dataclasses
+import heapq
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ssl_audio.tokens import Tokens
 
+Fit = Literal["next", "decreasing", "balanced"]
 Rows = list[list[int]]
 """The clips of each row, by their numbers."""
 
@@ -22,14 +24,16 @@ class Packing:
     Args:
         room: Tokens of a row; a longer clip has a longer row of its own.
         fit: `next` puts each clip behind the one before it where there is room, else into a new row (published);
-            `decreasing` puts the longest first, each into the first row with room for it, which wastes less.
+            `decreasing` puts the longest first, each into the first row with room for it; `balanced` takes as many
+            rows as that and puts the longest first, each into the emptiest, so that rows are of about the same length
+            and hardly anything is padding.
 
     Source: JiuFengSC/ElasticAST@da75493 `src/models/elasticast.py` (next fit, 2048 tokens); arXiv 2307.06304 (NaViT).
     Differs: a clip longer than a row is no error.
     """
 
     room: PositiveInt = 2048
-    fit: Literal["next", "decreasing"] = "decreasing"
+    fit: Fit = "balanced"
 
     def rows(self, lengths: Sequence[int]) -> Rows:
         """Which clips share which row.
@@ -37,8 +41,8 @@ class Packing:
         Args:
             lengths: Tokens of each clip.
         """
-        fit = next_fit if self.fit == "next" else first_fit_decreasing
-        return fit(lengths, self.room)
+        fits = {"next": next_fit, "decreasing": first_fit_decreasing, "balanced": balanced}
+        return fits[self.fit](lengths, self.room)
 
 
 def next_fit(lengths: Sequence[int], room: int) -> Rows:
@@ -67,6 +71,20 @@ def first_fit_decreasing(lengths: Sequence[int], room: int) -> Rows:
         rows[row].append(clip)
         left[row] -= lengths[clip]
     return sorted(sorted(row) for row in rows)
+
+
+def balanced(lengths: Sequence[int], room: int) -> Rows:
+    """As many rows as `first_fit_decreasing` needs, of about the same length; its own where some would be too long."""
+    wanted = first_fit_decreasing(lengths, room)
+    rows: Rows = [[] for _ in wanted]
+    filled = [(0, row) for row in range(len(rows))]
+    for clip in sorted(range(len(lengths)), key=lambda clip: -lengths[clip]):
+        used, row = heapq.heappop(filled)
+        rows[row].append(clip)
+        heapq.heappush(filled, (used + lengths[clip], row))
+    if max(used for used, _ in filled) > max(room, *lengths):
+        return wanted
+    return sorted(sorted(row) for row in rows if row)
 
 
 def waste(lengths: Sequence[int], rows: Rows) -> float:

@@ -14,7 +14,7 @@ from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.clip_attention import Blocks, by_clip
 from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
 from ssl_audio.model.merging import Merging
-from ssl_audio.model.packing import Packing, first_fit_decreasing, lengths_of, next_fit, pack, unpack, waste
+from ssl_audio.model.packing import Packing, balanced, first_fit_decreasing, lengths_of, next_fit, pack, unpack, waste
 from ssl_audio.objectives import MaskedPatches
 from ssl_audio.objectives.masking import RandomMasking
 from ssl_audio.tokens import Tokens
@@ -45,12 +45,15 @@ def sounds() -> tuple[torch.Tensor, torch.Tensor]:
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40))
 def test_every_clip_is_in_one_row_that_has_room_for_it(lengths):
-    rows = {"next": next_fit(lengths, 30), "decreasing": first_fit_decreasing(lengths, 30)}
+    fits = {"next": next_fit, "decreasing": first_fit_decreasing, "balanced": balanced}
+    rows = {name: fit(lengths, 30) for name, fit in fits.items()}
     for fit, found in rows.items():
         assert sorted(clip for row in found for clip in row) == list(range(len(lengths)))
         assert all(sum(lengths[clip] for clip in row) <= 30 for row in found)
         assert 0 <= waste(lengths, found) < 1
         assert Packing(room=30, fit=fit).rows(lengths) == found
+    assert len(rows["balanced"]) == len(rows["decreasing"])
+    assert waste(lengths, rows["balanced"]) <= waste(lengths, rows["decreasing"]) + 1e-9
     assert [clip for row in rows["next"] for clip in row] == list(range(len(lengths)))
     # No first fit leaves two rows that are less than half full.
     assert sum(sum(lengths[clip] for clip in row) * 2 < 30 for row in rows["decreasing"]) <= 1
@@ -58,11 +61,11 @@ def test_every_clip_is_in_one_row_that_has_room_for_it(lengths):
 
 def test_a_clip_longer_than_a_row_has_one_of_its_own():
     assert next_fit([4, 50, 5, 6], 30) == [[0], [1], [2, 3]]
-    assert first_fit_decreasing([4, 50, 5, 6], 30) == [[0, 2, 3], [1]]
+    assert first_fit_decreasing([4, 50, 5, 6], 30) == balanced([4, 50, 5, 6], 30) == [[0, 2, 3], [1]]
 
 
 @each
-@pytest.mark.parametrize("fit", ["next", "decreasing"])
+@pytest.mark.parametrize("fit", ["next", "balanced"])
 @pytest.mark.parametrize("merged", [0, 3])
 def test_packed_clips_are_what_they_are_alone(kind, fit, merged):
     waveforms, samples = sounds()

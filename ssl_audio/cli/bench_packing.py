@@ -1,0 +1,82 @@
+"""`ssl-audio bench packing`: padded, bucketed and packed batches of clips of unequal lengths."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jsonargparse.typing import PositiveInt
+
+from ssl_audio.cli.bench import SIZES
+from ssl_audio.data.index import open_shards
+from ssl_audio.evaluation.packing_benchmark import librispeech_like, measure
+from ssl_audio.evaluation.report import ReportTable
+from ssl_audio.experiments.output_files import write_text
+
+
+def packing(
+    shards: list[Path] | None = None,
+    size: Literal["tiny", "small", "base"] = "tiny",
+    contenders: list[Literal["transformer", "bimamba"]] = ["transformer", "bimamba"],  # noqa: B006
+    modes: list[Literal["inference", "training"]] = ["inference", "training"],  # noqa: B006
+    clips: PositiveInt = 64,
+    batch_clips: PositiveInt = 16,
+    room: PositiveInt = 2048,
+    rounds: PositiveInt = 5,
+    out: Path | None = None,
+) -> None:
+    """Clips a second of the encoders on clips of unequal lengths, for every way of making batches of them, in turn.
+
+    `masked`: clips as they come, padded, attention by a table of all pairs. `padded`: the same, attention clip by
+    clip. `buckets`: sorted by length, then padded. `next`, `decreasing`, `balanced`: clips as they come,
+    packed into rows.
+
+    Args:
+        shards: Take lengths from these; by default such as LibriSpeech has.
+        size: Of the encoders.
+        contenders: Which encoders.
+        modes: Among inference and training (a forward and a backward pass).
+        clips: How many clips are measured.
+        batch_clips: Clips of a batch.
+        room: Tokens of a packed row.
+        rounds: How often each way is timed.
+        out: Also write the figures to this JSON file.
+    """
+    if shards is None:
+        seconds = librispeech_like(clips)
+    else:
+        every = open_shards(shards).seconds
+        seconds = np.random.default_rng(0).choice(every, clips, replace=clips > len(every))
+    figures: dict[str, Any] = {}
+    for mode in modes:
+        rows: list[list[str | float]] = []
+        for contender in contenders:
+            found = measure(
+                contender,
+                seconds.tolist(),
+                width=SIZES[size][0],
+                batch_clips=batch_clips,
+                room=room,
+                training=mode == "training",
+                rounds=rounds,
+            )
+            figures.setdefault(mode, {})[contender] = {name: dataclasses.asdict(way) for name, way in found.items()}
+            base = next(iter(found.values())).clips_per_second
+            for name, way in found.items():
+                rows.append(
+                    [
+                        contender,
+                        name,
+                        f"{way.clips_per_second:.1f}",
+                        f"{way.clips_per_second / base:.2f}",
+                        f"{way.waste:.0%}",
+                        f"{way.difference:.0e}",
+                    ]
+                )
+        lengths = f"{seconds.min():.1f} to {seconds.max():.1f} s, mean {seconds.mean():.1f} s"
+        caption = f"{mode}, {size}, {clips} clips of {lengths}, batches of {batch_clips}, rows of {room} tokens"
+        head = ["encoder", "batches", "clips/s", "times the first", "padding", "largest difference from alone"]
+        print("\n" + ReportTable(caption, head, rows).text(), flush=True)
+    if out is not None:
+        write_text(out, json.dumps(figures, indent=1) + "\n")
