@@ -10,9 +10,9 @@ from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.data.labels import Part
 from ssl_audio.data.shard_rates import common_rate
 from ssl_audio.evaluation.embedding import embed_clips, frame_statistics
-from ssl_audio.evaluation.linear_head import PENALTIES, fit_linear
 from ssl_audio.evaluation.metrics import headline
 from ssl_audio.evaluation.predictions import Predictions
+from ssl_audio.objectives.linear_fit import PENALTIES, fit_linear
 
 Statistics = Literal["cepstra", "mel", "levelled_cepstra", "levelled_mel"]
 CEPSTRA = 20

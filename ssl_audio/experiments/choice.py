@@ -12,12 +12,12 @@ from ssl_audio.data.batch import Batch
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.data.labels import Part
 from ssl_audio.errors import RecipeError
-from ssl_audio.evaluation.linear_head import PENALTIES, fit_linear
 from ssl_audio.evaluation.neighbours import choose_neighbours, nearest_scores
 from ssl_audio.evaluation.predictions import Predictions, predict_part
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.classification import Classification
 from ssl_audio.objectives.heads import Standardised
+from ssl_audio.objectives.linear_fit import PENALTIES, fit_linear
 from ssl_audio.tokens import pool
 from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.checkpointing import Checkpoints

@@ -186,6 +186,7 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
         if module.options.begin == "probe":
             cli.display.line(f"starts from a linear probe: validation {begin_at_probe(module, data):.3f}")
             probe = copied(module)
+        module.objective.before_training(lambda: data.every(parts.train, replacing=True))
         module = fit(trainer, module, data, this, everywhere=True)
         module.to(trainer.strategy.root_device)  # Lightning moved it to the CPU when training ended
         valid, chosen, last = choose(trainer, module, data, probe=probe)

@@ -4,7 +4,7 @@ from ssl_audio.objectives.classification import Classification, HeadOptions
 from ssl_audio.objectives.distillation import Distillation
 from ssl_audio.objectives.masked_patches import MaskedPatches
 from ssl_audio.objectives.objective import Answer, Objective
-from ssl_audio.objectives.teacher import AveragedTeacher, Teacher
+from ssl_audio.objectives.teacher import AveragedTeacher, Teacher, Teachers
 
 __all__ = [
     "Answer",
@@ -15,4 +15,5 @@ __all__ = [
     "MaskedPatches",
     "Objective",
     "Teacher",
+    "Teachers",
 ]

@@ -1,5 +1,6 @@
 """Distillation: any objective that answers, with a teacher beside the targets."""
 
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -117,6 +118,10 @@ class Distillation(Objective):
 
     def predict(self, backbone: Backbone, spectrogram: Spectrogram) -> Answer | None:
         return self.objective.predict(backbone, spectrogram)
+
+    def before_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        self.objective.before_training(batches)
+        self.teacher.before_training(batches)
 
     def after_step(self, backbone: Backbone, step: int) -> None:
         self.objective.after_step(backbone, step)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -116,6 +116,13 @@ class Objective(nn.Module, ABC):
     def predict(self, backbone: Backbone, spectrogram: Spectrogram) -> Answer | None:
         """What it says of clips after training; None where an objective answers nothing (self-supervision)."""
         return None
+
+    def before_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        """See the training clips of a labelled task once, as they are, before the first step and before a resumed one.
+
+        Args:
+            batches: Gives every training clip once, with its targets.
+        """
 
     def after_step(self, backbone: Backbone, step: int) -> None:
         """Called when the optimizer has taken a step, such as for teachers that follow the weights.

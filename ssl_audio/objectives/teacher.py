@@ -1,6 +1,7 @@
 """Teachers: models whose scores a student is trained to match."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.data.batch import Batch
 from ssl_audio.data.facts import Facts
+from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.objective import Answer, Objective
 
@@ -42,6 +44,9 @@ class Teacher(nn.Module, ABC):
             batch: Waveforms as the student gets them.
             spectrogram: As the student gets it.
         """
+
+    def before_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        """See every training clip once, with its targets; see `Objective.before_training`."""
 
     def after_step(self, backbone: Backbone, objective: Objective, step: int) -> None:
         """Follow the student, whose optimizer has taken a step."""
@@ -85,6 +90,50 @@ class AveragedTeacher(Teacher):
 
     def after_step(self, backbone: Backbone, objective: Objective, step: int) -> None:
         self.average.update_parameters(_student(backbone, objective))
+
+
+class Teachers(Teacher):
+    """Several teachers of any kind: the mean of the scores that they give clips.
+
+    Args:
+        teachers: Each scores clips.
+
+    Raises:
+        RecipeError: if there are none.
+
+    Source: arXiv 2203.06760 (an ensemble teaches).
+    """
+
+    def __init__(self, *, teachers: list[Teacher]) -> None:
+        super().__init__()
+        if not teachers:
+            raise RecipeError("Teachers: no teachers; expected one at least")
+        self.teachers = nn.ModuleList(teachers)
+
+    def attach(self, backbone: Backbone, objective: Objective, facts: Facts) -> None:
+        self.several = facts.several
+        for teacher in self._each():
+            teacher.attach(backbone, objective, facts)
+
+    def before_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        for teacher in self._each():
+            teacher.before_training(batches)
+
+    def answer(self, batch: Batch, spectrogram: Spectrogram) -> Answer:
+        found = [teacher.answer(batch, spectrogram).clips for teacher in self._each()]
+        known = [scores for scores in found if scores is not None]
+        if len(known) < len(found):
+            raise RecipeError("Teachers: one scores no clips; expected teachers that do")
+        return Answer(clips=mean_of_scores(known, several=self.several))
+
+    def after_step(self, backbone: Backbone, objective: Objective, step: int) -> None:
+        for teacher in self._each():
+            teacher.after_step(backbone, objective, step)
+
+    def _each(self) -> Iterator[Teacher]:
+        for teacher in self.teachers:
+            assert isinstance(teacher, Teacher)
+            yield teacher
 
 
 def _student(backbone: Backbone, objective: Objective) -> nn.Module:
