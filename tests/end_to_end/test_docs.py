@@ -22,7 +22,7 @@ SMALLER = {
 
 
 @pytest.mark.parametrize("page", ["data.md", "cluster.md", "scale.md"])
-def test_every_command_of_the_page_runs(page, tmp_path, monkeypatch, capsys):
+def test_every_command_of_the_page_runs(page, drawn, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")

@@ -68,7 +68,7 @@ def test_bench_scan_prints_ratios(tmp_path, capsys):
     assert "'8by512' is no shape; expected rows x tokens" in capsys.readouterr().err
 
 
-def test_bench_encoders_measures_each_in_its_own_process(tmp_path, capsys):
+def test_bench_encoders_measures_each_in_its_own_process(drawn, tmp_path, capsys):
     out, picture = tmp_path / "encoders.json", tmp_path / "encoders.png"
     words = ["--tokens", "[64]", "--contenders", "[bimamba]", "--modes", "[inference]"]
     main(["bench", "encoders", *words, "--out", str(out), "--picture", str(picture)])

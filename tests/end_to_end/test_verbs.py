@@ -66,7 +66,7 @@ def fails(capsys, words: list[str], *, code: int) -> str:
     return printed[-1]
 
 
-def test_pretraining_leaves_a_whole_run_behind(pretrain, capsys, tmp_path, demo_shards):
+def test_pretraining_leaves_a_whole_run_behind(drawn, pretrain, capsys, tmp_path, demo_shards):
     pretrain("--trainer.max_steps=6", "--name=first", probe=True)
     folder = tmp_path / "runs/pretrain/first/0"
     files = {path.name for path in folder.iterdir()}

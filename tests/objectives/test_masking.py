@@ -41,13 +41,13 @@ def test_every_clip_hides_exactly_its_share_within_its_own_columns(kind, grid, s
 @pytest.mark.parametrize("kind", OURS)
 @pytest.mark.parametrize(("grid", "share"), [((8, 64), 400), ((8, 16), 0.75), ((5, 7), 0.3), ((1, 100), 0.5)])
 def test_every_patch_is_hidden_equally_often(kind, grid, share):
-    """Within 0.01 of the target over 100,000 draws, on any grid."""
-    masking, total, draws = kind(share), torch.zeros(grid), 100_000
+    """Within 0.018 of the target over 20,000 draws (five standard deviations), on any grid."""
+    masking, total, draws = kind(share), torch.zeros(grid), 20_000
     for start in range(0, draws, 2000):
         seeds = torch.arange(start, start + 2000) * 7919
         total += masking.draw(grid, torch.full((2000,), grid[1]), seeds).sum(0)
     target = masking.count(grid[0] * grid[1]) / (grid[0] * grid[1])
-    assert (total / draws - target).abs().max() < 0.01
+    assert (total / draws - target).abs().max() < 0.018
 
 
 def test_clusters_are_clusters():
