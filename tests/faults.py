@@ -5,6 +5,7 @@ import multiprocessing
 import resource
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -21,16 +22,17 @@ def poison(steps: tuple[int, ...]) -> None:
     Training.on_after_backward = spoil  # type: ignore[method-assign]
 
 
-def hang_and_slow_down(hanging: float, step: int, times: float) -> None:
-    """The disk hangs once for so many seconds; and every step from a step on takes longer.
+def hang_and_slow_down(run: str, step: int, times: float) -> None:
+    """The disk hangs once, until the run reports it; and every step from a step on takes longer.
 
     Args:
-        hanging: Seconds that the disk takes for one clip.
+        run: Folder of the run.
         step: The first slow step.
         times: How much longer than the median of the steps before.
     """
 
     from ssl_audio.data.index import ShardIndex
+    from ssl_audio.training.alerts import read_alerts
     from ssl_audio.training.module import Training
 
     read, train, hung = ShardIndex.audio_bytes, Training.training_step, multiprocessing.Value("b", 0)
@@ -39,7 +41,9 @@ def hang_and_slow_down(hanging: float, step: int, times: float) -> None:
     def read_slowly(index: Any, clip: int) -> bytes:
         with hung.get_lock():
             first, hung.value = not hung.value, 1
-        time.sleep(hanging * first)
+        end = time.monotonic() + 30 * first
+        while time.monotonic() < end and not any(alert["title"] == "stalled" for alert in read_alerts(Path(run))):
+            time.sleep(0.05)
         return read(index, clip)
 
     def train_slowly(module: Any, *given: Any) -> Any:

@@ -21,6 +21,7 @@ from ssl_audio.training.metrics_log import read_rows
 from ssl_audio.training.resuming import newest_whole
 
 STEP = "runs/pretrain/run/0/checkpoints/step-{:08d}.ckpt"
+RUN = "runs/pretrain/run/0"
 
 
 def text_of(launched: Launched) -> str:
@@ -156,9 +157,9 @@ def test_a_worker_that_hangs_and_steps_that_slow_down_are_told(demo_shards, tmp_
         f"--probe=[{{shards: {demo_shards}, targets: [keyword]}}]",
         "--watch.panel_steps=14", steps=16,
     )  # fmt: skip
-    launched = Launched(call, tmp_path, fault=functools.partial(hang_and_slow_down, 1.5, 9, 6.0))
+    launched = Launched(call, tmp_path, fault=functools.partial(hang_and_slow_down, RUN, 9, 6.0))
     assert launched.wait() == [0], text_of(launched)
-    run = tmp_path / "runs/pretrain/run/0"
+    run = tmp_path / RUN
     told = {alert["title"]: alert["text"] for alert in read_alerts(run)}
     assert set(told) == {"stalled", "slow"}
     assert re.search(r"no batch for \d+ s: worker [01] \(process \d+\) at .*/shard-\d+.tar:", told["stalled"])
