@@ -1,5 +1,6 @@
 """What a frontend is: waveform to spectrogram, lengths carried along."""
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ssl_audio.errors import AudioError
+from ssl_audio.errors import AudioError, RecipeError
 
 Count = TypeVar("Count", int, Tensor)
 """A number, or a tensor with one number a clip."""
@@ -24,12 +25,14 @@ class Spectrogram:
         frames: Valid frames of each clip.
         whole: Every clip fills all frames, so nothing need be masked.
         fill: What padding holds, in the units of `values`.
+        hops: Seconds from one frame of each clip to the next, where clips differ; None where all have the frontend's.
     """
 
     values: Float[Tensor, "clip frame bin"]
     frames: Int[Tensor, " clip"]
     whole: bool
     fill: float = 0.0
+    hops: Float[Tensor, " clip"] | None = None
 
     def with_values(self, values: Float[Tensor, "clip frame bin"]) -> "Spectrogram":
         """The same clips with other values."""
@@ -43,6 +46,7 @@ class Spectrogram:
             self,
             values=self.values.repeat_interleave(times, dim=0),
             frames=self.frames.repeat_interleave(times, dim=0),
+            hops=None if self.hops is None else self.hops.repeat_interleave(times, dim=0),
         )
 
 
@@ -89,6 +93,20 @@ class Frontend(nn.Module, ABC):
         self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None
     ) -> Spectrogram:
         """The same before normalisation: what the statistics of a corpus are taken of; see `forward`."""
+
+    def at_hop(self, hop_seconds: float) -> "Frontend":
+        """The same frontend with another time from one frame to the next; it shares the buffers.
+
+        Raises:
+            RecipeError: if this frontend has no hop that can be changed, or a hop would be no whole sample.
+        """
+        samples = int(self.sample_rate * hop_seconds + 1e-6)
+        if not hasattr(self, "hop_samples") or samples < 1:
+            raise RecipeError(f"{type(self).__name__} cannot have a hop of {hop_seconds:g} s")
+        found = copy.copy(self)
+        found.hop_samples = samples  # type: ignore[assignment]
+        found.hop_seconds = samples / self.sample_rate
+        return found
 
     def register_statistics(self, mean: float, std: float) -> None:
         """Make the buffers `mean` and `std`; called by the constructor."""

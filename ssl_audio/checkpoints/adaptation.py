@@ -12,7 +12,7 @@ from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.imported import Fate
 from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.model.positions import adapt, resample_positions
+from ssl_audio.model.positions import FactorisedPositions, adapt, factors_of, resample_positions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,18 +82,20 @@ def load_backbone(
     Raises:
         CheckpointError: if a tensor is missing or has another shape.
     """
-    theirs = found.part("backbone")
+    theirs = _as_table(found.part("backbone"), backbone)
     wanted = backbone.state_dict()
     fates: list[Fate] = list(found.fates)
     weights: dict[str, Tensor] = {}
     for name, value in theirs.items():
         if name in STATISTICS:
             continue
-        if name == "positions.table" and value.shape[2:] == wanted[name].shape[2:]:
-            weights[name] = _positions(backbone, found, value, rule)
-            if value.shape != wanted[name].shape:
+        if name == "positions.table" and value.shape[2:] == backbone.positions.table.shape[2:]:
+            table = _positions(backbone, found, value, rule)
+            factors = factors_of(table) if isinstance(backbone.positions, FactorisedPositions) else {"table": table}
+            weights |= {f"positions.{part}": tensor for part, tensor in factors.items()}
+            if value.shape != backbone.positions.table.shape:
                 how = found.position_rule if found.image else rule
-                now = wanted[name].shape
+                now = backbone.positions.table.shape
                 note = f"{value.shape[0]} x {value.shape[1]} to {now[0]} x {now[1]} ({how})"
                 fates.append(Fate("positions", "adapted", note))
         else:
@@ -115,6 +117,18 @@ def load_backbone(
             Fate(name, "ignored", "not of the backbone") for name in found.weights if not name.startswith("backbone.")
         ]
     return fates
+
+
+def _as_table(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """The same with positions as a table, if they are factors that do not fit as they are."""
+    bands, columns = (weights.get(f"positions.{name}") for name in ("bands", "columns"))
+    own = backbone.state_dict()
+    fits = all(f"positions.{name}" in own and part is not None and own[f"positions.{name}"].shape == part.shape
+               for name, part in (("bands", bands), ("columns", columns)))  # fmt: skip
+    if bands is None or columns is None or fits:
+        return weights
+    others = {name: value for name, value in weights.items() if name not in ("positions.bands", "positions.columns")}
+    return {**others, "positions.table": bands[:, None] + columns[None]}
 
 
 def _adapter_of(name: str) -> str | None:

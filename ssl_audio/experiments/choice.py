@@ -18,6 +18,7 @@ from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.classification import Classification
 from ssl_audio.objectives.heads import Standardised
 from ssl_audio.objectives.linear_fit import PENALTIES, fit_linear
+from ssl_audio.objectives.pooling import QueryPooling
 from ssl_audio.tokens import pool
 from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.checkpointing import Checkpoints
@@ -83,6 +84,21 @@ def begin_at_probe(module: Finetuning, data: LabelledShards) -> float:
             best, chosen = score, fitted
     head.linear.load_state_dict(chosen)
     return best
+
+
+def begin_at_blocks(module: Finetuning) -> None:
+    """Begin the attention of the pooling at those of the encoder's blocks.
+
+    Raises:
+        RecipeError: if the head or the encoder has none.
+    """
+    attend = classifier(module).head.attend
+    if not isinstance(attend, QueryPooling):
+        raise RecipeError(
+            "model.head.begin is blocks, which begins the attention of a query; found "
+            f"pooling={module.options.pooling}, expected model.head.pooling=query"
+        )
+    attend.begin_at_blocks(module.backbone.encoder)
 
 
 def _pooled(module: Finetuning, batch: Batch, *, copies: int = _COPIES) -> list[torch.Tensor]:

@@ -20,7 +20,15 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.metrics import headline
 from ssl_audio.evaluation.predictions import check_speakers, read_predictions
 from ssl_audio.experiments.budget import WHOLE, Budget
-from ssl_audio.experiments.choice import begin_at_probe, choose, copied, measure_statistics, neighbours, predict
+from ssl_audio.experiments.choice import (
+    begin_at_blocks,
+    begin_at_probe,
+    choose,
+    copied,
+    measure_statistics,
+    neighbours,
+    predict,
+)
 from ssl_audio.experiments.display import TERMINAL, Display
 from ssl_audio.experiments.fallback import with_demo
 from ssl_audio.experiments.finetune_builder import FinetuneBuilder, Start
@@ -186,6 +194,8 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
         if module.options.begin == "probe":
             cli.display.line(f"starts from a linear probe: validation {begin_at_probe(module, data):.3f}")
             probe = copied(module)
+        if module.options.begin == "blocks":
+            begin_at_blocks(module)
         module.objective.before_training(lambda: data.every(parts.train, replacing=True))
         module = fit(trainer, module, data, this, everywhere=True)
         module.to(trainer.strategy.root_device)  # Lightning moved it to the CPU when training ended

@@ -17,7 +17,7 @@ from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.model.merging import Merging
 from ssl_audio.model.packing import Packing, lengths_of, pack, unpack
 from ssl_audio.model.patches import Patches, cut, grid_of
-from ssl_audio.model.positions import PositionRule, Positions, PositionStart
+from ssl_audio.model.positions import FactorisedPositions, PositionRule, Positions, PositionStart
 from ssl_audio.tokens import Tokens, concatenate
 
 
@@ -31,6 +31,8 @@ class Backbone(nn.Module):
         stride: Bins and frames from one patch to the next; None means that patches do not overlap.
         position_frames: How many frames the table of learnt positions covers; other lengths are adapted.
         position_rule: Where clips shorter than the table take their positions from.
+        position_factors: Positions are the sum of one for the band and one for the column, in place of one for each
+            place of the grid.
         position_start: What positions are before training; see `Positions`.
         class_tokens: How many class tokens there are: SSAST has 2, SSAMBA 1.
         class_place: Where they stand in a clip: in `front` of its patches (published), or in the `middle` of them,
@@ -60,6 +62,7 @@ class Backbone(nn.Module):
         position_frames: PositiveInt = 1024,
         position_rule: PositionRule = "start",
         position_start: PositionStart = "waves",
+        position_factors: bool = False,
         class_tokens: NonNegativeInt = 0,
         class_place: Literal["front", "middle"] = "front",
         fixed_frames: PositiveInt | None = None,
@@ -81,7 +84,8 @@ class Backbone(nn.Module):
         grid = grid_of(position_frames, frontend.bins, shape=patch, stride=self.stride)
         width = encoder.width
         self.embedding = nn.Linear(patch[0] * patch[1], width)
-        self.positions = Positions(grid, width, rule=position_rule, begin=position_start)
+        kind = FactorisedPositions if position_factors else Positions
+        self.positions = kind(grid, width, rule=position_rule, begin=position_start)
         # Without class tokens these are empty and take no part: under DDP nothing may wait for their gradient.
         self.class_tokens = nn.Parameter(torch.empty(class_tokens, width), requires_grad=class_tokens > 0)
         self.class_positions = nn.Parameter(torch.empty(class_tokens, width), requires_grad=class_tokens > 0)

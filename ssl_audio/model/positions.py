@@ -119,10 +119,15 @@ class Positions(nn.Module):
         super().__init__()
         self.rule = rule
         self.begin = begin
-        self.table = nn.Parameter(waves(grid, width) if begin == "waves" else torch.empty(*grid, width))
-        self.table.no_weight_decay = True  # type: ignore[attr-defined]
-        if begin == "noise":
-            nn.init.trunc_normal_(self.table, std=0.02)
+        self.make(
+            waves(grid, width) if begin == "waves" else nn.init.trunc_normal_(torch.empty(*grid, width), std=0.02)
+        )
+        for parameter in self.parameters():
+            parameter.no_weight_decay = True  # type: ignore[attr-defined]
+
+    def make(self, start: Float[Tensor, "band column width"]) -> None:
+        """Make the parameters, from what the table is before training."""
+        self.table = nn.Parameter(start)
 
     def forward(
         self, grid: tuple[int, int], columns: Int[Tensor, " clip"] | None = None
@@ -145,3 +150,35 @@ class Positions(nn.Module):
             fitted = adapt(self.table, (grid[0], length), rule=self.rule)
             rows[columns == length, :, :length] = fitted
         return rows.flatten(1, 2)
+
+
+class FactorisedPositions(Positions):
+    """A learnt vector for each band and one for each column of a grid; a place has the sum of both.
+
+    Source: arXiv 2407.08691 section 2; JiuFengSC/ElasticAST@da75493 `src/models/elasticast.py`.
+    """
+
+    def make(self, start: Float[Tensor, "band column width"]) -> None:
+        width = start.shape[2]
+        if self.begin == "waves":
+            # Each axis has channels of its own, so that the sum is what a table would begin as.
+            of_band = torch.arange(width) < width - width // 2
+            bands, columns = start[:, 0] * of_band, start[0] * ~of_band
+        else:
+            bands, columns = start[:, 0].clone(), nn.init.trunc_normal_(torch.empty_like(start[0]), std=0.02)
+        self.bands, self.columns = nn.Parameter(bands), nn.Parameter(columns)
+
+    @property
+    def table(self) -> Float[Tensor, "band column width"]:  # type: ignore[override]
+        """The vector of every place."""
+        return self.bands[:, None] + self.columns[None]
+
+
+def factors_of(table: Float[Tensor, "band column width"]) -> dict[str, Float[Tensor, "place width"]]:
+    """The parameters of `FactorisedPositions` from a table: means over columns and over bands.
+
+    Their sum has the mean of the table twice, as published.
+
+    Source: JiuFengSC/ElasticAST@da75493 (initialised from ViT and SSAST).
+    """
+    return {"bands": table.mean(dim=1), "columns": table.mean(dim=0)}

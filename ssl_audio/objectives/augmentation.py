@@ -4,12 +4,18 @@ import dataclasses
 
 import torch
 from jaxtyping import Int
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from ssl_audio.audio.augment import mixing_weights, mixup, noise, roll, spec_augment
+from ssl_audio.audio.elastic import draw_ratios, elastic_spectrogram
 from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.data.batch import Batch
+from ssl_audio.errors import RecipeError
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.randomness import uniform
+
+_FEWEST_SAMPLES = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +28,11 @@ class Augmentation:
         time_width: Frames of a masked stripe lie below this; 0 masks none.
         noise: Largest amplitude of uniform noise on the normalised spectrogram; published: 0.1.
         roll: Frames by which a clip is turned round at most; published: 10.
+        shortest: A random stretch of each clip is kept, of a length drawn between this share of it and all of it.
+        largest_shift: The time from one frame to the next is drawn for each clip: the frontend's times one of 1, 1.2,
+            1.4, ... up to this; published: 4.
 
-    Source: YuanGongND/ssast@a1a3eec, dataloader.py.
+    Source: YuanGongND/ssast@a1a3eec, dataloader.py; arXiv 2407.08691 section 3 (frame shifts).
     Differs: the partner in `mixup` comes from the batch rather than from all clips.
     """
 
@@ -32,6 +41,53 @@ class Augmentation:
     time_width: NonNegativeInt = 0
     noise: NonNegativeFloat = 0.0
     roll: NonNegativeInt = 0
+    shortest: ClosedUnitInterval = 1.0
+    largest_shift: PositiveFloat = 1.0
+
+    def shorten(self, batch: Batch) -> Batch:
+        """A random stretch of each clip.
+
+        Raises:
+            RecipeError: if frames have targets, which would lie elsewhere.
+        """
+        if self.shortest >= 1:
+            return batch
+        self._refuse_frames(batch, "shortest")
+        width = batch.waveforms.shape[1]
+        samples = torch.full_like(batch.seeds, width) if batch.samples is None else batch.samples
+        draws = uniform(batch.seeds, 2, "stretch")
+        kept = (samples * (self.shortest + (1 - self.shortest) * draws[:, 0])).long().clamp_min(_FEWEST_SAMPLES)
+        kept = torch.minimum(kept, samples)
+        start = ((samples - kept + 1) * draws[:, 1]).long()
+        place = torch.arange(int(kept.max()), device=kept.device)
+        inside = place < kept[:, None]
+        waveforms = batch.waveforms.gather(1, torch.where(inside, start[:, None] + place, 0)) * inside
+        return dataclasses.replace(batch, waveforms=waveforms, samples=kept)
+
+    def spectrogram(self, backbone: Backbone, batch: Batch) -> Spectrogram:
+        """Of a training batch, with a frame shift drawn for each clip if they are to differ.
+
+        Raises:
+            RecipeError: if frames have targets, or the backbone fills every clip up to a fixed length.
+        """
+        if self.largest_shift <= 1:
+            return backbone.spectrogram(batch.waveforms, batch.samples)
+        self._refuse_frames(batch, "largest_shift")
+        if backbone.fixed_frames is not None:
+            raise RecipeError(
+                "model.augmentation.largest_shift varies the number of frames, and fixed_frames of the backbone fixes "
+                "it; expected one of them"
+            )
+        ratios = draw_ratios(batch.seeds, self.largest_shift)
+        return elastic_spectrogram(backbone.frontend, batch.waveforms, batch.samples, ratios)
+
+    @staticmethod
+    def _refuse_frames(batch: Batch, option: str) -> None:
+        if batch.frames is not None:
+            raise RecipeError(
+                f"model.augmentation.{option} moves events within their clips, whose frames have targets "
+                "(data.frame_seconds); expected 1"
+            )
 
     def mix(self, batch: Batch) -> Batch:
         """Each clip mixed with the next one of its batch, and its targets with those; unlabelled clips stay apart."""

@@ -15,7 +15,7 @@ from ssl_audio.data.facts import Facts
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.tuning import trains
-from ssl_audio.objectives.heads import Head, Norm, layers_for
+from ssl_audio.objectives.heads import Drop, Head, Norm, layers_for
 from ssl_audio.objectives.objective import Answer, Losses, Objective
 from ssl_audio.objectives.pooling import Pooling
 
@@ -26,14 +26,16 @@ class HeadOptions:
 
     Args:
         pooling: One vector a clip: `mean` over its patches, their mean and deviation (`moments`), those of every band
-            of patches side by side (`bands`), mean of its `class` tokens, or an `attentive` mean.
+            of patches side by side (`bands`), mean of its `class` tokens, an `attentive` mean, or what one learnt
+            `query` reads of them.
         layers: Sum the outputs of all blocks with learnt weights instead of taking the last.
         projection: Channels of a linear layer before pooling; null has none.
         norm: On the pooled vector: `layer` norm, `batch` norm without parameters, or `none`.
         kind: `linear` learns a linear layer; `knn` learns nothing: it asks the nearest training clips, and the backbone
             stays as it is.
         begin: `random` draws the linear layer's weights; `probe` fits them to the training clips as the backbone
-            sees them before it is trained (a linear probe), so that the first gradients do not spoil the backbone.
+            sees them before it is trained (a linear probe), so that the first gradients do not spoil the backbone;
+            `blocks` begins the attention of pooling `query` at the mean of those of the blocks, as published.
 
     Source: arXiv 2202.10054 (linear probing, then fine-tuning).
     """
@@ -43,7 +45,7 @@ class HeadOptions:
     projection: PositiveInt | None = None
     norm: Norm = "layer"
     kind: Literal["linear", "knn"] = "linear"
-    begin: Literal["random", "probe"] = "random"
+    begin: Literal["random", "probe", "blocks"] = "random"
 
 
 HEAD = HeadOptions()
@@ -58,17 +60,27 @@ class Classification(Objective):
         loss: `cross_entropy` for one label a clip, `binary` asks of each label by itself; `auto` takes the one that
             fits the task.
         label_smoothing: Share of the target that is spread over all labels.
+        drop_tokens: Share of the patches of each clip that are left out in training, at random; the others keep their
+            order and their positions.
+
+    Source: JiuFengSC/ElasticAST@da75493 (a tenth of the tokens).
     """
 
     head: Head
 
     def __init__(
-        self, *, head: HeadOptions = HEAD, loss: Loss = "auto", label_smoothing: ClosedUnitInterval = 0.0
+        self,
+        *,
+        head: HeadOptions = HEAD,
+        loss: Loss = "auto",
+        label_smoothing: ClosedUnitInterval = 0.0,
+        drop_tokens: ClosedUnitInterval = 0.0,
     ) -> None:
         super().__init__()
         self.options = head
         self.loss = loss
         self.label_smoothing = float(label_smoothing)
+        self.drop_tokens = float(drop_tokens)
 
     def attach(self, backbone: Backbone, facts: Facts) -> None:
         if not facts.labels:
@@ -96,16 +108,19 @@ class Classification(Objective):
         return self.validate(backbone, batch, spectrogram)[0]
 
     def validate(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> tuple[Losses, Answer]:
-        logits = self.logits(backbone, spectrogram)
+        drop = Drop(self.drop_tokens, batch.seeds) if self.training and self.drop_tokens else None
+        logits = self.logits(backbone, spectrogram, drop=drop)
         return {"loss": self.loss_of(logits.float(), batch)}, Answer(clips=logits)
 
     def predict(self, backbone: Backbone, spectrogram: Spectrogram) -> Answer:
         return Answer(clips=self.logits(backbone, spectrogram))
 
-    def logits(self, backbone: Backbone, spectrogram: Spectrogram) -> Float[Tensor, "clip label"]:
+    def logits(
+        self, backbone: Backbone, spectrogram: Spectrogram, *, drop: Drop | None = None
+    ) -> Float[Tensor, "clip label"]:
         """Logits of clips; no gradient passes through a backbone of which nothing trains."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains(backbone)):
-            layers = layers_for(backbone, self.head, spectrogram)
+            layers = layers_for(backbone, self.head, spectrogram, drop=drop)
         return self.head(layers)
 
     def pooled(self, backbone: Backbone, spectrogram: Spectrogram) -> Float[Tensor, "clip channel"]:

@@ -1,17 +1,20 @@
 """Heads on a backbone: from token states to the logits of a task."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
+from ssl_audio import randomness
 from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.objectives.pooling import AttentivePooling, Pooling, pool_clips, pooled_width
+from ssl_audio.model.patches import Patches
+from ssl_audio.objectives.pooling import AttentivePooling, Pooling, QueryPooling, pool_clips, pooled_width
 from ssl_audio.tokens import Tokens
 
 Norm = Literal["layer", "batch", "none"]
@@ -45,7 +48,8 @@ class Head(nn.Module):
         width: Channels of a token.
         labels: How many there are.
         pooling: One vector a clip: `mean` over its patches, their mean and deviation (`moments`), those of every band
-            of patches side by side (`bands`), mean of its `class` tokens, or an `attentive` mean.
+            of patches side by side (`bands`), mean of its `class` tokens, an `attentive` mean, or what one learnt
+            `query` reads.
         bands: Rows of patches that the backbone cuts a spectrogram into.
         layers: Blocks whose outputs are summed with learnt weights; None takes the encoder's output.
         projection: Channels of a linear layer before pooling, as SUPERB has; None has none.
@@ -73,7 +77,8 @@ class Head(nn.Module):
         self.mixing = nn.Parameter(torch.zeros(layers)) if layers is not None else None
         self.project = nn.Linear(width, projection) if projection is not None else None
         width = pooled_width(projection or width, pooling, bands=bands)
-        self.attend = AttentivePooling(width) if pooling == "attentive" else None
+        attending = {"attentive": AttentivePooling, "query": QueryPooling}
+        self.attend: nn.Module | None = attending[pooling](width) if pooling in attending else None
         norms = {"layer": nn.LayerNorm, "batch": Standardised, "none": nn.Identity}
         self.norm: nn.Module = norms[norm](width)
         self.linear = nn.Linear(width, labels)
@@ -102,7 +107,33 @@ def weighted_sum(layers: Sequence[Tokens], mixing: Float[Tensor, " layer"]) -> T
     return layers[-1].with_states(torch.einsum("l, l r t w -> r t w", weights, states))
 
 
-def layers_for(backbone: Backbone, head: Head, spectrogram: Spectrogram) -> Sequence[Tokens]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Drop:
+    """Patches that are left out.
+
+    Args:
+        share: Of each clip's patches.
+        seeds: One a clip.
+    """
+
+    share: float
+    seeds: Int[Tensor, " clip"]
+
+    def kept(self, patches: Patches) -> Int[Tensor, "clip kept"]:
+        """Places of those that stay, ascending, with padding behind where a clip is short."""
+        count = patches.clip.shape[1]
+        padding = patches.clip < 0
+        stay = ((count - padding.sum(dim=1)) * (1 - self.share)).long().clamp_min(1)
+        draws = randomness.uniform(self.seeds, count, "drop tokens").masked_fill(padding, 2.0)
+        rank = draws.argsort(dim=1).argsort(dim=1)
+        last = torch.where(rank < stay[:, None], 0, torch.where(padding, 1, 2))
+        return last.argsort(dim=1, stable=True)[:, : max(1, int(count * (1 - self.share)))]
+
+
+def layers_for(
+    backbone: Backbone, head: Head, spectrogram: Spectrogram, *, drop: Drop | None = None
+) -> Sequence[Tokens]:
     """What a head reads of spectrograms: the outputs of all blocks where it sums them, else the encoder's output."""
-    tokens = backbone.embed(backbone.cut(spectrogram))
+    patches = backbone.cut(spectrogram)
+    tokens = backbone.embed(patches, keep=None if drop is None else drop.kept(patches))
     return [backbone.encode(tokens)] if head.mixing is None else backbone.encode_layers(tokens)

@@ -1,14 +1,16 @@
 """From the tokens of a clip to one vector."""
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_audio.errors import RecipeError
+from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.tokens import Tokens, pool, pool_bands, pool_moments
 
-Pooling = Literal["mean", "moments", "bands", "class", "attentive"]
+Pooling = Literal["mean", "moments", "bands", "class", "attentive", "query"]
 
 
 def pool_class_tokens(tokens: Tokens) -> Float[Tensor, "clip width"]:
@@ -61,6 +63,74 @@ class AttentivePooling(nn.Module):
         return total / norm.clamp_min(1e-12)
 
 
+class QueryPooling(nn.Module):
+    """One learnt query that attends to each clip's patches, by multi-head attention with projections of its own.
+
+    Args:
+        width: Channels of a token.
+        heads: Of the attention; None takes one for 64 channels.
+
+    Source: JiuFengSC/ElasticAST@da75493 `src/models/elasticast.py` (a query a clip, which sees its tokens alone).
+    Differs: scores are divided by the root of the channels of a head, unless `scaled` is false; a merged token counts
+        as often as it has patches.
+    """
+
+    def __init__(self, width: int, *, heads: int | None = None, scaled: bool = True) -> None:
+        super().__init__()
+        self.heads = heads or max(1, width // 64)
+        if width % self.heads:
+            self.heads = 1
+        self.scale = (width // self.heads) ** -0.5 if scaled else 1.0
+        self.query = nn.Parameter(torch.randn(width))
+        self.query.no_weight_decay = True  # type: ignore[attr-defined]
+        self.norm = nn.LayerNorm(width)
+        self.ask = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, tokens: Tokens) -> Float[Tensor, "clip width"]:
+        """One vector a clip; class tokens and padding take no part."""
+        states, clips = tokens.states.float(), tokens.clips
+        width = states.shape[-1]
+        query = self.ask(self.norm(self.query)).view(self.heads, -1) * self.scale
+        scores = torch.einsum("rthc,hc->rth", self.key(states).unflatten(-1, (self.heads, -1)), query)
+        index = tokens.clip.clamp_min(0).flatten()
+        patch = tokens.is_patch().flatten()
+        flat = scores.flatten(0, 1).masked_fill(~patch[:, None], -torch.inf)
+        # The softmax of each clip over its own patches, wherever they lie.
+        highest = flat.detach().new_full((clips, self.heads), -torch.inf)
+        highest = highest.scatter_reduce(0, index[:, None].expand(-1, self.heads), flat.detach(), "amax")
+        highest = highest.nan_to_num(neginf=0.0)
+        weight = (flat - highest[index]).exp() * tokens.size.flatten()[:, None]
+        values = self.value(states).flatten(0, 1).unflatten(-1, (self.heads, -1)) * weight[..., None]
+        total = values.new_zeros(clips, width).index_add_(0, index, values.flatten(1))
+        norm = weight.new_zeros(clips, self.heads).index_add_(0, index, weight)
+        pooled = total.unflatten(-1, (self.heads, -1)) / norm.clamp_min(1e-12)[..., None]
+        return self.out(pooled.flatten(1))
+
+    @torch.no_grad()
+    def begin_at_blocks(self, encoder: Encoder) -> None:
+        """Begin with the sum of the attentions of all blocks over six times their number (published).
+
+        Raises:
+            RecipeError: if the encoder's mixers are no attentions of this width.
+
+        Source: JiuFengSC/ElasticAST@da75493 (a counter of six tensors a block).
+        """
+        mixers: list[Any] = [branch.transform for branch in encoder.branches()["mixer"]]
+        if not all(hasattr(mixer, "qkv") for mixer in mixers):
+            raise RecipeError(
+                f"model.head.begin is blocks, but {type(encoder).__name__} has no attention; expected random"
+            )
+        for name, own in (("query", self.ask), ("key", self.key), ("value", self.value), ("out", self.out)):
+            theirs = [mixer.out if name == "out" else mixer.qkv for mixer in mixers]
+            rows = slice(None) if name == "out" else mixers[0].qkv.rows(name)
+            for part in ("weight", "bias"):
+                every = torch.stack([getattr(linear, part)[rows] for linear in theirs])
+                getattr(own, part).copy_(every.sum(dim=0) / (6 * len(mixers)))
+
+
 def pooled_width(width: int, pooling: Pooling, *, bands: int) -> int:
     """Channels of a clip's vector, from those of a token and the rows of patches."""
     if pooling == "bands":
@@ -72,7 +142,7 @@ def pool_clips(tokens: Tokens, pooling: Pooling, attentive: nn.Module | None = N
     """The vector of each clip by any of the poolings."""
     if pooling == "class":
         return pool_class_tokens(tokens)
-    if pooling == "attentive":
+    if pooling in ("attentive", "query"):
         assert attentive is not None
         pooled: Tensor = attentive(tokens)
         return pooled

@@ -26,6 +26,7 @@ class Finetuning(Training):
         loss: `cross_entropy` for one label a clip, `binary` asks of each label by itself; `auto` takes the one that
             fits the task.
         label_smoothing: Share of the target that is spread over all labels.
+        drop_tokens: Share of each clip's patches that are left out in training.
         tuning: What of the backbone trains.
         augmentation: How training clips are varied.
         views: How views of a clip differ, in training and validation; None leaves them as they are.
@@ -46,6 +47,7 @@ class Finetuning(Training):
         head: HeadOptions = HEAD,
         loss: Loss = "auto",
         label_smoothing: ClosedUnitInterval = 0.0,
+        drop_tokens: ClosedUnitInterval = 0.0,
         tuning: Tuning = TUNING,
         augmentation: Augmentation = AUGMENTATION,
         views: Views | None = None,
@@ -60,15 +62,15 @@ class Finetuning(Training):
         if backbone is None:
             raise RecipeError("there is no backbone; give --checkpoint, or --model.backbone to start from scratch")
         if objective is None or objective.incomplete:
-            own = Classification(head=head, loss=loss, label_smoothing=label_smoothing)
+            own = Classification(head=head, loss=loss, label_smoothing=label_smoothing, drop_tokens=drop_tokens)
             if objective is None:
                 objective = own
             else:
                 objective.complete(own)
-        elif (head, loss, label_smoothing) != (HEAD, "auto", 0.0):
+        elif (head, loss, label_smoothing, drop_tokens) != (HEAD, "auto", 0.0, 0.0):
             raise RecipeError(
-                "model.objective is given together with model.head, model.loss or model.label_smoothing, which are "
-                "options of Classification; expected them within model.objective"
+                "model.objective is given together with model.head, model.loss, model.label_smoothing or "
+                "model.drop_tokens, which are options of Classification; expected them within model.objective"
             )
         super().__init__(
             backbone=backbone,

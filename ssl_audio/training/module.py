@@ -139,8 +139,11 @@ class Training(L.LightningModule):
         """The objective's inputs for a batch: its rows, and their augmented spectrograms."""
         with torch.no_grad():
             if self.training:
-                batch = self.augmentation.mix(batch)
-            spectrogram = self.backbone.spectrogram(batch.waveforms, batch.samples).repeat(self.objective.views)
+                batch = self.augmentation.mix(self.augmentation.shorten(batch))
+                spectrogram = self.augmentation.spectrogram(self.backbone, batch)
+            else:
+                spectrogram = self.backbone.spectrogram(batch.waveforms, batch.samples)
+            spectrogram = spectrogram.repeat(self.objective.views)
             batch = batch.repeated(self.objective.views)
             if self.views is not None:
                 spectrogram = self.views.apply(spectrogram, batch.seeds, std=self.backbone.frontend.deviation)

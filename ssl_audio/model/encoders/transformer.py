@@ -32,9 +32,10 @@ class Attention(nn.Module):
 
     metrics = ("keys", "input")
 
-    def __init__(self, width: int, *, heads: int) -> None:
+    def __init__(self, width: int, *, heads: int, scaled: bool = True) -> None:
         super().__init__()
         self.heads = heads
+        self.scaled = scaled
         self.metric: Literal["keys", "input"] = "keys"
         self.qkv = Linear(width, 3 * width, parts={"query": width, "key": width, "value": width})
         self.out = Linear(width, width)
@@ -49,6 +50,8 @@ class Attention(nn.Module):
             front = [self._heads(part, rows).to(own.dtype) for part in prefix()]
             key, value = torch.cat([front[0], key], dim=2), torch.cat([front[1], value], dim=2)
             mask = None if mask is None else F.pad(mask, (front[0].shape[2], 0), value=mask.dtype == torch.bool)
+        if not self.scaled:
+            query = query * query.shape[-1] ** 0.5
         mixed = attend(query, key, value, mask) if context.attend is None else context.attend(query, key, value)
         keys = own if self.metric == "keys" else tokens.states[:, None]
         return Mixed(self.out(mixed.transpose(1, 2).reshape(rows, count, width)), keys)
@@ -72,9 +75,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Pre-norm residual block with the branches `mixer` and `mlp`."""
 
-    def __init__(self, width: int, *, heads: int, expansion: int) -> None:
+    def __init__(self, width: int, *, heads: int, expansion: int, scaled: bool = True) -> None:
         super().__init__()
-        self.mixer = Branch(nn.LayerNorm(width, eps=1e-6), Attention(width, heads=heads))
+        self.mixer = Branch(nn.LayerNorm(width, eps=1e-6), Attention(width, heads=heads, scaled=scaled))
         self.mlp = Branch(nn.LayerNorm(width, eps=1e-6), FeedForward(width, hidden=expansion * width))
         self.merge: Merge | None = None
 
@@ -97,6 +100,7 @@ class Transformer(Encoder):
         depth: Number of blocks.
         heads: Attention heads a block; must divide `width`.
         expansion: Width of the feed-forward network over `width`.
+        scaled: Scores are divided by the root of the channels of a head. ElasticAST's checkpoints were trained without.
         pattern: Which patches of a clip see each other; None lets all do.
 
     Raises:
@@ -115,6 +119,7 @@ class Transformer(Encoder):
         depth: PositiveInt = 12,
         heads: PositiveInt = 3,
         expansion: PositiveInt = 4,
+        scaled: bool = True,
         pattern: Pattern | None = None,
     ) -> None:
         super().__init__()
@@ -122,7 +127,7 @@ class Transformer(Encoder):
             raise RecipeError(f"Transformer: width={width} is not divisible by heads={heads}")
         self.width = width
         self.pattern = pattern
-        self.blocks = nn.ModuleList(Block(width, heads=heads, expansion=expansion) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads=heads, expansion=expansion, scaled=scaled) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.apply(_initialise)
 
