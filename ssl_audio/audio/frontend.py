@@ -26,6 +26,9 @@ class Spectrogram:
         whole: Every clip fills all frames, so nothing need be masked.
         fill: What padding holds, in the units of `values`.
         hops: Seconds from one frame of each clip to the next, where clips differ; None where all have the frontend's.
+        waveforms: What it was made of, for parts with a frontend of their own; None where that is not known.
+        samples: Valid samples of each waveform; None means that all are full.
+        beside: The same clips through another frontend, where a part that needs it has computed it.
     """
 
     values: Float[Tensor, "clip frame bin"]
@@ -33,6 +36,9 @@ class Spectrogram:
     whole: bool
     fill: float = 0.0
     hops: Float[Tensor, " clip"] | None = None
+    waveforms: Float[Tensor, "clip sample"] | None = None
+    samples: Int[Tensor, " clip"] | None = None
+    beside: "Spectrogram | None" = None
 
     def with_values(self, values: Float[Tensor, "clip frame bin"]) -> "Spectrogram":
         """The same clips with other values."""
@@ -47,6 +53,9 @@ class Spectrogram:
             values=self.values.repeat_interleave(times, dim=0),
             frames=self.frames.repeat_interleave(times, dim=0),
             hops=None if self.hops is None else self.hops.repeat_interleave(times, dim=0),
+            waveforms=None if self.waveforms is None else self.waveforms.repeat_interleave(times, dim=0),
+            samples=None if self.samples is None else self.samples.repeat_interleave(times, dim=0),
+            beside=None if self.beside is None else self.beside.repeat(times),
         )
 
 

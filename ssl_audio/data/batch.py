@@ -25,6 +25,10 @@ class Batch:
         known: Rows whose targets are known, in a batch of labelled and unlabelled clips; None if all are.
         frames: The same of each frame of a row, from its events; None where nobody asks.
         clip_numbers: Which clips of the index these are, one a row; None where nobody asks.
+        strong: Rows whose frames are known, where `frames` are asked for; None if all are.
+        valid: Of each row the labels that something is known of; None if all are.
+        folder: Which of the folders of shards each row is from; None where nobody asks.
+        pseudo: Logits of the frames by other models; NaN for rows that have none. None where nobody asks.
     """
 
     waveforms: Float[Tensor, "row sample"]
@@ -37,6 +41,10 @@ class Batch:
     known: Bool[Tensor, " row"] | None = None
     frames: Float[Tensor, "row frame label"] | None = None
     clip_numbers: Int[Tensor, " row"] | None = None
+    strong: Bool[Tensor, " row"] | None = None
+    valid: Bool[Tensor, "row label"] | None = None
+    folder: Int[Tensor, " row"] | None = None
+    pseudo: Float[Tensor, "row frame label"] | None = None
 
     def __len__(self) -> int:
         return len(self.waveforms)

@@ -7,7 +7,8 @@
 ```
 
 Every field may be missing. The labels of a kind are a list of names, or, where labels are soft, an object that gives
-each name a weight from 0 to 1. Events lie within the clip, in seconds from its start.
+each name a weight from 0 to 1. Events lie within the clip, in seconds from its start; those that are soft have a
+`weight` too.
 """
 
 import dataclasses
@@ -33,11 +34,13 @@ class Event:
         label: What is heard.
         onset: Where it starts, in seconds from the start of the clip.
         offset: Where it ends, in seconds.
+        weight: How sure it is, from 0 to 1; below 1 for soft labels.
     """
 
     label: str
     onset: float
     offset: float
+    weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,9 @@ class Clip:
     def to_json(self) -> bytes:
         """Compact, sorted JSON without the fields that are unknown; the key is the file's name, so it is left out."""
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "key" and v not in (None, [], {})}
+        for event in fields.get("events", []):
+            if event["weight"] == 1.0:
+                del event["weight"]
         if soft := fields.pop("soft", None):
             fields["labels"] = self.labels | soft
         return json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
@@ -148,7 +154,9 @@ def _events(found: Any) -> list[Event]:
             raise ValueError(f"{shown(event)} is no object with label, onset and offset")
         label = word(event["label"])
         if label is not None:
-            events.append(Event(label=label, onset=finite(event["onset"]), offset=finite(event["offset"])))
+            weight = 1.0 if event.get("weight") is None else _weight(event["weight"])
+            onset, offset = finite(event["onset"]), finite(event["offset"])
+            events.append(Event(label=label, onset=onset, offset=offset, weight=weight))
     check_events(events)
     return events
 

@@ -48,6 +48,7 @@ _FIELDS = (
             Field(name="label", dtype="<i4", words=True),
             Field(name="onset", dtype="<f8"),
             Field(name="offset", dtype="<f8"),
+            Field(name="weight", dtype="<f4", optional=True),
         ),
     ),
 )
@@ -74,6 +75,7 @@ _PLACES = {
     "events.label words": "event_names",
     "events.onset": "onset",
     "events.offset": "offset",
+    "events.weight": "event_weights",
 }
 _METADATA = {"format", "tars", "tar_bytes", "kinds"}
 
@@ -130,6 +132,7 @@ class Columns:
         event_ends: Where the events of each clip end in `event_codes`.
         onset: Where each event starts, in seconds from the start of its clip.
         offset: Where each event ends, in seconds.
+        event_weights: Weight of each event, from 0 to 1; None where all are 1.
         remarks: What is not as it should be in tars of others; None where nobody looked.
         path: The file it is mapped from, if it is.
     """
@@ -158,6 +161,7 @@ class Columns:
     event_ends: Int[np.ndarray, " clip"]
     onset: Float[np.ndarray, " event"]
     offset: Float[np.ndarray, " event"]
+    event_weights: Float[np.ndarray, " event"] | None = None
     remarks: tuple[str, ...] | None = None
     path: Path | None = None
 
@@ -271,10 +275,10 @@ def check_columns(columns: Columns) -> None:
     tar_bytes = np.array(columns.tar_bytes, dtype=np.int64)
     for rows in _pieces(len(columns)):
         _check_places(columns, rows, tar_bytes)
-    for some in _pieces(0 if columns.label_weights is None else len(columns.label_codes)):
-        weights = columns.label_weights[some] if columns.label_weights is not None else np.zeros(0)
-        if not ((weights >= 0) & (weights <= 1)).all():
-            raise ValueError("weights are not between 0 and 1")
+    for weights in (columns.label_weights, columns.event_weights):
+        for some in _pieces(0 if weights is None else len(weights)):
+            if weights is not None and not ((weights[some] >= 0) & (weights[some] <= 1)).all():
+                raise ValueError("weights are not between 0 and 1")
     for some in _pieces(len(columns.event_codes)):
         onset, offset = columns.onset[some], columns.offset[some]
         if not ((onset >= 0) & (onset <= offset) & (offset < np.inf)).all():

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from ssl_audio.audio.formats import AUDIO_ENDINGS, FFMPEG_ENDINGS, ending_of
+from ssl_audio.data.clip import Event
 from ssl_audio.data.columns import NO_FOLD, ClipRow, Columns
 from ssl_audio.data.strings import Strings
 
@@ -59,7 +60,15 @@ def columns_of(shards: Iterable[tuple[str, int, Iterable[ClipRow]]]) -> Columns:
         event_ends=np.cumsum([len(clip.events) for clip in clips], dtype=np.int64),
         onset=np.array([event.onset for event in events], dtype=np.float64),
         offset=np.array([event.offset for event in events], dtype=np.float64),
+        event_weights=_weights(events),
     )
+
+
+def _weights(events: Sequence[Event]) -> Float[np.ndarray, " event"] | None:
+    """None where all are 1."""
+    if all(event.weight == 1.0 for event in events):
+        return None
+    return np.array([event.weight for event in events], dtype=np.float32)
 
 
 def _codes(found: Sequence[Any], words: Sequence[Any], dtype: type) -> Int[np.ndarray, " _"]:
@@ -110,6 +119,10 @@ def concatenate(parts: Sequence[Columns]) -> Columns:
         np.ones(len(part.label_codes), dtype=np.float32) if part.label_weights is None else part.label_weights
         for part in parts
     ]
+    event_weights = [
+        np.ones(len(part.event_codes), dtype=np.float32) if part.event_weights is None else part.event_weights
+        for part in parts
+    ]
     names = ("audio", "meta", "seconds", "fold", "onset", "offset")
     together: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return Columns(
@@ -129,6 +142,7 @@ def concatenate(parts: Sequence[Columns]) -> Columns:
         label_codes=label_codes,
         label_ends=shifted("label_ends", (len(part.label_codes) for part in parts)),
         label_weights=None if all(part.label_weights is None for part in parts) else np.concatenate(weights),
+        event_weights=None if all(part.event_weights is None for part in parts) else np.concatenate(event_weights),
         event_codes=event_codes,
         event_ends=shifted("event_ends", (len(part.event_codes) for part in parts)),
         **together,

@@ -1,12 +1,14 @@
 """Targets of frames from labelled stretches: what strong labels are for sound event detection."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from ssl_audio.data.clip import Event
 from ssl_audio.data.index import ShardIndex
+from ssl_audio.data.targets import HAS
 
 # A bound within this share of a frame from a frame boundary counts as on it: at 0.1 s a frame, 0.3 s is 3 frames.
 _ROUNDING = 1e-6
@@ -19,11 +21,13 @@ class Events(NamedTuple):
         onset: Where each starts, in seconds from the start of the clip.
         offset: Where each ends, in seconds.
         codes: Which label each has.
+        weights: Of soft labels the weight of each, from 0 to 1; None where all are 1.
     """
 
     onset: Float[np.ndarray, " event"]
     offset: Float[np.ndarray, " event"]
     codes: Int[np.ndarray, " event"]
+    weights: Float[np.ndarray, " event"] | None = None
 
 
 def frame_targets(
@@ -80,15 +84,23 @@ class ClipEvents:
     Args:
         index: The clips.
         labels: The labels in the order of their numbers; events of others are left out.
+        aliases: Of each folder of the index the labels that an event of a name counts as, where that is not its own
+            name alone; an event that counts as several comes several times. None has none.
     """
 
-    def __init__(self, index: ShardIndex, labels: Sequence[str]) -> None:
+    def __init__(
+        self, index: ShardIndex, labels: Sequence[str], *, aliases: Sequence[Mapping[str, Sequence[str]]] | None = None
+    ) -> None:
         self.index = index
         self.labels = len(labels)
         place = {label: number for number, label in enumerate(labels)}
-        self._tables = [
-            np.array([place.get(name, -1) for name in part.event_names], dtype=np.int64) for part in index.columns
-        ]
+        self._tables = []
+        for number, part in enumerate(index.columns):
+            meant = {} if aliases is None else aliases[number]
+            codes = [[place[one] for one in meant.get(name, [name]) if one in place] for name in part.event_names]
+            widest = max([1, *map(len, codes)])
+            rows = [[*some, *[-1] * (widest - len(some))] for some in codes]
+            self._tables.append(np.array(rows, dtype=np.int64).reshape(-1, widest))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -99,8 +111,9 @@ class ClipEvents:
         columns = self.index.columns[folder]
         places = slice(int(columns.event_ends[row - 1]) if row else 0, int(columns.event_ends[row]))
         codes = self._tables[folder][columns.event_codes[places]]
-        known = codes >= 0
-        return Events(columns.onset[places][known], columns.offset[places][known], codes[known])
+        event, _ = np.nonzero(codes >= 0)
+        weights = None if columns.event_weights is None else columns.event_weights[places][event]
+        return Events(columns.onset[places][event], columns.offset[places][event], codes[codes >= 0], weights)
 
     def frames(
         self, clip: int, *, start_seconds: float, frames: int, hop_seconds: float
@@ -109,3 +122,8 @@ class ClipEvents:
         return frame_targets(
             *self[clip], labels=self.labels, start_seconds=start_seconds, frames=frames, hop_seconds=hop_seconds
         )
+
+
+def names_of(events: Sequence[Event]) -> list[str]:
+    """The labels that events have, each once, in the order of names; a soft one counts from `HAS` on."""
+    return sorted({event.label for event in events if event.weight >= HAS})

@@ -14,6 +14,7 @@ class Facts:
         crop_seconds: Length of the clips; None takes them whole.
         crops_per_clip: Crops of each clip in a batch.
         frame_seconds: Length of the frames that have targets; None where none have.
+        folders: How many folders of shards clips are from.
         equal_batches: Every rank has equally many clips in each batch.
     """
 
@@ -23,4 +24,5 @@ class Facts:
     crop_seconds: float | None = None
     crops_per_clip: int = 1
     frame_seconds: float | None = None
+    folders: int = 1
     equal_batches: bool = True

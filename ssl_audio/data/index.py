@@ -190,6 +190,7 @@ class ShardIndex:
                 label=part.event_names[part.event_codes[place]],
                 onset=float(part.onset[place]),
                 offset=float(part.offset[place]),
+                weight=1.0 if part.event_weights is None else float(part.event_weights[place]),
             )
             for place in places
         ]

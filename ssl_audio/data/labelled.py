@@ -4,10 +4,11 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ssl_audio.data.batch import Batch
@@ -18,6 +19,8 @@ from ssl_audio.data.labels import Part, Protocol, TaskParts, part_clips
 from ssl_audio.data.loading import BatchLoader, ClipReader, Crop
 from ssl_audio.data.module import ShardModule
 from ssl_audio.data.order import InOrder, Once, Order, Plan
+from ssl_audio.data.pseudo_labels import PseudoLabels
+from ssl_audio.data.sources import Source, check_sources, strongly_labelled, valid_labels
 from ssl_audio.data.streams import Quotas, Shuffled, Stream, Weighted
 from ssl_audio.data.targets import balanced_shares
 from ssl_audio.errors import RecipeError
@@ -54,8 +57,13 @@ class LabelledShards(ShardModule):
             run stops. Validation and test clips must decode.
         balanced: Draw clips with replacement, those of rare labels more often.
         quotas: Clips of each of `shards` in every batch and device, such as strongly labelled, weakly labelled and
-            unlabelled ones.
-        frame_seconds: Make targets of frames of this length from the events of clips; null makes none.
+            unlabelled ones; 0 for one that has validation and test clips alone.
+        frame_seconds: Make targets of frames of this length from the events of clips, or of the length that the model
+            gives scores for (`model`); validation and test clips must then have events with onset and offset. null
+            makes none.
+        sources: What the labels of each of `shards` are worth: strong, weak or none, which labels were looked for, and
+            other names for them. null takes all labels as they are.
+        pseudo_labels: Folder written by `ssl-audio pseudo`, whose scores of frames come beside the targets.
         workers: Processes that read and decode ahead.
         seed: Decides order, crops, augmentation and which clips are set aside.
         resample: Resample clips of shards whose rate is not the frontend's, as they are read; else such shards are
@@ -84,8 +92,10 @@ class LabelledShards(ShardModule):
         crop_seconds: PositiveFloat = 10.0,
         crop: Crop = "start",
         balanced: bool = False,
-        quotas: list[PositiveInt] | None = None,
-        frame_seconds: PositiveFloat | None = None,
+        quotas: list[NonNegativeInt] | None = None,
+        frame_seconds: PositiveFloat | Literal["model"] | None = None,
+        sources: list[Source] | None = None,
+        pseudo_labels: Path | None = None,
         max_replaced: ClosedUnitInterval = 0.01,
         workers: NonNegativeInt = 0,
         seed: int = 0,
@@ -115,7 +125,12 @@ class LabelledShards(ShardModule):
             raise RecipeError("data.quotas excludes data.balanced; choose one of them")
         self.balanced = balanced
         self.quotas = quotas
-        self.frame_seconds = frame_seconds
+        self.frame_seconds: float | None = None
+        self.frames = frame_seconds
+        if frame_seconds is not None and frame_seconds != "model":
+            self.frame_seconds = float(frame_seconds)
+        self.sources = sources
+        self.pseudo_labels = pseudo_labels
         self._parts: TaskParts | None = None
 
     @property
@@ -135,6 +150,7 @@ class LabelledShards(ShardModule):
                 raise RecipeError(
                     f"data.shards names {twice} twice, so a clip could be in training and test; expected it once"
                 )
+            check_sources(self.sources, len(self.shards))
             index = open_shards(self.shards)
             self._parts = part_clips(
                 index,
@@ -147,6 +163,8 @@ class LabelledShards(ShardModule):
                 labels_per_class=self.labels_per_class,
                 negatives=self.negatives,
                 unlabelled=self.unlabelled,
+                sources=self.sources,
+                located=self.frames is not None and bool(index.event_counts.any()),
                 seed=self.seed,
             )
         return self._parts
@@ -163,7 +181,44 @@ class LabelledShards(ShardModule):
             several=self.several,
             crop_seconds=self.crop_seconds,
             frame_seconds=self.frame_seconds,
+            folders=len(self.shards),
         )
+
+    @property
+    def valid_labels(self) -> Bool[np.ndarray, "folder label"] | None:
+        """Which labels something is known of, for each folder; None if all are."""
+        if self.sources is None:
+            return None
+        found = valid_labels(self.parts.train.index, self.parts.labels, self.target, self.sources)
+        return None if found.all() else found
+
+    def follow(self, frame_seconds: float | None) -> None:
+        """Before training: take the length of the model's frames where the recipe leaves it to the model.
+
+        Raises:
+            RecipeError: if the model has no frames.
+        """
+        if self.frames != "model":
+            return
+        if frame_seconds is None:
+            raise RecipeError(
+                "data.frame_seconds is model, but model.objective gives no scores of frames; expected an objective "
+                "such as ssl_audio.objectives.SoundEvents"
+            )
+        self.frame_seconds = frame_seconds
+
+    @property
+    def located(self) -> bool:
+        """Whether the clips that choose and test say when their labels are active."""
+        parts = (self.parts.valid, self.parts.test)
+        return self.frame_seconds is not None and all(
+            bool(strongly_labelled(part.index, part.known, self.sources).all()) for part in parts
+        )
+
+    def truth(self, part: Part) -> ClipEvents:
+        """The events of the clips of a part, under the names of the task."""
+        aliases = None if self.sources is None else [source.aliases for source in self.sources]
+        return ClipEvents(part.index, self.parts.labels, aliases=aliases)
 
     @property
     def epoch_steps(self) -> int:
@@ -185,11 +240,21 @@ class LabelledShards(ShardModule):
                 f"whose sum is the {self.batch_clips} clips of a batch and device"
             )
         owner, shard = part.index.folder, part.index.shard
-        empty = [str(self.shards[n]) for n in range(len(self.shards)) if not (owner == n).any()]
+        empty = [str(self.shards[n]) for n, quota in enumerate(self.quotas) if quota and not (owner == n).any()]
         if empty:
-            raise RecipeError(f"data.quotas: {', '.join(empty)} has no training clip; leave it out")
-        streams = [Shuffled(shard[owner == n], seed=self.seed + n) for n in range(len(self.shards))]
-        return Quotas(streams, self.quotas)
+            raise RecipeError(f"data.quotas: {', '.join(empty)} has no training clip; expected 0 for it")
+        unused = [str(self.shards[n]) for n, quota in enumerate(self.quotas) if not quota and (owner == n).any()]
+        if unused:
+            raise RecipeError(f"data.quotas is 0 for {', '.join(unused)}, which has training clips; expected 1 or more")
+        used = [n for n, quota in enumerate(self.quotas) if quota]
+        streams = [Shuffled(shard[owner == n], seed=self.seed + n) for n in used]
+        return Quotas(streams, [self.quotas[n] for n in used])
+
+    def _pseudo(self, part: Part) -> PseudoLabels | None:
+        """Scores of frames for the training clips; others are judged by their own labels."""
+        if self.pseudo_labels is None or part is not self.parts.train:
+            return None
+        return PseudoLabels.read(self.pseudo_labels).for_clips(part.index, self.parts.labels)
 
     def val_dataloader(self) -> BatchLoader:
         """Every validation clip, once over all ranks."""
@@ -219,7 +284,15 @@ class LabelledShards(ShardModule):
             crop_seconds=self.crop_seconds,
             seed=self.seed,
             crop=crop,
-            labels=Targeting(part, self.parts.labels, frame_seconds=self.frame_seconds, sample_rate=rate),
+            labels=Targeting(
+                part,
+                None if self.frame_seconds is None else self.truth(part),
+                frame_seconds=self.frame_seconds,
+                sample_rate=rate,
+                sources=self.sources,
+                valid=self.valid_labels,
+                pseudo=self._pseudo(part),
+            ),
             sample_rate=rate,
         )
 
@@ -229,20 +302,41 @@ class Targeting:
 
     Args:
         part: The clips.
-        labels: Names in the order of the targets.
-        frame_seconds: Length of the frames that events become targets of; None makes none.
+        events: Their events, which become targets of frames; None makes none.
+        frame_seconds: Length of the frames.
         sample_rate: Samples per second of the batches.
+        sources: What the labels of each folder are worth.
+        valid: Which labels something is known of, for each folder; None if all are.
+        pseudo: Scores of frames by other models; None has none.
     """
 
-    def __init__(self, part: Part, labels: Sequence[str], *, frame_seconds: float | None, sample_rate: int) -> None:
+    def __init__(
+        self,
+        part: Part,
+        events: ClipEvents | None,
+        *,
+        frame_seconds: float | None,
+        sample_rate: int,
+        sources: Sequence[Source] | None = None,
+        valid: Bool[np.ndarray, "folder label"] | None = None,
+        pseudo: PseudoLabels | None = None,
+    ) -> None:
         self.sample_rate = sample_rate
         self.targets = part.packed
         self.known = None if part.known.all() else part.known
-        self.events = None if frame_seconds is None else ClipEvents(part.index, labels)
+        self.events = events
         self.frame_seconds = frame_seconds
+        self.valid = valid
+        self.folder = part.index.folder if sources is not None or len(part.index.columns) > 1 else None
+        self.pseudo = pseudo
+        self.strong: np.ndarray | None = None
+        if events is not None:
+            strong = strongly_labelled(part.index, part.known, sources)
+            self.strong = None if strong.all() else strong
 
     def __call__(self, batch: Batch, clips: Int[np.ndarray, " row"], starts: Float[np.ndarray, " row"]) -> Batch:
-        frames = None
+        frames = pseudo = None
+        folder = None if self.folder is None else self.folder[clips].astype(np.int64)
         if self.events is not None and self.frame_seconds is not None:
             count = max(1, math.ceil(batch.waveforms.shape[1] / self.sample_rate / self.frame_seconds - 1e-6))
             rows = [
@@ -250,10 +344,18 @@ class Targeting:
                 for clip, start in zip(clips.tolist(), starts.tolist(), strict=True)
             ]
             frames = torch.from_numpy(np.stack(rows))
+            if self.strong is not None:
+                frames[torch.from_numpy(~self.strong[clips])] = 0.0
+            if self.pseudo is not None:
+                pseudo = torch.from_numpy(self.pseudo.frames(clips, starts, count, self.frame_seconds))
         return dataclasses.replace(
             batch,
             targets=torch.from_numpy(self.targets.rows(clips)),
             known=None if self.known is None else torch.from_numpy(self.known[clips]),
             frames=frames,
             clip_numbers=torch.from_numpy(clips),
+            strong=None if self.strong is None else torch.from_numpy(self.strong[clips]),
+            valid=None if self.valid is None or folder is None else torch.from_numpy(self.valid[folder]),
+            folder=None if folder is None else torch.from_numpy(folder),
+            pseudo=pseudo,
         )

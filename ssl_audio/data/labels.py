@@ -12,6 +12,7 @@ from ssl_audio.data.dividing import by_fold, by_split
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.remarks import say_once
 from ssl_audio.data.setting_aside import Rows, also_training, few_of_each, set_aside
+from ssl_audio.data.sources import Source, renamed, strongly_labelled
 from ssl_audio.data.streams import Labels
 from ssl_audio.data.targets import Targets
 from ssl_audio.errors import RecipeError, ShardError
@@ -132,6 +133,8 @@ def part_clips(
     labels_per_class: int | None = None,
     negatives: bool = False,
     unlabelled: bool = False,
+    sources: Sequence[Source] | None = None,
+    located: bool = False,
     seed: int = 0,
 ) -> TaskParts:
     """Share the clips that have a label of the kind out among training, choosing and testing.
@@ -153,6 +156,8 @@ def part_clips(
             the folds that train, or all of them at random. None is a stretch of a file that chooses or tests, nor of a
             speaker who does where labelled clips are parted by speakers. The parts of labelled clips are the same as
             without.
+        sources: What the labels of each folder are worth; None takes all labels as they are.
+        located: Only clips whose labels are located in time choose and test; others are left out, with a message.
         seed: Decides what is set aside.
 
     Raises:
@@ -168,7 +173,10 @@ def part_clips(
         )
     names, found = labels_in(index, target)
     known = found.counts > 0
-    if not known.any():
+    if sources is not None:
+        names, found, known = renamed(index, names, found, sources)
+        unlabelled = unlabelled or any(source.labelling == "none" for source in sources)
+    if not (found.counts > 0).any():
         raise ShardError(f"no clip has a label of kind {target!r}; these shards have {kinds_in(index)} (data.target)")
     if negatives and not several:
         raise RecipeError(
@@ -189,7 +197,8 @@ def part_clips(
     hard = packed.hard()
     _check_difference(labels, hard, target, several)
     # Where clips without labels take part, being one of them is shared out like a label.
-    classes = hard.with_rest() if negatives and not known.all() else hard
+    silent = sources is not None and not hard.clip_counts().all()
+    classes = hard.with_rest() if silent or (negatives and not known.all()) else hard
     folds = 0
     if protocol == "fold":
         train, valid, test, folds = by_fold(index, fold, validation_share)
@@ -203,6 +212,8 @@ def part_clips(
         train, valid = set_aside(train, classes, speakers, share=share, seed=seed, files=index.files)
     if labels_per_class is not None:
         train, valid = (few_of_each(rows, classes, labels_per_class, seed=seed) for rows in (train, valid))
+    if located:
+        valid, test = _located(index, sources, valid, test)
     _check_parts(labels, hard, target, train, valid, test)
     parts = [Part(index=index.select(rows), targets=packed.select(rows)) for rows in (train, valid, test)]
     if unlabelled and not known.all():
@@ -240,6 +251,28 @@ def _with_unlabelled(
         targets=dataclasses.replace(part.packed, ends=ends).select(order),
         known=(np.arange(len(rows)) < len(train))[order],
     )
+
+
+def _located(index: ShardIndex, sources: Sequence[Source] | None, *parts: Rows) -> list[Rows]:
+    """Of the clips that choose and test those whose labels have times.
+
+    Raises:
+        ShardError: if a part has none.
+    """
+    strong = strongly_labelled(index, np.ones(len(index), dtype=bool), sources)
+    found = [rows[strong[rows]] for rows in parts]
+    for rows, kept, does in zip(parts, found, ("chooses", "tests"), strict=True):
+        if not len(kept):
+            raise ShardError(
+                f"no clip that {does} has events with onset and offset ({len(rows)} have none), so no detection can be "
+                "measured; expected strong labels there (data.sources says which folders have them)"
+            )
+        if len(kept) < len(rows):
+            say_once(
+                f"{len(rows) - len(kept)} of {len(rows)} clips that {does[:-1]} have no events with onset and offset "
+                "and are left out there"
+            )
+    return found
 
 
 def _check_number(index: ShardIndex, names: list[str], found: Labels, target: str, several: bool) -> None:

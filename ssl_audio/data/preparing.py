@@ -14,7 +14,7 @@ from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.files import decode, encode, steps_of
 from ssl_audio.audio.reading import Finding, Findings, overs_in, peak_of
 from ssl_audio.audio.statistics import Moments
-from ssl_audio.data.clip import Clip, Event, check_events
+from ssl_audio.data.clip import Clip, check_events
 from ssl_audio.data.corpora.corpus import Corpus, Recording
 from ssl_audio.data.rates import SAMPLE_RATE, SHORTEST_SECONDS, check_rate
 from ssl_audio.errors import AudioError, RecipeError
@@ -131,7 +131,7 @@ def _piece(
         return Rejected(key, source, f"{source}: is silent from {start:.1f} s on")
     end = start + len(waveform) / form.sample_rate
     events = [
-        Event(label=event.label, onset=max(event.onset, start) - start, offset=min(event.offset, end) - start)
+        dataclasses.replace(event, onset=max(event.onset, start) - start, offset=min(event.offset, end) - start)
         for event in clip.events
         if event.onset < end and event.offset > start
     ]

@@ -15,8 +15,10 @@ from ssl_audio.data.corpora import (
     FSD50K,
     IEMOCAP,
     AudioSet,
+    AudioSetStrong,
     FluentSpeechCommands,
     LibriSpeech,
+    Maestro,
     SpeechCommands1,
     SpeechCommands2,
     VoxCeleb1,
@@ -143,8 +145,36 @@ def desed(root):
         "dataset/audio/train/synthetic21_train/soundscapes/0.wav",
         "dataset/audio/train/weak/w.wav",
         "dataset/audio/validation/validation/v.wav",
+        "dataset/audio/train/unlabel_in_domain/u.wav",
     )
     return DESED(root)
+
+
+def audioset_strong(root):
+    text(root, "mid_to_display_name.tsv", "/m/0bt9lr\tDog\n/m/09x0r\tSpeech\n")
+    head = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+    row = "--4gqARaEJE_{at}\t0.02\t{end}\t{label}\n"
+    text(
+        root,
+        "audioset_train_strong.tsv",
+        head + row.format(at=0, end=0.05, label="/m/0bt9lr") + row.format(at=0, end=0.1, label="/m/09x0r"),
+    )
+    text(root, "audioset_eval_strong.tsv", head + "-BfsT_iJF68_30000\t0.0\t0.1\t/m/09x0r\n")
+    audio(root, "train/Y--4gqARaEJE.wav", "eval/-BfsT_iJF68.wav")
+    return AudioSetStrong(root)
+
+
+def maestro(root):
+    names = [f"cafe_restaurant/cafe_restaurant_{number:02d}" for number in range(10)]
+    for name in names:
+        text(
+            root,
+            f"development_annotation/soft_labels_{name}.txt",
+            "0.0\t0.4\tcar\t0.75\n0.2\t0.6\tfootsteps\t0.25\n0.4\t0.6\tcar\t0.0\n",
+        )
+        (root / f"development_annotation/soft_labels_{name}.txt").parent.mkdir(exist_ok=True)
+    audio(root, *(f"development_audio/{name}.wav" for name in names), seconds=2.5)
+    return Maestro(root, window_seconds=1.0)
 
 
 def fluent(root):
@@ -166,7 +196,9 @@ CORPORA = {
     "iemocap": (iemocap, 15, [("Ses03F_impro01_M001", {"emotion": ["happy"]}, None, 3, "Ses03M")]),
     "esc50": (esc50, 2, [("5-9-A-3", {"event": ["cow"]}, None, 5, None)]),
     "fsd50k": (fsd50k, 3, [("dev/16399", {"event": ["Bell"]}, "valid", None, None), ("eval/37199", {"event": ["Bell", "Dog"]}, "test", None, None)]),
-    "desed": (desed, 3, [("dataset/audio/train/weak/w", {"event": ["Cat", "Dog"]}, "train", None, None), ("dataset/audio/validation/validation/v", {"event": ["Cat"]}, "valid", None, None)]),
+    "audioset strong": (audioset_strong, 2, [("train/--4gqARaEJE_0", {"event": ["Dog", "Speech"]}, "train", None, None), ("eval/-BfsT_iJF68_30000", {"event": ["Speech"]}, "eval", None, None)]),
+    "maestro": (maestro, 20, [(f"development_audio/cafe_restaurant/cafe_restaurant_00@{n:04d}", labels, "train", None, None) for n, labels in enumerate([{"event": ["car"]}, {}])]),
+    "desed": (desed, 4, [("dataset/audio/train/unlabel_in_domain/u", {}, "train", None, None), ("dataset/audio/train/weak/w", {"event": ["Cat", "Dog"]}, "train", None, None), ("dataset/audio/validation/validation/v", {"event": ["Cat"]}, "valid", None, None)]),
     "fluent": (fluent, 3, [("wavs/speakers/stest/utest", {"action": ["activate"], "object": ["lights"], "location": ["kitchen"], "intent": ["activate_lights_kitchen"]}, "test", None, "stest")]),
 }  # fmt: skip
 
@@ -201,6 +233,8 @@ def test_a_corpus_in_its_layout_becomes_shards(tmp_path, name):
         (ESC50, r"expected meta/esc50.csv, audio in it or in ESC-50-master; found other/"),
         (FSD50K, r"expected FSD50K.ground_truth/dev.csv, .*found other/"),
         (DESED, r"expected audio, metadata in it or in dataset; found other/"),
+        (AudioSetStrong, r"expected mid_to_display_name.tsv, audioset_train_strong.tsv, .*found other/"),
+        (Maestro, r"expected development_audio in it or in MAESTRO_Real; found other/"),
         (FluentSpeechCommands, r"expected data/train_data.csv, .* found other/"),
     ],
 )

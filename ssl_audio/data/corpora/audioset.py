@@ -57,7 +57,7 @@ class AudioSet(Files):
         within(self.root, [], [CLASSES, *(SEGMENTS[part] for part in self.parts)], what="AudioSet")
         rows = rows_of(self.root / CLASSES, ["mid", "display_name"])
         names = {row["mid"]: row["display_name"] for row in rows}
-        files = _files(self.root)
+        files = files_by_video(self.root)
         found: list[Recording] = []
         segments = 0
         for part in self.parts:
@@ -97,7 +97,7 @@ def _segments(path: Path) -> list[tuple[str, list[str]]]:
         ) from error
 
 
-def _files(root: Path) -> dict[str, str]:
+def files_by_video(root: Path) -> dict[str, str]:
     """Path of each video's clip, relative to the root. Two million files are listed without asking about each."""
     found: dict[str, str] = {}
     for folder, subfolders, names in os.walk(root, followlinks=True):

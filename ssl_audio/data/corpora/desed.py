@@ -16,11 +16,15 @@ class DESED(Files):
     """Clips with events and with labels of the kind `event`. Splits are `train`, `valid` and `test`.
 
     The table `metadata/X/Y.tsv` is of the clips in `audio/X/Y`, and the first folder of X says the split. A table has
-    a row an event (filename, onset, offset, event_label) or a row a clip (filename, event_labels). Any set of strong
-    labels that is laid out so will do; one table of events beside one folder of clips is the corpus `table`.
+    a row an event (filename, onset, offset, event_label) or a row a clip (filename, event_labels). Folders of
+    `audio/train` whose name begins with `unlabel` need no table. Any set of strong labels that is laid out so will do;
+    one table of events beside one folder of clips is the corpus `table`.
+
+    Quotas and weights of a training are of folders of shards: write the parts one by one.
 
     Args:
         root: The folder with `audio` and `metadata`, or the one it is in.
+        part: Only the folders below `audio` whose path begins so, such as `train/weak` or `validation`; all by default.
 
     Source: Turpault et al., "Sound event detection in domestic environments with weakly labeled data and soundscape
         synthesis", DCASE 2019.
@@ -28,16 +32,30 @@ class DESED(Files):
 
     licence: ClassVar[str] = "CC BY 4.0; per clip as in its attribution files"
 
+    def __init__(self, root: Path, *, part: str = "") -> None:
+        super().__init__(root)
+        self.part = part.strip("/")
+
     def recordings(self) -> list[Recording]:
         base = within(self.root, ["dataset", "DESED", "desed"], ["audio", "metadata"], what="DESED")
         found = [
             recording
             for table in sorted((base / "metadata").rglob("*.tsv"))
-            for recording in self._table(base, table, table.relative_to(base / "metadata").with_suffix(""))
+            for place in [table.relative_to(base / "metadata").with_suffix("")]
+            if place.as_posix().startswith(self.part) and not _unlabelled(place)
+            for recording in self._table(base, table, place)
         ]
+        for folder in sorted((base / "audio/train").glob("unlabel*")):
+            if f"train/{folder.name}".startswith(self.part):
+                sources = [path.relative_to(self.root).as_posix() for path in audio_below(folder)]
+                found += [
+                    Recording(clip=Clip(key=key, split="train", source=source))
+                    for key, source in zip(keys_of(sources), sources, strict=True)
+                ]
         if not found:
             raise ShardError(
-                f"{base}: no clip beside a table; expected audio/train/weak/*.wav for metadata/train/weak.tsv; found "
+                f"{base}: no clip beside a table{' in ' * bool(self.part)}{self.part}; expected "
+                f"audio/train/weak/*.wav for metadata/train/weak.tsv; found "
                 f"{found_in(base / 'audio')} in audio and {found_in(base / 'metadata')} in metadata"
             )
         return found
@@ -66,3 +84,7 @@ class DESED(Files):
             for path, source, key in zip(paths, sources, keys_of(sources), strict=True)
             for names in [sorted({*weak.get(path.name, []), *(e.label for e in events.get(path.name, []))})]
         ]
+
+
+def _unlabelled(place: Path) -> bool:
+    return place.parts[0] == "train" and place.name.startswith("unlabel")

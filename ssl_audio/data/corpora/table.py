@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from ssl_audio.data.clip import Clip, Event
 from ssl_audio.data.corpora.corpus import Recording
 from ssl_audio.data.corpora.files import Files, TableRow, keys_of, names_in, rows_of
+from ssl_audio.data.events import names_of
 from ssl_audio.data.json_values import finite
 from ssl_audio.data.remarks import Remarks, say_once
 from ssl_audio.errors import ShardError
@@ -19,7 +20,8 @@ class Table(Files):
 
     Several labels in a cell are separated by semicolons; several rows of one file and stretch are one clip with all
     their labels. All stretches of a file are in one split and one fold. A second table of events (tab-separated:
-    `path` or `filename`, `onset`, `offset`, `event_label` or `label`) adds strong labels.
+    `path` or `filename`, `onset`, `offset`, `event_label` or `label`, and `weight` from 0 to 1 for soft labels) adds
+    strong labels; clips also get them as labels of the kind `event`, unless a column has that name.
 
     Args:
         root: The folder that paths are relative to.
@@ -70,10 +72,12 @@ class Table(Files):
                 clip=dataclasses.replace(
                     recording.clip,
                     key=key,
-                    events=_within(events.get(_plain(str(recording.clip.source)), []), recording.start, recording.end),
+                    events=own,
+                    labels=recording.clip.labels | ({} if "event" in columns or not own else {"event": names_of(own)}),
                 ),
             )
             for recording, key in zip(found, keys, strict=True)
+            for own in [_within(events.get(_plain(str(recording.clip.source)), []), recording.start, recording.end)]
         ]
 
     def _recording(self, row: TableRow, columns: list[str]) -> Recording:
@@ -176,7 +180,7 @@ def _within(events: list[Event], start: float, end: float | None) -> list[Event]
         return events
     last = math.inf if end is None else end
     return [
-        Event(label=event.label, onset=max(event.onset, start) - start, offset=min(event.offset, last) - start)
+        dataclasses.replace(event, onset=max(event.onset, start) - start, offset=min(event.offset, last) - start)
         for event in events
         if event.onset < last and event.offset > start
     ]
@@ -204,7 +208,10 @@ def _rows_of_events(path: Path) -> Iterator[tuple[str, Event, int]]:
                 continue
             if not label:
                 raise ValueError("no label")
-            event = Event(label=label, onset=finite(row["onset"]), offset=finite(row["offset"]))
+            weight = finite(row["weight"]) if row.get("weight") else 1.0
+            if not 0 <= weight <= 1:
+                raise ValueError(f"weight {weight:g}; expected 0 to 1")
+            event = Event(label=label, onset=finite(row["onset"]), offset=finite(row["offset"]), weight=weight)
         except (KeyError, ValueError) as error:
             raise ShardError(
                 f"{path} line {row.line}: {error}; expected tab-separated path (or filename), onset, offset, label"
