@@ -14,11 +14,11 @@ from ssl_audio.model.adapters import Adapter
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.model.patterns import Pattern
-from ssl_audio.objectives import classification, distillation, masked_patches
+from ssl_audio.objectives import classification, distillation, event_detection, masked_patches
 from ssl_audio.objectives.masking import Masking
 from ssl_audio.objectives.objective import Objective
 
-KNOWN = (fbank, mel_spectrogram, adapters, encoders, classification, distillation, masked_patches)
+KNOWN = (fbank, mel_spectrogram, adapters, encoders, classification, distillation, event_detection, masked_patches)
 """Modules that are imported so that their classes are known; what a file names is never imported."""
 
 MODEL_BASES: tuple[type, ...] = (

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.checkpoints.opening import open_checkpoint
@@ -19,6 +18,8 @@ from ssl_audio.objectives.teacher import Teacher, mean_of_scores
 
 class CheckpointTeacher(Teacher):
     """Fine-tuned checkpoints, ours or published, of any architecture: the mean of their scores.
+
+    Of clips that is the mean of their probabilities, of frames that of their logits.
 
     Each applies its own frontend to the student's waveforms. Their weights are not part of the student's checkpoint: a
     resumed run reads them from their files again.
@@ -64,10 +65,19 @@ class CheckpointTeacher(Teacher):
         return backbone, objective, [place[label] for label in facts.labels]
 
     def answer(self, batch: Batch, spectrogram: Spectrogram) -> Answer:
-        found = [self._logits(*model, batch) for model in self._models]
-        return Answer(clips=mean_of_scores(found, several=self.several))
+        found = [self._answer(*model, batch) for model in self._models]
+        clips = [one.clips for one in found if one.clips is not None]
+        frames = [one.frames for one in found if one.frames is not None]
+        if len(frames) < len(found):
+            return Answer(clips=mean_of_scores(clips, several=self.several))
+        count = min(one.shape[1] for one in frames)
+        return Answer(
+            clips=mean_of_scores(clips, several=self.several),
+            frames=torch.stack([one[:, :count].float() for one in frames]).mean(dim=0),
+            hop_seconds=found[0].hop_seconds,
+        )
 
-    def _logits(self, backbone: Backbone, objective: Objective, places: Sequence[int], batch: Batch) -> Tensor:
+    def _answer(self, backbone: Backbone, objective: Objective, places: Sequence[int], batch: Batch) -> Answer:
         here = batch.waveforms.device
         if backbone.embedding.weight.device != here:
             backbone.to(here)
@@ -75,4 +85,6 @@ class CheckpointTeacher(Teacher):
         found = objective.predict(backbone, backbone.spectrogram(batch.waveforms, batch.samples))
         if found is None or found.clips is None:
             raise RecipeError(f"{type(objective).__name__} scores no clips; expected a teacher that does")
-        return found.clips[:, torch.tensor(places, device=here)]
+        chosen = torch.tensor(places, device=here)
+        frames = None if found.frames is None else found.frames[:, :, chosen]
+        return Answer(clips=found.clips[:, chosen], frames=frames, hop_seconds=found.hop_seconds)

@@ -182,7 +182,7 @@ class Backbone(nn.Module):
         self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None
     ) -> Spectrogram:
         """What the patches are cut from."""
-        spectrogram = self.frontend(waveforms, samples)
+        spectrogram = dataclasses.replace(self.frontend(waveforms, samples), waveforms=waveforms, samples=samples)
         return spectrogram if self.fixed_frames is None else fit_frames(spectrogram, self.fixed_frames)
 
     def cut(self, spectrogram: Spectrogram) -> Patches:

@@ -124,6 +124,14 @@ class Objective(nn.Module, ABC):
             batches: Gives every training clip once, with its targets.
         """
 
+    def respond(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> Answer | None:
+        """What it says of the rows of a training batch, as a teacher; it may know which labels are asked for."""
+        return self.predict(backbone, spectrogram)
+
+    def frame_seconds(self, backbone: Backbone) -> float | None:
+        """Length of the frames that it scores, before it is attached; None where it scores none."""
+        return None
+
     def after_step(self, backbone: Backbone, step: int) -> None:
         """Called when the optimizer has taken a step, such as for teachers that follow the weights.
 

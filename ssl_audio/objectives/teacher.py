@@ -14,6 +14,7 @@ from ssl_audio.data.batch import Batch
 from ssl_audio.data.facts import Facts
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.model.tuning import trains
 from ssl_audio.objectives.objective import Answer, Objective
 
 
@@ -60,36 +61,47 @@ class Teacher(nn.Module, ABC):
 class AveragedTeacher(Teacher):
     """The student's own weights, averaged over its steps (mean teacher).
 
+    A backbone of which nothing trains is not copied: the student's is used.
+
     Args:
         decay: Of the exponential average: share of the average that stays at a step.
+        rising: After k steps the share that stays is at most `1 - 1 / k`, so that the first steps count alike.
+        buffers: Average buffers as well, such as those of batch norm; else the student's are taken as they are.
 
-    Source: arXiv 1703.01780 (weights averaged over steps); torch.optim.swa_utils.
+    Source: arXiv 1703.01780 (weights averaged over steps); torch.optim.swa_utils; CPJKU/cpjku_dcase24@9b5cb78
+        (`rising`, parameters alone).
     """
 
     average: AveragedModel
 
-    def __init__(self, *, decay: ClosedUnitInterval = 0.999) -> None:
+    def __init__(self, *, decay: ClosedUnitInterval = 0.999, rising: bool = False, buffers: bool = True) -> None:
         super().__init__()
         self.decay = float(decay)
+        self.rising = rising
+        self.with_buffers = buffers
 
     def attach(self, backbone: Backbone, objective: Objective, facts: Facts) -> None:
-        student = _student(backbone, objective)
-        self.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=True)
+        parts: dict[str, nn.Module] = {"backbone": backbone} if trains(backbone) else {}
+        student = nn.ModuleDict({**parts, "objective": objective})
+        average = _rising_average(self.decay) if self.rising else get_ema_multi_avg_fn(self.decay)
+        self.average = AveragedModel(student, multi_avg_fn=average, use_buffers=self.with_buffers)
         self.average.requires_grad_(False)
         self.eval()
         # A checkpoint is loaded after this call: the average starts from the weights of the first training step.
         self._student: list[nn.Module] = [student]
+        self._backbone = [backbone]
 
     def answer(self, batch: Batch, spectrogram: Spectrogram) -> Answer:
         if not int(self.average.n_averaged):
             self.average.update_parameters(self._student[0])
         model: Any = self.average.module
-        found = model["objective"].predict(model["backbone"], spectrogram)
+        backbone = model["backbone"] if "backbone" in model else self._backbone[0]
+        found = model["objective"].respond(backbone, batch, spectrogram)
         assert found is not None
         return found
 
     def after_step(self, backbone: Backbone, objective: Objective, step: int) -> None:
-        self.average.update_parameters(_student(backbone, objective))
+        self.average.update_parameters(self._student[0])
 
 
 class Teachers(Teacher):
@@ -136,8 +148,20 @@ class Teachers(Teacher):
             yield teacher
 
 
-def _student(backbone: Backbone, objective: Objective) -> nn.Module:
-    return nn.ModuleDict({"backbone": backbone, "objective": objective})
+def _rising_average(decay: float) -> Callable[..., None]:
+    """An update of averages whose decay rises from 0 to a limit."""
+
+    @torch.no_grad()
+    def update(averages: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:
+        # AveragedModel copies the weights at its first call, which is counted after this one.
+        stays = (1.0 - 1.0 / (torch.as_tensor(count).float() + 1.0)).clamp(max=decay)
+        for average, now in zip(averages, current, strict=True):
+            if average.is_floating_point():
+                average.lerp_(now, (1.0 - stays).to(average))
+            else:
+                average.copy_(now)
+
+    return update
 
 
 def mean_of_scores(answers: list[torch.Tensor], *, several: bool) -> torch.Tensor:

@@ -87,8 +87,8 @@ class Finetuning(Training):
             compile=compile,
         )
 
-    def attach(self, facts: Facts, *, measure: Measure | None = None) -> None:
-        super().attach(facts, measure=measure)
+    def attach(self, facts: Facts, *, measure: Measure | None = None, frame_measure: Measure | None = None) -> None:
+        super().attach(facts, measure=measure, frame_measure=frame_measure)
         if self.options.kind == "knn":
             self.backbone.requires_grad_(False)
             self.train(self.training)

@@ -1,6 +1,6 @@
 """Training of a backbone with an objective, as a LightningModule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -81,22 +81,24 @@ class Training(L.LightningModule):
         self.recipe: dict[str, Any] = {}
         self.task: dict[str, Any] | None = None
         self.measure: Measure | None = None
+        self.frame_measure: Measure | None = None
         self._recompute = recompute
         self._compile = compile
         self._configured = False
         self._undecayed: set[str] = set()
-        self._answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._answers: list[tuple[np.ndarray, ...]] = []
 
-    def attach(self, facts: Facts, *, measure: Measure | None = None) -> None:
+    def attach(self, facts: Facts, *, measure: Measure | None = None, frame_measure: Measure | None = None) -> None:
         """Build the objective's own modules; called once, before training.
 
         Args:
             facts: What objectives may know of the data.
-            measure: Validation score of answers, if the objective gives any.
+            measure: Validation score of answers, from scores and targets of clips, if the objective gives any.
+            frame_measure: The same from numbers of clips and the probabilities of their frames, instead.
         """
+        self.tuning.apply(self.backbone)  # teachers do not copy what is frozen
         self.objective.attach(self.backbone, facts)
-        self.tuning.apply(self.backbone)
-        self.measure = measure
+        self.measure, self.frame_measure = measure, frame_measure
         if facts.labels:
             self.task = {
                 "target": facts.target,
@@ -194,7 +196,9 @@ class Training(L.LightningModule):
             return
         assert batch.clip_numbers is not None
         seen = (batch.clip_numbers, answer.clips.float(), batch.targets)
-        self._answers.append(tuple(values.cpu().numpy() for values in seen))  # type: ignore[arg-type]
+        if self.frame_measure is not None and answer.frames is not None:
+            seen = (*seen, answer.frames.float().sigmoid())  # type: ignore[assignment]
+        self._answers.append(tuple(values.cpu().numpy() for values in seen))
 
     def on_validation_epoch_end(self) -> None:
         answers, self._answers = self._answers, []
@@ -211,10 +215,13 @@ class Training(L.LightningModule):
         elif "valid/loss" in metrics:
             self.schedule.observe(-float(metrics["valid/loss"]))
 
-    def _measured(self, answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float:
+    def _measured(self, answers: list[tuple[np.ndarray, ...]]) -> float:
         """The measure over the clips of all ranks, in the order of the clips, so that it does not depend on ranks."""
         assert self.measure is not None
-        numbers, scores, targets = (np.concatenate(parts) for parts in zip(*gathered(answers), strict=True))
+        every = list(zip(*gathered(answers), strict=True))
+        numbers, scores, targets = (np.concatenate(parts) for parts in every[:3])
+        if self.frame_measure is not None and len(every) > 3:
+            return float(np.nan_to_num(self.frame_measure(numbers, joined_frames(every[3]))))
         order = np.argsort(numbers, kind="stable")
         return float(np.nan_to_num(self.measure(scores[order], targets[order] > 0.5)))
 
@@ -263,3 +270,9 @@ class Training(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["ssl_audio"] = describe(self.recipe, task=self.task)
+
+
+def joined_frames(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Scores of the frames of several batches, whose clips may be longer or shorter, with zeros behind."""
+    most = max(part.shape[1] for part in parts)
+    return np.concatenate([np.pad(part, ((0, 0), (0, most - part.shape[1]), (0, 0))) for part in parts])

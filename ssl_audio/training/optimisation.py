@@ -56,7 +56,7 @@ def graded_groups(
         backbone: Blocks nearer to the input learn slower.
         head: The modules of the objective.
         decay_on: Which parameters decay.
-        head_rate: Factor of the optimizer's learning rate for the head.
+        head_rate: Factor of the optimizer's learning rate for the head; parameters that carry a `rate` have that of it.
         backbone_rate: The same for the final norm; the rates of the blocks below decay from there.
         adapter_rate: The same for the adapters, in whichever block.
         layer_decay: Factor of a block's learning rate for every block above it; 1 treats all blocks equally.
@@ -70,7 +70,7 @@ def graded_groups(
         scale = backbone_rate * layer_decay ** (depth - number)
         scale_of |= {id(parameter): scale for parameter in block.parameters()}
     scale_of |= {id(parameter): adapter_rate for parameter in backbone.adapters.parameters()}
-    scale_of |= {id(parameter): head_rate for parameter in head.parameters()}
+    scale_of |= {id(parameter): head_rate * getattr(parameter, "rate", 1.0) for parameter in head.parameters()}
     groups: list[dict[str, Any]] = []
     for group in parameter_groups(nn.ModuleList([backbone, head]), decay_on=decay_on):
         by_scale: dict[float, list[nn.Parameter]] = {}

@@ -13,12 +13,41 @@ import yaml
 from ssl_audio.data.batch import Batch, collate
 from ssl_audio.data.facts import Facts
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.objectives import AveragedTeacher, Classification, Distillation, MaskedPatches, Objective
+from ssl_audio.objectives import (
+    AveragedTeacher,
+    Classification,
+    Consistency,
+    Distillation,
+    EventAugmentation,
+    EventDetection,
+    EventHeadOptions,
+    MaskedPatches,
+    Mixing,
+    Objective,
+    SoundEvents,
+)
+from ssl_audio.objectives.crnn import CnnOptions
 from ssl_audio.objectives.masking import ClusterMasking
 
+CRNN = EventHeadOptions(
+    branches="both",
+    width=8,
+    rnn_layers=1,
+    rnn_width=4,
+    dropout=0.2,
+    cnn=CnnOptions(channels=(4, 4), time_pooling=(2, 2), band_pooling=(8, 16)),
+)
 CASES = {
     "masked patches": lambda: MaskedPatches(masking=ClusterMasking(0.5), clip_weight=1.0, masks_per_clip=2),
     "classification": lambda: Classification(),
+    "event detection": lambda: EventDetection(),
+    "sound events": lambda: SoundEvents(
+        head=CRNN,
+        teacher=AveragedTeacher(rising=True, buffers=False),
+        consistency=Consistency(weight=1.0, kind="interpolation"),
+        mixing=Mixing(rate=1.0),
+        augmentation=EventAugmentation(filters=1.0, warp=1.0, style=1.0, masks=1.0, shift_seconds=0.1),
+    ),
     "distillation": lambda: Distillation(objective=Classification(), teacher=AveragedTeacher()),
 }
 FACTS = Facts(labels=("a", "b", "c"), target="letter", crop_seconds=1.0)
