@@ -1,4 +1,4 @@
-"""`ssl-audio predict`: the most probable labels of recordings."""
+"""`ssl-audio predict`: the most probable labels of recordings, or their sound events."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,7 @@ import pyarrow as pa
 from jsonargparse.typing import PositiveInt
 
 from ssl_audio.cli.inputs import names_in
+from ssl_audio.cli.predict_events import check_events_name, finish_events, predict_events
 from ssl_audio.cli.rows import add_common, checkpoints_in, grids, kept_rows, merge, models_in, recordings_in, share_of
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.ensemble import Ensemble
@@ -33,7 +34,15 @@ def run(words: list[str]) -> None:
         description="Label recordings with fine-tuned checkpoints; `ssl-audio predict merge OUT` makes a whole of "
         "parts (--part).",
     )
-    add_common(parser, out="A .csv or .json file.", several=True)
+    add_common(
+        parser,
+        out="A .csv or .json file; of events a .tsv, a .json, or a .txt of labels for Audacity (of several recordings "
+        "a folder of them, named without .txt).",
+        several=True,
+    )
+    parser.add_argument(
+        "--events", type=bool, default=False, help="Write sound events with onset, offset and confidence instead."
+    )
     parser.add_argument("--top", type=PositiveInt, default=3, help="So many labels a recording.")
     parser.add_argument(
         "--label_names",
@@ -43,11 +52,15 @@ def run(words: list[str]) -> None:
     )
     chosen = parser.parse_args(checkpoints_in(words))
     share = share_of(chosen.part)
-    _check_name(chosen.out)
+    check_events_name(chosen.out) if chosen.events else _check_name(chosen.out)
     model = Ensemble(models_in(chosen))
     if chosen.label_names is not None:
         model.name_labels(names_in(chosen.label_names))
-    predict(model, recordings_in(chosen), out=chosen.out, top=chosen.top, share=share, workers=chosen.workers)
+    given = {"out": chosen.out, "share": share, "workers": chosen.workers}
+    if chosen.events:
+        predict_events(model, recordings_in(chosen), **given)
+    else:
+        predict(model, recordings_in(chosen), top=chosen.top, **given)
 
 
 def predict(
@@ -107,6 +120,9 @@ def _check_name(out: Path) -> None:
 
 def _finish(job: Job, out: Path, tables: Tables) -> None:
     """Write the labels from their rows, and print the first."""
+    if job.options.get("events"):
+        finish_events(job, out, tables)
+        return
     _check_name(out)
     write_labels(out, tables, count=int(job.options["top"]))
     rows = 0

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssl_audio.errors import CheckpointError, RecipeError
+from ssl_audio.evaluation.frame_scores import frame_scores
 from ssl_audio.evaluation.pretrained import Pretrained, Waveforms, pretrained
 from ssl_audio.evaluation.windows import Grid, Sound
 from ssl_audio.names import printable
@@ -45,6 +46,11 @@ class Ensemble:
     def labels(self) -> list[str]:
         """Names of what is told apart."""
         return self.members[0].labels
+
+    @property
+    def orders(self) -> list[list[int]]:
+        """Of each member where the labels of the first are among its own."""
+        return self._orders
 
     @property
     def several(self) -> bool:
@@ -84,6 +90,24 @@ class Ensemble:
         """Mean probabilities of the labels of each recording, one after the other."""
         return map(averaged, self.apart(sounds))
 
+    def frame_logits(
+        self, waveforms: Float[Tensor, "clip sample"], samples: Tensor | None = None
+    ) -> Float[Tensor, "clip frame label"]:
+        """Mean logits of the frames of waveforms, for pseudo-labels; all members must score frames of one length."""
+        rows = [
+            member.frame_logits(waveforms, samples).float().cpu()[:, :, order]
+            for member, order in zip(self.members, self._orders, strict=True)
+        ]
+        count = min(row.shape[1] for row in rows)
+        return torch.stack([row[:, :count] for row in rows]).mean(dim=0)
+
+    def frame_scores(self, sounds: Iterable[Sound]) -> Iterator[Float[Tensor, "frame label"]]:
+        """Mean probabilities of the frames of each recording, one after the other."""
+        sounds = list(sounds)
+        for rows in zip(*(frame_scores(member, sounds) for member in self.members), strict=True):
+            count = min(map(len, rows))
+            yield averaged(torch.stack([row[:count][:, order] for row, order in zip(rows, self._orders, strict=True)]))
+
     def apart(self, sounds: Iterable[Sound]) -> Iterator[Float[Tensor, "member label"]]:
         """The probabilities of each member for each recording."""
         sounds = list(sounds)
@@ -91,7 +115,7 @@ class Ensemble:
             yield torch.stack([row[order] for row, order in zip(rows, self._orders, strict=True)])
 
 
-def averaged(scores: Float[Tensor, "member label"]) -> Float[Tensor, " label"]:
+def averaged(scores: Float[Tensor, "member ..."]) -> Float[Tensor, "..."]:
     """The mean over the members, added one after the other as numpy does."""
     total = scores[0]
     for row in scores[1:]:

@@ -49,7 +49,7 @@ def spectrograms_picture(index: ShardIndex, *, sample_rate: int, max_seconds: fl
         axis.set_xlim(0, seconds)
         axis.set_ylabel("mel bin", fontsize=7)
     axes[-1, 0].set_xlabel("seconds")
-    return _png(figure)
+    return png(figure)
 
 
 def panels_picture(clips: list[tuple[str, list[Panel]]], *, hop_seconds: float) -> bytes:
@@ -85,7 +85,7 @@ def panels_picture(clips: list[tuple[str, list[Panel]]], *, hop_seconds: float) 
         axis.set_title(panel.title)
     for axis in axes[-1]:
         axis.set_xlabel("seconds")
-    return _png(figure)
+    return png(figure)
 
 
 def curves_picture(rows: list[tuple[int, dict[str, float]]], titles: Mapping[str, str] = _TITLES) -> bytes | None:
@@ -114,7 +114,7 @@ def curves_picture(rows: list[tuple[int, dict[str, float]]], titles: Mapping[str
             axis.plot(steps, values, color="0.4", linestyle="--", label="chance")
             axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
         _label(axis, titles.get(name, _in_words(name)))
-    return _png(figure)
+    return png(figure)
 
 
 def beside_picture(runs: dict[str, list[tuple[int, dict[str, float]]]]) -> bytes | None:
@@ -136,7 +136,7 @@ def beside_picture(runs: dict[str, list[tuple[int, dict[str, float]]]]) -> bytes
         if name.endswith(_ACCURACY):
             axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
         _label(axis, _TITLES.get(name, _in_words(name)))
-    return _png(figure)
+    return png(figure)
 
 
 def watch_picture(rows: list[tuple[int, dict[str, float]]]) -> bytes | None:
@@ -156,7 +156,7 @@ def watch_picture(rows: list[tuple[int, dict[str, float]]]) -> bytes | None:
         axis.plot(steps, values, linewidth=0.9, marker="o" if len(values) < 2 else None)
         axis.set_title(name.split("/", 1)[1].replace("_", " "), fontsize=9)
         axis.grid(alpha=0.2)
-    return _png(figure)
+    return png(figure)
 
 
 def scores_picture(scores: dict[str, dict[str, float]], *, ylabel: str) -> bytes:
@@ -179,7 +179,7 @@ def scores_picture(scores: dict[str, dict[str, float]], *, ylabel: str) -> bytes
     axis.set_ylim(0, 1.05)
     axis.legend(fontsize=8, frameon=False, ncols=len(encoders), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axis.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    return png(figure)
 
 
 def trained_picture(points: dict[tuple[str, str], tuple[int, float, float, float]], *, ylabel: str) -> bytes:
@@ -216,7 +216,7 @@ def trained_picture(points: dict[tuple[str, str], tuple[int, float, float, float
     axis.grid(alpha=0.2)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=8, frameon=False, loc="lower right")
-    return _png(figure)
+    return png(figure)
 
 
 def costs_picture(modes: dict[str, dict[str, dict[int, tuple[float, float]]]]) -> bytes:
@@ -238,7 +238,7 @@ def costs_picture(modes: dict[str, dict[str, dict[int, tuple[float, float]]]]) -
             axis.set_title(f"{mode}: {title}", fontsize=10)
             axis.grid(alpha=0.2)
             axis.legend(fontsize=8, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def confusion_picture(matrix: Any, labels: list[str]) -> bytes:
@@ -265,7 +265,7 @@ def confusion_picture(matrix: Any, labels: list[str]) -> bytes:
     axis.set_xlabel("taken for")
     axis.set_ylabel("is")
     figure.colorbar(image, ax=axis, shrink=0.6)
-    return _png(figure)
+    return png(figure)
 
 
 def _panels(count: int) -> tuple[Figure, Any]:
@@ -314,7 +314,7 @@ def _smoothed(steps: list[int], values: list[float]) -> tuple[Any, Any]:
     return np.convolve(steps, kernel, "valid"), np.convolve(values, kernel, "valid")
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Of labels in scripts that the font lacks, once a letter.

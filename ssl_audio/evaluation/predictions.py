@@ -64,6 +64,11 @@ class Predictions:
     runs: Int[np.ndarray, " clip"] | None = None
 
     @property
+    def headline_name(self) -> str:
+        """What the headline is called."""
+        return "mAP" if self.several else "accuracy"
+
+    @property
     def headline(self) -> float:
         """The number the task is judged by, in the mean over runs."""
         return float(mean_over_runs(self.scores, self.targets, self._measure, self.runs)[0])
@@ -121,8 +126,23 @@ class Predictions:
         drawn = Resampling(groups=self._groups(over)[one], runs=runs, seed=seed)
         return drawn.paired(self.scores[one], other.scores[two], self.targets[one], self._measure)
 
+    def label_table(self) -> tuple[list[str], list[list[str | float]]]:
+        """Heading and rows of a table with a row for every label."""
+        head = ["label", "clips", "precision", "recall", "average precision", "AUC"]
+        values = ("precision", "recall", "average_precision", "auc")
+        return head, [
+            [row.label, str(row.clips), *(_number(getattr(row, name)) for name in values)] for row in self.rows()
+        ]
+
     def parquet(self) -> bytes:
         """A table with one row a clip: key, speaker, labels, predicted label, every score, and which run."""
+        table = pa.table(self.columns()).replace_schema_metadata(self.described())
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        return buffer.getvalue()
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of the table."""
         best = self.scores.argmax(axis=1)
         columns: dict[str, Any] = {
             "key": self.keys.tolist(),
@@ -131,14 +151,15 @@ class Predictions:
             "predicted": [self.labels[i] for i in best],
             "scores": list(self.scores.astype(np.float32)),
         }
-        if self.runs is not None:
-            columns["run"] = self.runs.tolist()
-        table = pa.table(columns).replace_schema_metadata(
-            {"labels": "\n".join(self.labels), "several": str(self.several)}
-        )
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer)
-        return buffer.getvalue()
+        return columns if self.runs is None else {**columns, "run": self.runs.tolist()}
+
+    def described(self) -> dict[str, str]:
+        """What the table says of itself."""
+        return {"labels": "\n".join(self.labels), "several": str(self.several)}
+
+
+def _number(value: float) -> str:
+    return "-" if not np.isfinite(value) else f"{value:.3f}"
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -158,7 +179,7 @@ def read_predictions(path: Path) -> Predictions:
     targets = np.zeros((len(found["key"]), len(labels)), dtype=bool)
     for row, names in enumerate(found["labels"]):
         targets[row, [place[name] for name in names]] = True
-    return Predictions(
+    clips = Predictions(
         labels=labels,
         several=described["several"] == "True",
         keys=np.array(found["key"]),
@@ -167,6 +188,11 @@ def read_predictions(path: Path) -> Predictions:
         speakers=np.array(found["speaker"]),
         runs=np.array(found["run"]) if "run" in found else None,
     )
+    if "hop_seconds" not in described:
+        return clips
+    from ssl_audio.evaluation.events.predictions import EventPredictions
+
+    return EventPredictions.of_table(clips, found, described)
 
 
 def joined(parts: list[Predictions]) -> Predictions:
@@ -178,7 +204,7 @@ def joined(parts: list[Predictions]) -> Predictions:
         own = np.zeros(len(part.keys), dtype=np.int64) if part.runs is None else part.runs
         runs.append(own + after)
         after += int(own.max()) + 1
-    return Predictions(
+    clips = Predictions(
         labels=parts[0].labels,
         several=parts[0].several,
         keys=np.concatenate([part.keys for part in parts]),
@@ -187,6 +213,10 @@ def joined(parts: list[Predictions]) -> Predictions:
         speakers=np.concatenate([part.speakers for part in parts]),
         runs=np.concatenate(runs),
     )
+    from ssl_audio.evaluation.events.predictions import EventPredictions
+
+    located = [part for part in parts if isinstance(part, EventPredictions)]
+    return EventPredictions.joined(located, clips) if len(located) == len(parts) else clips
 
 
 def predict_part(

@@ -24,6 +24,7 @@ from ssl_audio.evaluation.checkpoint_modules import CheckpointModules, adapted, 
 from ssl_audio.evaluation.windows import Grid, Sound, batches_of, crossfade, padded, windows_of
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.names import printable
+from ssl_audio.objectives.event_detection import EventDetection
 from ssl_audio.objectives.objective import Objective
 from ssl_audio.tokens import Tokens
 
@@ -97,6 +98,11 @@ class Pretrained:
     def labels(self) -> list[str]:
         """Names of what the head tells apart; empty without a head."""
         return self._modules.labels
+
+    @property
+    def frame_hop(self) -> float | None:
+        """Length of the frames that the head scores; None if it scores none."""
+        return self.head.hop if isinstance(self.head, EventDetection) else None
 
     @property
     def several(self) -> bool:
@@ -301,6 +307,28 @@ class Pretrained:
                 if window.last:
                     yield total / length
                     total, length = torch.zeros(len(self.labels)), 0.0
+
+    def frame_logits(
+        self, waveforms: Float[Tensor, "clip sample"], samples: Tensor | None = None
+    ) -> Float[Tensor, "clip frame label"]:
+        """Logits of the frames of waveforms that the backbone can take at once.
+
+        Raises:
+            CheckpointError: if the head scores no frames.
+        """
+        if self.head is None or self.frame_hop is None:
+            raise CheckpointError(
+                f"{self.checkpoint.path}: gives no scores of frames; expected a checkpoint of `ssl-audio finetune` "
+                "with model.objective ssl_audio.objectives.SoundEvents"
+            )
+        if samples is not None:
+            samples = samples.to(self.device)
+        spectrogram = self.backbone.spectrogram(waveforms.to(self.device), samples)
+        answer = self.head.predict(self.backbone, spectrogram)
+        assert answer is not None
+        assert answer.frames is not None
+        self._check_finite(answer.frames)
+        return answer.frames
 
     def logits(
         self, waveforms: Float[Tensor, "clip sample"], samples: Tensor | None = None

@@ -1,6 +1,5 @@
 """Steps of a fine-tuning around its training: statistics and probe before, checkpoint selection and test after."""
 
-import functools
 from typing import Any
 
 import lightning as L
@@ -12,6 +11,7 @@ from ssl_audio.data.batch import Batch
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.data.labels import Part
 from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.events.predictions import EventPredictions, truth_of
 from ssl_audio.evaluation.neighbours import choose_neighbours, nearest_scores
 from ssl_audio.evaluation.predictions import Predictions, predict_part
 from ssl_audio.model.backbone import Backbone
@@ -24,6 +24,7 @@ from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.checkpointing import Checkpoints
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.loading import load_training
+from ssl_audio.training.module import joined_frames
 
 Weights = dict[str, torch.Tensor]
 
@@ -128,8 +129,8 @@ def classifier(module: Finetuning) -> Classification:
     return found
 
 
-def logits_of(module: Finetuning, batch: Batch) -> torch.Tensor:
-    """The module's logits of unaugmented clips.
+def answer_of(module: Finetuning, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The module's logits of unaugmented clips, and of their frames if it gives any.
 
     Raises:
         RecipeError: if its objective gives no scores of clips.
@@ -140,14 +141,22 @@ def logits_of(module: Finetuning, batch: Batch) -> torch.Tensor:
             f"{type(module.objective).__name__} gives no scores of clips, so it can be neither validated nor tested; "
             "expected an objective with `predict`"
         )
-    return answer.clips
+    return answer.clips, answer.frames
 
 
 def predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any) -> Predictions:
-    """The module's predictions for every clip of a part."""
+    """The module's predictions for every clip of a part; of frames, too, where labels are located in time."""
     module.eval()
-    return predict_part(
-        functools.partial(logits_of, module),
+    frames: list[np.ndarray] = []
+
+    def logits(batch: Batch) -> torch.Tensor:
+        clips, located = answer_of(module, batch)
+        if located is not None and data.located:
+            frames.append(located.float().sigmoid().cpu().numpy())
+        return clips
+
+    found = predict_part(
+        logits,
         data.every(part),
         part,
         data.parts.labels,
@@ -155,6 +164,11 @@ def predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any
         device=module.device,
         **options,
     )
+    if not frames:
+        return found
+    assert data.frame_seconds is not None
+    truth = truth_of(data.truth(part), part, crop_seconds=data.crop_seconds)
+    return EventPredictions.beside(found, joined_frames(frames), data.frame_seconds, truth)
 
 
 def copied(module: Finetuning) -> Weights:

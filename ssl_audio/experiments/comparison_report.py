@@ -41,7 +41,7 @@ def write_comparison(
     )
 
     some = next(iter(found.values()))[0]
-    head = "mAP" if some.several else "accuracy"
+    head = some.headline_name
     rows: list[list[str | float]] = []
     intervals: dict[tuple[str, str], tuple[float, float]] = {}
     for (encoder, start), seeds in found.items():

@@ -12,6 +12,9 @@ from ssl_audio.experiments.recipes import read_recipe, recipe_path, section, wit
 from ssl_audio.training.engines import is_first_process
 
 DEMO = Path("shards/demo")
+SOUNDSCAPES = {part: Path(f"shards/soundscapes_{part}") for part in ("strong", "weak", "unlabelled")}
+DEMOS = (DEMO, *SOUNDSCAPES.values())
+"""Shards that are synthesised where they are missing."""
 _QUESTIONS = ("--print_config", "--help")
 
 
@@ -32,8 +35,10 @@ def with_demo(words: list[str], verb: str = "finetune", *, display: Display = TE
     asked = any(word.startswith(_QUESTIONS) or word == "-h" for word in words)  # nothing is to be written for an answer
     if given or asked or not missing:
         return words
-    if missing == [DEMO] or (DEMO in shards and not DEMO.exists()):
-        _write_demo(display)
+    if any(folder in DEMOS for folder in missing):
+        for folder in missing:
+            if folder in DEMOS:
+                _write_demo(folder, display)
         return words
     if told.get("demo") is None:
         return words
@@ -57,14 +62,16 @@ def with_demo(words: list[str], verb: str = "finetune", *, display: Display = TE
     )
 
 
-def _write_demo(display: Display) -> None:
+def _write_demo(folder: Path, display: Display) -> None:
     if not is_first_process():
-        while not DEMO.exists():  # the first rank writes it, and it appears when it is whole
+        while not folder.exists():  # the first rank writes it, and it appears when it is whole
             time.sleep(1.0)
         return
-    from ssl_audio.data.corpora import Demo
+    from ssl_audio.data.corpora import Corpus, Demo, Soundscapes
     from ssl_audio.data.writing import merge_shards, write_part
 
-    with display.bar(f"writing {DEMO}") as progress:
-        write_part(Demo(), DEMO, name="demo", processes=os.cpu_count() or 1, progress=progress)
-    merge_shards(DEMO)
+    made: dict[Path, Corpus] = {DEMO: Demo()}
+    made |= {place: Soundscapes(part) for part, place in SOUNDSCAPES.items()}  # type: ignore[arg-type]
+    with display.bar(f"writing {folder}") as progress:
+        write_part(made[folder], folder, name=folder.name, processes=os.cpu_count() or 1, progress=progress)
+    merge_shards(folder)

@@ -17,6 +17,7 @@ from ssl_audio.checkpoints.opening import base_behind
 from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.events.predictions import FrameMeasure, truth_of
 from ssl_audio.evaluation.metrics import headline
 from ssl_audio.evaluation.predictions import check_speakers, read_predictions
 from ssl_audio.experiments.budget import WHOLE, Budget
@@ -29,12 +30,13 @@ from ssl_audio.experiments.choice import (
     neighbours,
     predict,
 )
+from ssl_audio.experiments.deciding import decide, decided, timelines
 from ssl_audio.experiments.display import TERMINAL, Display
-from ssl_audio.experiments.fallback import with_demo
+from ssl_audio.experiments.fallback import DEMOS, with_demo
 from ssl_audio.experiments.finetune_builder import FinetuneBuilder, Start
 from ssl_audio.experiments.finished import Finished
 from ssl_audio.experiments.kept_head import keep_head
-from ssl_audio.experiments.outcomes import Outcome, write_report
+from ssl_audio.experiments.outcomes import TIMELINES, Outcome, write_report
 from ssl_audio.experiments.overlap import heard_before
 from ssl_audio.experiments.running import fit, quiet_training
 from ssl_audio.experiments.values import NO_OPTIONS, Recipe, words_of
@@ -148,7 +150,7 @@ def finetune_built(cli: FinetuneBuilder) -> Finished | None:
         "name": cli.recipe["name"],
         "checkpoint": cli.config.checkpoint,
         "trained": cli.model.words,
-        "demo": cli.config.demo is None and data.shards == [Path("shards/demo")],
+        "demo": cli.config.demo is None and all(folder in DEMOS for folder in data.shards),
         **circumstances(data.shards, cli.trainer.strategy.root_device),
     }
     summary, text = write_report(whole, outcomes, facts, recipe=cli.recipe, over=cli.config.intervals)
@@ -168,7 +170,8 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
     module, data, trainer = cli.build(this, fold=fold)
     module.recipe = {**cli.recipe, "data": {**cli.recipe["data"], "fold": fold}}
     parts = data.parts
-    module.attach(data.facts, measure=headline(several=data.several))
+    data.follow(module.objective.frame_seconds(module.backbone))
+    module.attach(data.facts, measure=headline(several=data.several), frame_measure=_frame_measure(data))
     fates, heard = [], None
     if start == "pretrained":
         assert cli.source is not None
@@ -200,11 +203,15 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
         module = fit(trainer, module, data, this, everywhere=True)
         module.to(trainer.strategy.root_device)  # Lightning moved it to the CPU when training ended
         valid, chosen, last = choose(trainer, module, data, probe=probe)
+        decision = decide(module, data, kind=cli.config.postprocessing)
         if trainer.is_global_zero:
             content = _content(cli, module, start=start, step=trainer.global_step)
             AtomicCheckpointIO().save_checkpoint(content, this.folder / BEST)
         with cli.display.bar("testing") as progress:
-            predictions = predict(module, data, parts.test, progress=progress)
+            predictions = decided(predict(module, data, parts.test, progress=progress), decision)
+        drawn = timelines(module, data, parts.test, predictions) if trainer.is_global_zero else None
+        if drawn is not None:
+            this.write(TIMELINES, drawn)
         outcome = Outcome(
             start=start,
             fold=fold,
@@ -226,6 +233,15 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
         this.write(PREDICTIONS, predictions.parquet())
         this.write("outcome.json", outcome.json())
     return outcome
+
+
+def _frame_measure(data: LabelledShards) -> FrameMeasure | None:
+    """PSDS1 of validation clips, where their labels are located in time."""
+    if not data.located or data.frame_seconds is None:
+        return None
+    valid = data.parts.valid
+    truth = truth_of(data.truth(valid), valid, crop_seconds=data.crop_seconds)
+    return FrameMeasure(truth, hop_seconds=data.frame_seconds)
 
 
 def _content(cli: FinetuneBuilder, module: Finetuning, *, start: Start, step: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.newest import FOLD, chosen_checkpoint
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.events.deciding import Kind
 from ssl_audio.evaluation.predictions import Over
 from ssl_audio.experiments.backbone_choice import (
     add_start_arguments,
@@ -83,6 +84,13 @@ class FinetuneBuilder(RunBuilder):
             default="clips",
             help="Resample clips for the confidence intervals (the score on other clips), or whole speakers (on "
             "other speakers).",
+        )
+        parser.add_argument(
+            "--postprocessing",
+            type=Kind,
+            default="median",
+            help="How scores of frames become events: `median` filters, boxes between `change_points`, or `none`; what "
+            "it needs and the thresholds are tuned on validation clips, label by label.",
         )
         parser.add_argument(
             "--average_from_epoch",

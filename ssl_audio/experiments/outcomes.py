@@ -11,11 +11,14 @@ import yaml
 
 from ssl_audio.checkpoints.newest import of_fold
 from ssl_audio.checkpoints.opening import open_alone
+from ssl_audio.evaluation.events.predictions import EventPredictions
 from ssl_audio.evaluation.metrics import confusion, d_prime
 from ssl_audio.evaluation.predictions import Over, Predictions, joined
 from ssl_audio.evaluation.report import ReportTable, page
 from ssl_audio.training.metrics_log import read_rows
 from ssl_audio.training.run import METRICS, Run, json_text
+
+TIMELINES = "timelines.png"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +105,9 @@ def write_report(
     first = next(iter(together))
     several = together[first].several
     summary = {**facts, "intervals": over, "labels": together[first].labels, "scores": scores}
-    tables = [_score_table(scores, several=several)]
+    name = together[first].headline_name
+    located = isinstance(together[first], EventPredictions)
+    tables = [_event_table(scores) if located else _score_table(scores, name, several=several)]
     if len(together) > 1:
         other = list(together)[1]
         difference = together[first].against(together[other], over=over)
@@ -123,18 +128,22 @@ def write_report(
             )
         )
     pictures = {}
-    if not several:
+    if not several and not located:
         from ssl_audio.evaluation.pictures import confusion_picture  # matplotlib takes half a second
 
         matrix = confusion_picture(confusion(together[first].scores, together[first].targets), together[first].labels)
         pictures["Confusion matrix"] = matrix
         this.write("confusion.png", matrix)
+    drawn = next(iter(sorted(this.folder.glob(f"**/{TIMELINES}"))), None)
+    if drawn is not None:
+        pictures["Timelines of the best and the worst test clips"] = drawn.read_bytes()
     curves = _curves(this)
     if curves is not None:
         pictures["Training"] = curves
     best = next(iter(sorted(this.folder.glob("**/best.ckpt"))), None)
     command = (
-        f"ssl-audio predict --checkpoint {best}{_base_option(best)} --out labels.csv FILES..."
+        f"ssl-audio predict --checkpoint {best}{_base_option(best)} "
+        f"{'--events true --out events.tsv' if located else '--out labels.csv'} FILES..."
         if best is not None
         else "ssl-audio finetune ... --model.head.kind linear  (nearest neighbours leave no checkpoint)"
     )
@@ -171,8 +180,24 @@ def signed(value: float) -> str:
     return f"{value:+.3f}"
 
 
-def _score_table(scores: dict[str, dict[str, Any]], *, several: bool) -> ReportTable:
-    head = "mAP" if several else "accuracy"
+def _event_table(scores: dict[str, dict[str, Any]]) -> ReportTable:
+    names = ("PSDS2", "event_F1", "segment_F1", "mpAUC", "mAP")
+    rows: list[list[str | float]] = [
+        [
+            start,
+            found["headline"],
+            f"{found['interval'][0]:.3f} to {found['interval'][1]:.3f}",
+            *(_number(found["test"][name]) for name in names),
+            f"{found['valid']:.3f}",
+            "; ".join(sorted(set(found["chosen"]))),
+        ]
+        for start, found in scores.items()
+    ]
+    head = ["start", "PSDS1", "95 % interval", *(name.replace("_", " ") for name in names), "valid", "weights"]
+    return ReportTable("test PSDS1; F1 with collars of 200 ms, and of seconds; mAP of clips", head, rows)
+
+
+def _score_table(scores: dict[str, dict[str, Any]], head: str, *, several: bool) -> ReportTable:
     folds = max(len(found["folds"]) for found in scores.values())
     caption = f"test {head}" + (f", mean of {folds} folds" if folds > 1 else "")
     rows = [
@@ -196,18 +221,7 @@ def _score_table(scores: dict[str, dict[str, Any]], *, several: bool) -> ReportT
 
 
 def _label_table(predictions: Predictions) -> ReportTable:
-    return ReportTable(
-        "each label",
-        ["label", "clips", "precision", "recall", "average precision", "AUC"],
-        [
-            [
-                row.label,
-                str(row.clips),
-                *(_number(v) for v in (row.precision, row.recall, row.average_precision, row.auc)),
-            ]
-            for row in predictions.rows()
-        ],
-    )
+    return ReportTable("each label", *predictions.label_table())
 
 
 def _number(value: float) -> str:

@@ -11,12 +11,14 @@ from ssl_audio.experiments.display import TERMINAL, Display
 from ssl_audio.experiments.finetune import BEST, finetune
 from ssl_audio.experiments.finished import Finished
 from ssl_audio.experiments.pretrain import pretrain
+from ssl_audio.experiments.pseudo import pseudo_labels
 from ssl_audio.experiments.recipe_files import PACKAGED, RECIPES
-from ssl_audio.experiments.recipes import read_recipe
+from ssl_audio.experiments.recipes import read_recipe, section
 from ssl_audio.experiments.values import NO_OPTIONS
 from ssl_audio.training.run import Run, numbered
 
 _STAGE = re.compile(r"(\d+)[_-](.+)")
+_NAMED = re.compile(r"stage (\d+)")
 _VERBS: dict[str, Callable[..., Finished | None]] = {"pretrain": pretrain, "finetune": finetune}
 
 
@@ -40,6 +42,10 @@ def stages(
     `verb: pretrain`. From the second stage on it starts from the checkpoint of the stage before, unless it names
     another: backbone and adapters, and with `keep_head: true` the head.
 
+    A recipe with `verb: pseudo` writes pseudo-labels by the checkpoint of the stage before, together with others that
+    `checkpoint` lists, for the shards of the next stage; a later stage reads them with `data.pseudo_labels: previous`,
+    and starts from what `checkpoint` names, such as `stage 1`.
+
     Args:
         folder: Folder of the recipes, or its name below `recipes/`.
         name: Of the experiment; by default the folder's.
@@ -59,23 +65,87 @@ def stages(
     recipes = recipes_of(found)
     below = Path(runs) / "stages" / (name or found.name)
     ended: list[Finished | Run] = []
-    checkpoint: Path | None = None
+    made: dict[int, Path | None] = {}
+    pseudo: Path | None = None
     for number, path in enumerate(recipes, 1):
         verb, told = _told(path)
-        made = numbered(below / verb / path.stem)
-        if made and made[-1].summary() is not None:
-            run: Finished | Run = made[-1]
+        before = next((made[n] for n in sorted(made, reverse=True) if made[n] is not None), None)
+        if verb == "pseudo":
+            pseudo = below / "pseudo" / path.stem
+            if not (pseudo / "pseudo.json").exists():
+                display.line(f"stage {number} of {len(recipes)}: {path.stem}")
+                _write_pseudo(path, told, before, recipes[number:], pseudo, options, display)
+            continue
+        runs_of = numbered(below / verb / path.stem)
+        if runs_of and runs_of[-1].summary() is not None:
+            run: Finished | Run = runs_of[-1]
         else:
             display.line(f"stage {number} of {len(recipes)}: {path.stem}")
-            began = None if checkpoint is None or "checkpoint" in told or verb == "pretrain" else checkpoint
-            chosen = {**options, **({} if began is None else {"checkpoint": began})}
+            own = _own_options(path, told, before, made, pseudo, verb)
+            chosen = {**own, **{key: value for key, value in options.items() if key != "checkpoint" or not ended}}
             this = _VERBS[verb](path, name=path.stem, runs=below, options=chosen, display=display)
             if this is None:
                 return ended  # not the first rank
             run = this
         ended.append(run)
-        checkpoint = _checkpoint(run, verb)
+        made[number] = _checkpoint(run, verb)
     return ended
+
+
+def _own_options(
+    path: Path,
+    told: dict[str, Any],
+    before: Path | None,
+    made: Mapping[int, Path | None],
+    pseudo: Path | None,
+    verb: str,
+) -> dict[str, Any]:
+    """What a stage takes from those before it.
+
+    Raises:
+        RecipeError: if it asks for a stage that there is not.
+    """
+    own: dict[str, Any] = {}
+    named = _NAMED.fullmatch(str(told.get("checkpoint")))
+    if named is not None:
+        if made.get(int(named[1])) is None:
+            raise RecipeError(f"{path}: checkpoint is {told['checkpoint']}; expected a stage before it that trained")
+        own["checkpoint"] = made[int(named[1])]
+    elif before is not None and "checkpoint" not in told and verb != "pretrain":
+        own["checkpoint"] = before
+    if section(told, "data").get("pseudo_labels") == "previous":
+        if pseudo is None:
+            raise RecipeError(f"{path}: data.pseudo_labels is previous, but no stage before it has `verb: pseudo`")
+        own["data.pseudo_labels"] = pseudo
+    return own
+
+
+def _write_pseudo(
+    path: Path,
+    told: dict[str, Any],
+    before: Path | None,
+    later: list[Path],
+    out: Path,
+    options: Mapping[str, Any],
+    display: Display,
+) -> None:
+    """Run a stage that writes pseudo-labels.
+
+    Raises:
+        RecipeError: if nothing was trained before it, or no stage after it says which shards.
+    """
+    unknown = set(told) - {"verb", "checkpoint", "shards", "split"}
+    if unknown:
+        raise RecipeError(f"{path}: {min(unknown)} is no option of pseudo; expected checkpoint, shards, split")
+    listed = told.get("checkpoint", [])
+    checkpoints = [*([] if before is None else [before]), *(listed if isinstance(listed, list) else [listed])]
+    following = next((section(read_recipe(one), "data").get("shards") for one in later), None)
+    shards = told.get("shards") or options.get("data.shards") or following
+    if isinstance(shards, str):
+        shards = [word.strip() for word in shards.strip("[]").split(",")]
+    if not checkpoints or not isinstance(shards, list):
+        raise RecipeError(f"{path}: pseudo needs a stage before it that trained, and `shards`")
+    pseudo_labels(checkpoints, shards=shards, out=out, split=told.get("split", "train"), display=display)
 
 
 def recipes_of(folder: Path) -> list[Path]:
@@ -97,8 +167,8 @@ def recipes_of(folder: Path) -> list[Path]:
 def _told(path: Path) -> tuple[str, dict[str, Any]]:
     told = read_recipe(path)
     verb = told.get("verb", "finetune")
-    if verb not in _VERBS:
-        raise RecipeError(f"{path}: verb is {str(verb)[:40]!r}; expected {' or '.join(_VERBS)}")
+    if verb not in (*_VERBS, "pseudo"):
+        raise RecipeError(f"{path}: verb is {str(verb)[:40]!r}; expected {', '.join(_VERBS)} or pseudo")
     return str(verb), told
 
 

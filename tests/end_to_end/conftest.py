@@ -15,4 +15,4 @@ def drawn() -> None:
 def _laid_out(request, monkeypatch) -> None:
     """Elsewhere pictures are laid out and not drawn, which takes longer than the runs they show."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(pictures, "_png", lambda figure: plt.close(figure) or b"\x89PNG")
+        monkeypatch.setattr(pictures, "png", lambda figure: plt.close(figure) or b"\x89PNG")

@@ -42,14 +42,14 @@ PSDS2 = Criteria(detection=0.1, truth=0.1, cross_trigger_weight=0.5)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Changes:
-    """How counts of one label change where the threshold falls to a score; one row a clip and score.
+    """How counts of one label change where the threshold falls to a score, from the highest score down.
 
     Args:
         clip: Which clip.
         score: At which score.
         found: Events that become found, less those that cease to be.
         false: The same of false positives.
-        crossed: The same of cross-triggers with each label.
+        crossed: The same of cross-triggers with each label; no columns where they cost nothing.
     """
 
     clip: Int[np.ndarray, " change"]
@@ -66,12 +66,11 @@ class Changes:
         Args:
             counts: How often each clip counts; once by default.
         """
-        order = np.argsort(-self.score, kind="stable")
-        weight = np.ones(len(order), dtype=np.int64) if counts is None else counts[self.clip[order]]
-        last = np.append(np.diff(self.score[order]) != 0, True) if len(order) else np.zeros(0, dtype=bool)
-        found = np.cumsum(self.found[order] * weight)[last]
-        false = np.cumsum(self.false[order] * weight)[last]
-        crossed = np.cumsum(self.crossed[order] * weight[:, None], axis=0)[last]
+        weight = np.ones(len(self.clip), dtype=np.int64) if counts is None else counts[self.clip]
+        last = np.append(np.diff(self.score) != 0, True) if len(self.clip) else np.zeros(0, dtype=bool)
+        found = np.cumsum(self.found * weight)[last]
+        false = np.cumsum(self.false * weight)[last]
+        crossed = np.cumsum(self.crossed * weight[:, None], axis=0)[last]
         return found, false, crossed
 
 
@@ -171,7 +170,7 @@ def _changes(scored: ScoredClips, truth: Truth, label: int, criteria: Criteria) 
     run, event, shared = _overlaps(runs, start, end, own)
     covered = np.bincount(run, weights=shared, minlength=len(length)).astype(np.int64)
     valid = covered >= np.rint(criteria.detection * length)
-    crossed = np.zeros((len(length), labels), dtype=np.int64)
+    crossed = np.zeros((len(length), labels if criteria.cross_trigger_weight else 0), dtype=np.int64)
     if criteria.cross_trigger_weight:
         for other in range(labels):
             if other != label:
@@ -182,12 +181,15 @@ def _changes(scored: ScoredClips, truth: Truth, label: int, criteria: Criteria) 
     # A run begins to count where the threshold falls to its smallest score, and ends where it falls to its neighbour's.
     ends = np.isfinite(runs.above)
     none = np.zeros(len(length), dtype=np.int64)
+    score = np.concatenate([runs.below, runs.above[ends], scores])
+    order = np.argsort(-score, kind="stable")
+    nothing = np.zeros((len(changes), crossed.shape[1]), dtype=np.int64)
     return Changes(
-        clip=np.concatenate([runs.clip, runs.clip[ends], times]),
-        score=np.concatenate([runs.below, runs.above[ends], scores]),
-        found=np.concatenate([none, none[ends], changes]),
-        false=np.concatenate([~valid, -1 * ~valid[ends], 0 * changes]).astype(np.int64),
-        crossed=np.concatenate([crossed, -crossed[ends], np.zeros((len(changes), labels), dtype=np.int64)]),
+        clip=np.concatenate([runs.clip, runs.clip[ends], times])[order],
+        score=score[order],
+        found=np.concatenate([none, none[ends], changes])[order],
+        false=np.concatenate([~valid, -1 * ~valid[ends], 0 * changes]).astype(np.int64)[order],
+        crossed=np.concatenate([crossed, -crossed[ends], nothing])[order],
     )
 
 
