@@ -127,7 +127,7 @@ def stretches(seeds: Seeds, *, rate: float, shortest: float, longest: float) -> 
         shortest: Share of the clip.
         longest: Share of the clip.
     """
-    draws = uniform(seeds, 3, "stretch")
+    draws = uniform(seeds, 3, "event/mask")
     length = shortest + draws[:, 0] * (longest - shortest)
     start = draws[:, 1] * (1.0 - length)
     return torch.stack([start, start + length], dim=1) * (draws[:, 2:] < rate)

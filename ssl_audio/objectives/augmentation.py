@@ -1,21 +1,27 @@
 """How clips are varied in training: mixed on the waveform, masked and shaken on the spectrogram."""
 
 import dataclasses
+import functools
+from pathlib import Path
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from ssl_audio.audio.augment import mixing_weights, mixup, noise, roll, spec_augment
 from ssl_audio.audio.elastic import draw_ratios, elastic_spectrogram
+from ssl_audio.audio.files import decode
+from ssl_audio.audio.formats import AUDIO_ENDINGS, ending_of
 from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.data.batch import Batch
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.objectives.event_mixing import Mixture, mixed_labels
 from ssl_audio.randomness import uniform
 
 _FEWEST_SAMPLES = 1024
+_RESPONSE_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +38,11 @@ class Augmentation:
         largest_shift: The time from one frame to the next is drawn for each clip: the frontend's times one of 1, 1.2,
             1.4, ... up to this; published: 4.
 
-    Source: YuanGongND/ssast@a1a3eec, dataloader.py; arXiv 2407.08691 section 3 (frame shifts).
+        responses: Folder of impulse responses of recording devices, of which one is put on a clip.
+        device_rate: Probability of that. Published for sound events: 0.5.
+
+    Source: YuanGongND/ssast@a1a3eec, dataloader.py; CPJKU/cpjku_dcase24@9b5cb78 (devices); arXiv 2407.08691 section 3
+        (frame shifts).
     Differs: the partner in `mixup` comes from the batch rather than from all clips.
     """
 
@@ -43,6 +53,8 @@ class Augmentation:
     roll: NonNegativeInt = 0
     shortest: ClosedUnitInterval = 1.0
     largest_shift: PositiveFloat = 1.0
+    responses: Path | None = None
+    device_rate: ClosedUnitInterval = 0.5
 
     def shorten(self, batch: Batch) -> Batch:
         """A random stretch of each clip.
@@ -89,14 +101,28 @@ class Augmentation:
                 "(data.frame_seconds); expected 1"
             )
 
-    def mix(self, batch: Batch) -> Batch:
-        """Each clip mixed with the next one of its batch, and its targets with those; unlabelled clips stay apart."""
+    def mix(self, batch: Batch, *, sample_rate: int = 16000) -> Batch:
+        """Each clip through a recording device, then mixed with the next one of its batch, and its labels with those.
+
+        Clips whose labels are of another kind (strong, weak, none) stay apart.
+
+        Args:
+            batch: Clips.
+            sample_rate: Of their waveforms.
+
+        Raises:
+            RecipeError: if there is no recording in `responses`.
+        """
+        if self.responses is not None:
+            batch = dataclasses.replace(batch, waveforms=self._recorded(batch, sample_rate))
         if not self.mixup or len(batch) < 2:
             return batch
         weights = mixing_weights(batch.seeds, rate=self.mixup)
+        for known in (batch.known, batch.strong):
+            if known is not None:
+                weights = torch.where(known == known.roll(1, dims=0), weights, torch.ones_like(weights))
         if batch.known is not None:
-            # A mixture is labelled only if both of its clips are.
-            weights = torch.where(batch.known & batch.known.roll(1, dims=0), weights, torch.ones_like(weights))
+            weights = torch.where(batch.known, weights, torch.ones_like(weights))
         samples = batch.samples
         mixed = mixup(
             batch.waveforms,
@@ -105,15 +131,21 @@ class Augmentation:
             samples=samples,
             partner_samples=None if samples is None else samples.roll(1, dims=0),
         )
-        targets = batch.targets
-        if targets is not None:
-            share = weights[:, None]
-            targets = share * targets + (1.0 - share) * targets.roll(1, dims=0)
-        frames = batch.frames
-        if frames is not None:
-            share = weights[:, None, None]
-            frames = share * frames + (1.0 - share) * frames.roll(1, dims=0)
-        return dataclasses.replace(batch, waveforms=mixed, targets=targets, frames=frames)
+        partner = torch.arange(len(batch), device=weights.device).roll(1)
+        return mixed_labels(dataclasses.replace(batch, waveforms=mixed), Mixture(partner, weights))
+
+    def _recorded(self, batch: Batch, sample_rate: int) -> Float[Tensor, "clip sample"]:
+        """Half of the waveforms as one of the devices would record them, at their level."""
+        assert self.responses is not None
+        found = impulse_responses(self.responses, sample_rate)
+        draws = uniform(batch.seeds, 2, "device")
+        responses = torch.stack([found[int(share * len(found))] for share in draws[:, 0].tolist()])
+        waves = batch.waveforms
+        size = 1 << (waves.shape[1] + responses.shape[1] - 1).bit_length()
+        spectrum = torch.fft.rfft(waves, size) * torch.fft.rfft(responses.to(waves), size)
+        recorded = torch.fft.irfft(spectrum, size)[:, : waves.shape[1]]
+        level = waves.square().mean(dim=1, keepdim=True) / recorded.square().mean(dim=1, keepdim=True).clamp_min(1e-12)
+        return torch.where(draws[:, 1:] < self.device_rate, recorded * level.sqrt(), waves)
 
     def disturb(self, spectrogram: Spectrogram, seeds: Int[Tensor, " clip"]) -> Spectrogram:
         """Masked, noisy and turned spectrograms."""
@@ -132,3 +164,20 @@ class Augmentation:
         if self.roll:
             values = roll(values, seeds, max_frames=self.roll, frames=frames)
         return spectrogram.with_values(values)
+
+
+@functools.lru_cache(maxsize=4)
+def impulse_responses(folder: Path, sample_rate: int) -> tuple[Float[Tensor, " sample"], ...]:
+    """The recordings of a folder, one length, each with an energy of 1.
+
+    Raises:
+        RecipeError: if there is none.
+        AudioError: if one cannot be decoded.
+    """
+    paths = sorted(path for path in folder.rglob("*") if ending_of(path.name) in AUDIO_ENDINGS)
+    if not paths:
+        raise RecipeError(f"model.augmentation.responses: {folder} holds no recording; expected impulse responses")
+    found = [torch.from_numpy(decode(path, sample_rate=sample_rate, seconds=_RESPONSE_SECONDS)) for path in paths]
+    longest = max(map(len, found))
+    padded = [torch.nn.functional.pad(one, (0, longest - len(one))) for one in found]
+    return tuple(one / one.square().sum().sqrt().clamp_min(1e-9) for one in padded)

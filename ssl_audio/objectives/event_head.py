@@ -139,7 +139,9 @@ class EventHead(nn.Module):
             hop_seconds: Length of the frames that are wanted; None takes its own.
         """
         if spectrogram.hops is not None:
-            raise RecipeError("frames of events need clips of one frame shift; expected model.augmentation.elastic off")
+            raise RecipeError(
+                "frames of events need clips of one frame shift; expected model.augmentation.largest_shift 1"
+            )
         states, lengths = self._states(backbone, spectrogram, hop_seconds)
         if self.join is not None:
             states = self.join(self.dropout(states))

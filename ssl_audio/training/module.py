@@ -141,7 +141,8 @@ class Training(L.LightningModule):
         """The objective's inputs for a batch: its rows, and their augmented spectrograms."""
         with torch.no_grad():
             if self.training:
-                batch = self.augmentation.mix(self.augmentation.shorten(batch))
+                batch = self.augmentation.shorten(batch)
+                batch = self.augmentation.mix(batch, sample_rate=self.backbone.frontend.sample_rate)
                 spectrogram = self.augmentation.spectrogram(self.backbone, batch)
             else:
                 spectrogram = self.backbone.spectrogram(batch.waveforms, batch.samples)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import torchaudio
 
@@ -11,6 +12,7 @@ from ssl_audio.audio.amplitude_mel import AmplitudeMel
 from ssl_audio.audio.event_augment import beta, filter_augment, frequency_warp, mix_style
 from ssl_audio.data.batch import Batch, collate
 from ssl_audio.data.facts import Facts
+from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import BiMamba, Transformer
 from ssl_audio.objectives import (
@@ -22,6 +24,7 @@ from ssl_audio.objectives import (
     Mixing,
     SoundEvents,
 )
+from ssl_audio.objectives.augmentation import Augmentation
 from ssl_audio.objectives.crnn import CnnOptions
 from ssl_audio.objectives.event_detection import Rows
 from ssl_audio.objectives.event_head import EventHead, pooled
@@ -298,3 +301,19 @@ def test_dropout_depends_on_seeds_alone(tiny_backbone):
     assert torch.equal(objective(tiny_backbone, batch, spectrogram)["loss"], first)
     other = dataclasses.replace(batch, seeds=batch.seeds + 1)
     assert not torch.equal(objective(tiny_backbone, other, spectrogram)["loss"], first)
+
+
+def test_waveforms_are_mixed_within_kinds_and_recorded_by_devices(tmp_path):
+    batch = batch_of()
+    mixed = Augmentation(mixup=1.0).mix(batch)
+    changed = (mixed.waveforms != batch.waveforms).any(dim=1).tolist()
+    assert changed == [False, True, True, False, False, False], "the first follows an unlabelled clip"
+    assert not torch.equal(mixed.frames[1], batch.frames[1])
+    assert torch.equal(mixed.frames[3:], batch.frames[3:])
+    soundfile.write(tmp_path / "delay.wav", np.r_[np.zeros(160), 0.5, np.zeros(40)], 16000, subtype="FLOAT")
+    recorded = Augmentation(responses=tmp_path, device_rate=1.0).mix(batch).waveforms
+    level = recorded.square().mean(dim=1) / batch.waveforms.square().mean(dim=1)
+    torch.testing.assert_close(level, torch.ones(6))
+    torch.testing.assert_close(recorded[:, 160:], batch.waveforms[:, :-160], rtol=0.02, atol=2e-3)
+    with pytest.raises(RecipeError, match="holds no recording; expected impulse responses"):
+        Augmentation(responses=tmp_path / "none").mix(batch)
