@@ -18,6 +18,7 @@ VERBS = {
     "pretrain": "self-supervised pretraining from shards",
     "finetune": "train a checkpoint for a task on labelled shards, and test it",
     "compare": "encoders, pretrained and from scratch, on one task under one budget",
+    "continual": "tasks one after the other by several methods, and what is known of each at each step",
     "evaluate": "score a fine-tuned checkpoint on labelled shards",
     "predict": "the most probable labels of files, folders or shards",
     "pseudo": "scores of the frames of training clips by detectors of sound events, for others to learn from",

@@ -94,7 +94,7 @@ class AnalyticClassifier:
             draws = np.random.default_rng(self.seed)
             self._project = draws.standard_normal((features.shape[1], self.expansion)) / np.sqrt(features.shape[1])
 
-    def _rows(self, features: Float[np.ndarray, "clip feature"]) -> Float[np.ndarray, "clip feature"]:
+    def _rows(self, features: Float[np.ndarray, "clip feature"]) -> Float[np.ndarray, "clip input"]:
         rows = (features.astype(np.float64) - self._mean) / self._deviation
         if self._project is not None:
             rows = np.maximum(rows @ self._project, 0.0)

@@ -268,6 +268,39 @@ def confusion_picture(matrix: Any, labels: list[str]) -> bytes:
     return png(figure)
 
 
+def matrices_picture(matrices: dict[str, Any], tasks: list[str]) -> bytes:
+    """Scores of each task (columns) after each task was learnt (rows), one heat map a method.
+
+    Args:
+        matrices: (step, task), in [0, 1], by method; NaN stays white.
+        tasks: Their names in the order of learning.
+    """
+    columns = min(4, len(matrices))
+    lines = -(-len(matrices) // columns)
+    side = 1.1 + 0.5 * len(tasks)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(columns * side + 0.8, lines * (side + 0.3)), squeeze=False, layout="constrained"
+    )
+    names = [printable(task) for task in tasks]
+    image = None
+    for axis, (method, matrix) in zip(axes.flat, matrices.items(), strict=False):
+        values = np.asarray(matrix, dtype=float)
+        ahead = np.triu(np.ones_like(values, dtype=bool), 1)
+        image = axis.imshow(np.where(ahead, np.nan, values), vmin=0, vmax=1, cmap="viridis")
+        for row, column in zip(*np.nonzero(~ahead), strict=True):
+            value = values[row, column]
+            colour = "black" if value > 0.6 else "white"
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        axis.set_title(printable(method), fontsize=8, parse_math=False)
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7, parse_math=False)
+        axis.set_yticks(range(len(names)), [f"after {name}" for name in names], fontsize=7, parse_math=False)
+    for axis in axes.flat[len(matrices) :]:
+        axis.set_visible(False)
+    if image is not None:
+        figure.colorbar(image, ax=axes, shrink=0.6)
+    return _png(figure)
+
+
 def _panels(count: int) -> tuple[Figure, Any]:
     columns = min(3, count)
     lines = -(-count // columns)

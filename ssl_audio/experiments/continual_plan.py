@@ -1,0 +1,146 @@
+"""What a continual-learning experiment learns in which order and how, and the check that a resumed one is the same."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+from ssl_audio.errors import RecipeError
+from ssl_audio.experiments.continual_methods import Adapters, Method, Sequential
+from ssl_audio.experiments.output_files import write_text
+from ssl_audio.names import suggest
+
+_FREE = ("seeds", "orders", "runs", "name", "methods", "draws")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task of a sequence.
+
+    Args:
+        recipe: Recipe of `finetune`, or the file of one.
+        options: Options of `finetune` by name, such as `{data.shards: [shards/fsdd], data.target: label}`.
+    """
+
+    recipe: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Continual:
+    """Tasks that are learnt one after the other.
+
+    Args:
+        tasks: By name, in their order.
+        orders: Orders to learn them in, each a list of all names; by default the order of `tasks`.
+        methods: How they are learnt, by a name for tables; each a class with its options.
+        checkpoint: Checkpoint that all methods begin at, ours or published; `none` pretrains one.
+        pretraining: Recipe of that pretraining, or several.
+        pretrain_steps: Its optimizer steps; 0 takes the encoder with random weights.
+        pretrain_options: Options of `pretrain` by name.
+        steps: Optimizer steps of each training, instead of the recipes'.
+        seeds: How many, from 0 on: of the weights, the order of clips, and which clips are few or kept.
+        options: Options of every training, which override the recipes; those of a task and of a method override them.
+        unknown: Tasks that are also told apart from one another (the class-incremental case, where nobody says which
+            task a clip is of); each with one label a clip.
+        draws: Resamples of the test clips for the intervals.
+        runs: Folder of all runs.
+        name: Name of the experiment; by default the recipe's.
+    """
+
+    tasks: dict[str, Task]
+    orders: list[list[str]] = dataclasses.field(default_factory=list)
+    methods: dict[str, Method] = dataclasses.field(
+        default_factory=lambda: {"conv_pass": Adapters(adapters="conv_pass"), "sequential": Sequential()}
+    )
+    checkpoint: str = "none"
+    pretraining: str | list[str] = "demo"
+    pretrain_steps: NonNegativeInt | None = None
+    pretrain_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    steps: PositiveInt | None = None
+    seeds: PositiveInt = 1
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    unknown: list[str] = dataclasses.field(default_factory=list)
+    draws: PositiveInt = 500
+    runs: Path = Path("runs")
+    name: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the experiment; the same call resumes it."""
+        return self.runs / "continual" / (self.name or "unnamed")
+
+    @property
+    def every_order(self) -> list[list[str]]:
+        """The orders, each with all tasks."""
+        return self.orders or [list(self.tasks)]
+
+    def check(self) -> None:
+        """Find contradictions before anything is trained.
+
+        Raises:
+            RecipeError: naming the option.
+        """
+        if not self.tasks:
+            raise RecipeError("tasks: there are none; expected names with a recipe each")
+        if not self.methods:
+            raise RecipeError("methods: there are none; expected names with a class each")
+        for order in self.orders:
+            if sorted(order) != sorted(self.tasks):
+                odd = next((name for name in order if name not in self.tasks), None)
+                why = f"{odd} is none of them{suggest(odd, list(self.tasks))}" if odd else "each once"
+                raise RecipeError(f"orders: {order}; expected all of {', '.join(self.tasks)}: {why}")
+        for name in self.unknown:
+            if name not in self.tasks:
+                raise RecipeError(
+                    f"unknown: {name} is none of the tasks {', '.join(self.tasks)}{suggest(name, list(self.tasks))}"
+                )
+        if len(self.unknown) == 1:
+            raise RecipeError(f"unknown: {self.unknown[0]} alone cannot be told from others; expected several tasks")
+        for name in [*self.tasks, *self.methods]:
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise RecipeError(f"{name!r}: expected a name of letters, digits, - and _, which folders are called by")
+
+
+def plain(plan: Continual) -> dict[str, Any]:
+    """Its values, as plain values that YAML and JSON can hold."""
+    fields = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    fields["tasks"] = {name: dataclasses.asdict(task) for name, task in plan.tasks.items()}
+    fields["methods"] = {name: method.described() for name, method in plan.methods.items()}
+    return json.loads(json.dumps(fields, default=str))
+
+
+def check_resumed(plan: Continual) -> None:
+    """Check that the experiment was started with the same options; seeds, orders and methods may be added.
+
+    Raises:
+        RecipeError: if the folder holds results of other options.
+    """
+    kept, found = plan.folder / "plan.json", plain(plan)
+    now = {name: value for name, value in found.items() if name not in _FREE}
+    now |= {f"methods.{name}": value for name, value in found["methods"].items()}
+    if kept.exists():
+        try:
+            before = json.loads(kept.read_text(encoding="utf-8"))
+            gone = [name for name in before if not name.startswith("methods.") and name not in now]
+        except (OSError, ValueError, TypeError) as error:
+            raise RecipeError(
+                f"{kept}: unreadable ({error}), so the options of its trainings are unknown; expected the plan of the "
+                "experiment: remove the folder, or give another --name"
+            ) from error
+        for name in [*now, *gone]:
+            if name in before and before[name] != now.get(name):
+                raise RecipeError(
+                    f"{plan.folder}: was started with {name} {_shown(before[name])}, not {_shown(now.get(name))}; "
+                    "expected the same, or another --name"
+                )
+        now = {**before, **now}
+    write_text(kept, json.dumps(now, indent=1))
+
+
+def _shown(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
+    return text if len(text) <= 200 else f"{text[:197]}..."
