@@ -239,7 +239,7 @@ class Replay(Sequential):
 class Analytic(Method):
     """Ridge regression on the features of a backbone that adapts to the first task and then stays as it is.
 
-    One classifier for the labels of all tasks, updated in closed form, answers where the task is not known; where it is,
+    One classifier for the labels of all tasks, updated in closed form, answers where the task is not known; else
     one of the task alone.
 
     Args:
