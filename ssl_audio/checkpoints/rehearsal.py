@@ -136,8 +136,9 @@ class Rehearsal(Objective):
             spectrogram = one.frontend(waveforms, samples)
             if one.fixed_frames is not None:
                 spectrogram = fit_frames(spectrogram, one.fixed_frames)
+        numbers = torch.arange(len(rows), device=device)
         targets = one.clips["targets"][rows].to(device)
-        found = dataclasses.replace(batch, targets=targets, known=None)
+        found = Batch(waveforms, samples, numbers, numbers, tuple(map(str, rows.tolist())), targets=targets)
         return one.objective.loss_of(one.objective.logits(backbone, spectrogram).float(), found)
 
     def predict(self, backbone: Backbone, spectrogram: Spectrogram) -> Answer | None:

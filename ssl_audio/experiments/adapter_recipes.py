@@ -1,6 +1,8 @@
 """Recipes of adapters, and whether an encoder has a place for them."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.errors import CheckpointError, LayoutError, RecipeError, own_cause
@@ -27,9 +29,19 @@ def refusal(encoder: Path, adapter: Path) -> str | None:
     options = {
         "frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}},
         "encoder": read_recipe(encoder),
-        "adapters": read_recipe(adapter).get("adapters"),
     }
-    spec = {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}
+    return refusal_of({"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}, adapter)
+
+
+def refusal_of(spec: Mapping[str, Any], adapter: Path) -> str | None:
+    """Why a backbone has no place for an adapter; None if it has one.
+
+    Args:
+        spec: Recipe of the backbone.
+        adapter: Recipe of `recipes/adapters`.
+    """
+    adapters = read_recipe(adapter).get("adapters")
+    spec = {**spec, "init_args": {**spec["init_args"], "adapters": adapters}}
     try:
         Checkpoint(adapter, {"model": {"backbone": spec}}, {}, 0, "").untrained()
     except CheckpointError as error:

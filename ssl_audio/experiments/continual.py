@@ -17,10 +17,11 @@ from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.predictions import Predictions, read_predictions
+from ssl_audio.experiments.adapter_recipes import adapter_file, refusal_of
 from ssl_audio.experiments.budget import Budget
-from ssl_audio.experiments.continual_methods import Method, Stage, probe
+from ssl_audio.experiments.continual_methods import Adapters, Analytic, Method, Stage, probe
 from ssl_audio.experiments.continual_models import TaskModel
-from ssl_audio.experiments.continual_plan import Continual, check_resumed
+from ssl_audio.experiments.continual_plan import Continual, check_resumed, keep_plan
 from ssl_audio.experiments.continual_report import Learnt, Spent, write_continual
 from ssl_audio.experiments.display import TERMINAL, Display
 from ssl_audio.experiments.fallback import with_demo
@@ -62,11 +63,16 @@ class _Experiment:
         self.folder = plan.folder
         self._blank: dict[tuple[str, int], TaskModel] = {}
         self._folds: dict[str, int] = {}
+        self.adapters: dict[str, Path] = {}
         self._answers: dict[Path, Predictions] = {}
 
     def run(self) -> Finished:
-        plan, seeds = self.plan, range(self.plan.seeds)
+        plan, told = self.plan, check_resumed(self.plan)
+        for name, method in plan.methods.items():
+            if isinstance(method, Adapters | Analytic):
+                self.adapters[name] = adapter_file(method.adapters)
         self.base = self._base()
+        self._check_places()
         for task in plan.tasks:  # finds a mistake in a task before minutes of training
             self.blank(task, 0)
         for task in plan.unknown:
@@ -75,10 +81,10 @@ class _Experiment:
                     f"unknown: clips of {task} may have several labels (data.several true); where no task is known one "
                     f"label is the answer, so leave {task} out of unknown"
                 )
-        check_resumed(plan)
+        keep_plan(plan, told)
         found: list[Learnt] = []
         spent: dict[str, Spent] = {}
-        for seed in seeds:
+        for seed in range(plan.seeds):
             for name, method in plan.methods.items():
                 computed: dict[Any, Any] = {}
                 for order in plan.every_order:
@@ -87,6 +93,14 @@ class _Experiment:
                     if name not in spent:
                         spent[name] = self._spent(method, stage)
         return write_continual(plan, found, spent, base=self.base)
+
+    def _check_places(self) -> None:
+        """Whether the encoder has a place for the adapters of every method, before anything is trained."""
+        spec = open_checkpoint(self.base).spec
+        for name, path in self.adapters.items():
+            reason = refusal_of(spec, path)
+            if reason is not None:
+                raise RecipeError(f"methods.{name}: {reason}")
 
     def blank(self, task: str, seed: int) -> TaskModel:
         """A task's data, and its head on the base before anything is learnt."""

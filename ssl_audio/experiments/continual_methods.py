@@ -17,6 +17,7 @@ from ssl_audio.data.labels import Part
 from ssl_audio.evaluation.analytic import AnalyticClassifier
 from ssl_audio.evaluation.predictions import Predictions
 from ssl_audio.experiments.continual_models import TaskModel, model_of, opened
+from ssl_audio.experiments.values import OptionValue
 
 Train = Callable[..., Path]
 """Trains a task and gives its tested checkpoint: from the tasks so far, and `checkpoint`, `adapters` and `options`."""
@@ -87,8 +88,8 @@ class Method(ABC):
     ordered: bool = False
     tested: bool = True
 
-    def __init__(self, *, options: dict[str, Any] | None = None) -> None:
-        self.options = options or {}
+    def __init__(self, *, options: dict[str, OptionValue] | None = None) -> None:
+        self.options: dict[str, Any] = dict(options or {})
 
     @abstractmethod
     def learn(self, stage: Stage) -> Path:
@@ -143,7 +144,7 @@ class Adapters(Method):
     Source: arXiv 2302.14314 (with `conv_pass`).
     """
 
-    def __init__(self, *, adapters: str, options: dict[str, Any] | None = None) -> None:
+    def __init__(self, *, adapters: str, options: dict[str, OptionValue] | None = None) -> None:
         super().__init__(options=options)
         self.adapters = adapters
 
@@ -200,7 +201,7 @@ class Replay(Sequential):
         clips_per_label: PositiveInt = 5,
         batch_clips: PositiveInt = 8,
         weight: PositiveFloat = 1.0,
-        options: dict[str, Any] | None = None,
+        options: dict[str, OptionValue] | None = None,
     ) -> None:
         super().__init__(options=options)
         self.clips_per_label = int(clips_per_label)
@@ -259,7 +260,7 @@ class Analytic(Method):
         *,
         adapters: str = "conv_pass",
         expansion: PositiveInt | None = None,
-        options: dict[str, Any] | None = None,
+        options: dict[str, OptionValue] | None = None,
     ) -> None:
         super().__init__(options=options)
         self.adapters = adapters

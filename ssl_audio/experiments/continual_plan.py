@@ -11,8 +11,10 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.continual_methods import Adapters, Method, Sequential
 from ssl_audio.experiments.output_files import write_text
+from ssl_audio.experiments.values import OptionValue
 from ssl_audio.names import suggest
 
+PLAN = "plan.json"
 _FREE = ("seeds", "orders", "runs", "name", "methods", "draws")
 
 
@@ -26,7 +28,7 @@ class Task:
     """
 
     recipe: str
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    options: dict[str, OptionValue] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,10 +61,10 @@ class Continual:
     checkpoint: str = "none"
     pretraining: str | list[str] = "demo"
     pretrain_steps: NonNegativeInt | None = None
-    pretrain_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pretrain_options: dict[str, OptionValue] = dataclasses.field(default_factory=dict)
     steps: PositiveInt | None = None
     seeds: PositiveInt = 1
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    options: dict[str, OptionValue] = dataclasses.field(default_factory=dict)
     unknown: list[str] = dataclasses.field(default_factory=list)
     draws: PositiveInt = 500
     runs: Path = Path("runs")
@@ -113,32 +115,40 @@ def plain(plan: Continual) -> dict[str, Any]:
     return json.loads(json.dumps(fields, default=str))
 
 
-def check_resumed(plan: Continual) -> None:
+def check_resumed(plan: Continual) -> dict[str, Any]:
     """Check that the experiment was started with the same options; seeds, orders and methods may be added.
+
+    Returns:
+        What `keep_plan` writes.
 
     Raises:
         RecipeError: if the folder holds results of other options.
     """
-    kept, found = plan.folder / "plan.json", plain(plan)
+    kept, found = plan.folder / PLAN, plain(plan)
     now = {name: value for name, value in found.items() if name not in _FREE}
     now |= {f"methods.{name}": value for name, value in found["methods"].items()}
-    if kept.exists():
-        try:
-            before = json.loads(kept.read_text(encoding="utf-8"))
-            gone = [name for name in before if not name.startswith("methods.") and name not in now]
-        except (OSError, ValueError, TypeError) as error:
+    if not kept.exists():
+        return now
+    try:
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        gone = [name for name in before if not name.startswith("methods.") and name not in now]
+    except (OSError, ValueError, TypeError) as error:
+        raise RecipeError(
+            f"{kept}: unreadable ({error}), so the options of its trainings are unknown; expected the plan of the "
+            "experiment: remove the folder, or give another --name"
+        ) from error
+    for name in [*now, *gone]:
+        if name in before and before[name] != now.get(name):
             raise RecipeError(
-                f"{kept}: unreadable ({error}), so the options of its trainings are unknown; expected the plan of the "
-                "experiment: remove the folder, or give another --name"
-            ) from error
-        for name in [*now, *gone]:
-            if name in before and before[name] != now.get(name):
-                raise RecipeError(
-                    f"{plan.folder}: was started with {name} {_shown(before[name])}, not {_shown(now.get(name))}; "
-                    "expected the same, or another --name"
-                )
-        now = {**before, **now}
-    write_text(kept, json.dumps(now, indent=1))
+                f"{plan.folder}: was started with {name} {_shown(before[name])}, not {_shown(now.get(name))}; "
+                "expected the same, or another --name"
+            )
+    return {**before, **now}
+
+
+def keep_plan(plan: Continual, told: dict[str, Any]) -> None:
+    """Write down what `check_resumed` compares later calls with."""
+    write_text(plan.folder / PLAN, json.dumps(told, indent=1))
 
 
 def _shown(value: Any) -> str:

@@ -10,6 +10,9 @@ from typing import Any
 Recipe = str | Path | Sequence[str | Path]
 """Name or file of a recipe, or several; later ones override earlier ones."""
 
+OptionValue = str | bool | int | float | list | dict | None
+"""The value of an option in a recipe within a recipe. (Of `Any` a parser makes objects where it describes some.)"""
+
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 

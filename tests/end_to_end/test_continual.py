@@ -1,0 +1,239 @@
+"""Tasks one after the other: nothing is forgotten with adapters, and a killed experiment resumes to the bit."""
+
+import json
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from ssl_audio.checkpoints.rehearsal import Rehearsal
+from ssl_audio.cli import main
+from ssl_audio.data.corpora import Table
+from ssl_audio.data.writing import write_shards
+from ssl_audio.errors import CheckpointError, RecipeError
+from ssl_audio.evaluation.predictions import read_predictions
+from ssl_audio.experiments.continual import continual
+from ssl_audio.experiments.continual_methods import Adapters, Analytic, Replay, Sequential
+from ssl_audio.experiments.continual_plan import Continual, Task
+from ssl_audio.experiments.display import Silent
+
+ENCODER = {"class_path": "ssl_audio.model.encoders.Transformer", "init_args": {"width": 16, "depth": 1, "heads": 2}}
+OPTIONS = {
+    "data.labels_per_class": None,
+    "data.validation_split": "valid",
+    "data.batch_clips": 8,
+    "data.crop_seconds": 0.32,
+    "data.workers": 0,
+    "adaptation.frames": 32,
+    "trainer.precision": "32-true",
+    "trainer.check_val_every_n_epoch": 100,
+    "checkpoints.every_steps": 3,
+    "model.schedule.init_args.warmup_steps": 0,
+    "model.optimizer.init_args.lr": 0.01,
+}
+FAST = {"model.optimizer.init_args.lr": 0.03}
+PATTERN = {"model.backbone.encoder.init_args.pattern": "FrequencyTime", "model.tuning.adapter_rate": 1}
+STEPS = 16
+
+
+def sound(task: str, label: int, draws: np.random.Generator) -> np.ndarray:
+    """Pitches in one task; where in the clip it is loud in the other; chords of both in the third."""
+    time = np.arange(5200) / 16000
+    if task == "pitches":
+        wave = np.sin(2 * np.pi * (400, 700, 1500)[label] * time)
+    elif task == "places":
+        wave = draws.standard_normal(len(time)) * np.where((time < 0.16) == bool(label), 1.0, 0.02)
+    else:
+        wave = sum(np.sin(2 * np.pi * hz * time) for bit, hz in ((1, 400), (2, 1500)) if (label + 1) & bit)
+    return 0.2 * wave + 0.05 * draws.standard_normal(len(time))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unchecked():
+    """Without the checks of shapes, which many small trainings wait for."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("tasks")
+    draws = np.random.default_rng(0)
+    for task in ("pitches", "places", "chords"):
+        rows = ["path,label,split"]
+        (root / task).mkdir()
+        for number in range(36):
+            label, split = number % (2 if task == "places" else 3), ("train", "train", "valid", "test")[number // 9]
+            soundfile.write(root / task / f"{number}.wav", sound(task, label, draws), 16000)
+            names = {0: "low", 1: "high", 2: "low;high"}[label] if task == "chords" else f"{task}{label}"
+            rows.append(f"{number}.wav,{names},{split}")
+        (root / task / "meta.csv").write_text("\n".join(rows))
+        write_shards(Table(root / task), root / "shards" / task, name=task)
+    return root / "shards"
+
+
+def plan_of(shards: Path, runs: Path, **changes) -> Continual:
+    tasks = {
+        "pitches": Task(recipe="few", options={"data.shards": [str(shards / "pitches")]}),
+        "places": Task(recipe="few", options={"data.shards": [str(shards / "places")], **FAST}),
+    }
+    options = {
+        "tasks": tasks,
+        "methods": {
+            "conv_pass": Adapters(adapters="conv_pass", options=PATTERN),
+            "sequential": Sequential(),
+            "replay": Replay(clips_per_label=3),
+            "analytic": Analytic(adapters="conv_pass", options=PATTERN, expansion=30),
+        },
+        "unknown": ["pitches", "places"],
+        "pretrain_steps": 0,
+        "pretrain_options": {"model.backbone.encoder": ENCODER, "data.shards": [str(shards / "pitches")]},
+        "options": OPTIONS,
+        "steps": STEPS,
+        "draws": 20,
+        "runs": runs,
+        "name": "two",
+    }
+    return Continual(**{**options, **changes})
+
+
+class Killed(BaseException):
+    """As the process would end."""
+
+
+class KillsAt(Silent):
+    """Ends everything in the training of a number, after so many of its steps."""
+
+    def __init__(self, training: int, step: int) -> None:
+        self.training_number, self.step, self.count = training, step, 0
+
+    def training(self):
+        progress, outer = super().training(), self
+
+        class Killing(type(progress)):
+            def on_train_start(self, *given):
+                super().on_train_start(*given)
+                outer.count += 1
+
+            def on_train_batch_end(self, trainer, *rest):
+                super().on_train_batch_end(trainer, *rest)
+                if outer.count == outer.training_number and trainer.global_step == outer.step:
+                    raise Killed
+
+        progress.__class__ = Killing
+        return progress
+
+
+@pytest.fixture(scope="module")
+def finished(shards, tmp_path_factory):
+    return continual(plan_of(shards, tmp_path_factory.mktemp("runs")), display=Silent())
+
+
+def test_adapters_forget_nothing_and_sequential_training_does(finished):
+    summary = finished.summary
+    assert summary["unchanged"] == {"conv_pass": True}
+    assert summary["known"]["conv_pass"]["forgetting"]["mean"] == 0.0
+    assert summary["known"]["analytic"]["forgetting"]["mean"] == 0.0
+    assert summary["known"]["sequential"]["forgetting"]["mean"] > 0.2
+    assert summary["known"]["sequential"]["learning"]["mean"] > 0.9
+    assert {run["method"] for run in summary["runs"]} == {*summary["known"]}
+    spent = summary["spent"]
+    assert spent["replay"]["stored_bytes"] > spent["sequential"]["stored_bytes"]
+    for run in summary["runs"]:
+        scores = np.array(run["scores"])
+        assert scores.shape == (2, 2)
+        assert ((scores >= 0) & (scores <= 1)).all()
+        # What is known ahead of a task by a backbone that never changes is what the base knows.
+        if run["method"] == "conv_pass":
+            assert scores[0, 1] == run["before"]["places"]
+        assert set(run["unknown"]) == {"1,0", "1,1"}
+    folder = finished.folder
+    assert (folder / "scores.png").stat().st_size > 5000
+    assert "conv_pass" in (folder / "report.md").read_text()
+    assert (folder / "report.html").exists()
+    assert json.loads((folder / "summary.json").read_text())["known"]
+    # The labels of both tasks as one set.
+    found = read_predictions(folder / "answers/analytic/0/pitches-places/pitches.unknown.parquet")
+    assert found.labels == [*(f"pitches/pitches{number}" for number in range(3)), "places/places0", "places/places1"]
+    assert found.scores.shape == (9, 5)
+
+
+def test_methods_share_trainings_and_a_missing_file_is_one_line(finished, shards):
+    cells = sorted(path.name for path in (finished.folder / "cells/finetune").iterdir())
+    # conv_pass 2, of which the first is analytic's too; sequential 2, of which the first is replay's; replay 1.
+    assert len(cells) == 5, cells
+    plan = plan_of(shards, finished.folder.parents[1])
+    assert continual(plan, display=Silent()).text == finished.text  # nothing is done again
+    path = next(path for path in finished.checkpoints if "conv_pass" in str(path))
+    moved = path.with_suffix(".away")
+    path.rename(moved)
+    again = finished.folder / "answers/conv_pass/0/pitches.again.parquet"
+    again.unlink()
+    try:
+        with pytest.raises(CheckpointError, match="the file of a task that was learnt is missing; put it back, or"):
+            continual(plan, display=Silent())
+    finally:
+        moved.rename(path)
+
+
+def test_an_experiment_killed_within_the_second_task_resumes_to_the_bit(finished, shards, tmp_path):
+    plan = plan_of(shards, tmp_path, methods={"replay": Replay(clips_per_label=3)}, unknown=[])
+    with pytest.raises(Killed):
+        continual(plan, display=KillsAt(2, 7))
+    first = next((plan.folder / "cells/finetune").glob("pitches_all_*/0/outcome.json"))
+    before = first.stat().st_mtime_ns
+    resumed = continual(plan, display=Silent())
+    assert first.stat().st_mtime_ns == before  # the first task was not learnt again
+    whole, again = (
+        [run["scores"] for run in one.summary["runs"] if run["method"] == "replay"] for one in (finished, resumed)
+    )
+    assert whole == again
+    answers = "answers/replay/0/pitches-places/pitches.parquet"
+    one, other = (read_predictions(experiment.folder / answers) for experiment in (finished, resumed))
+    assert np.array_equal(one.scores, other.scores)
+
+
+def test_orders_kinds_of_labels_and_mistakes(shards, tmp_path):
+    chords = Task(recipe="few", options={"data.shards": [str(shards / "chords")], "data.several": True})
+    tasks = {"pitches": plan_of(shards, tmp_path).tasks["pitches"], "chords": chords}
+    mixed = plan_of(
+        shards, tmp_path, tasks=tasks, methods={"replay": Replay(clips_per_label=2)}, unknown=[], steps=2, name="mixed",
+        orders=[["chords", "pitches"]],
+    )  # fmt: skip
+    found = continual(mixed, display=Silent())
+    assert "chords (mAP)" in found.text
+    with pytest.raises(RecipeError, match="unknown: clips of chords may have several labels"):
+        continual(plan_of(shards, tmp_path, tasks=tasks, unknown=["chords", "pitches"]), display=Silent())
+    with pytest.raises(RecipeError, match=r"was started with steps 2, not 3; expected the same, or another --name"):
+        continual(plan_of(shards, tmp_path, tasks=tasks, steps=3, name="mixed", methods=mixed.methods, unknown=[]),
+                  display=Silent())  # fmt: skip
+    with pytest.raises(RecipeError, match=r"orders: .* did you mean 'pitches'"):
+        plan_of(shards, tmp_path, orders=[["pitche", "places"]]).check()
+    with pytest.raises(RecipeError, match="unknown: pitches alone"):
+        plan_of(shards, tmp_path, unknown=["pitches"]).check()
+    mamba = {"class_path": "ssl_audio.model.encoders.BiMamba", "init_args": {"width": 16, "depth": 1}}
+    changed = {"model.backbone.encoder": mamba, "data.shards": [str(shards / "pitches")]}
+    with pytest.raises(RecipeError, match=r"methods\.conv_pass: ConvPass on BiMamba: this encoder has no branch 'mlp'"):
+        continual(plan_of(shards, tmp_path, pretrain_options=changed, name="mamba"), display=Silent())
+    with pytest.raises(RecipeError, match="2 checkpoints and 1 files of clips"):
+        Rehearsal(earlier=[Path("a"), Path("b")], clips=[Path("c")])
+
+
+def test_the_verb_takes_a_recipe(shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(shards, tmp_path)
+    recipe = {
+        "tasks": {"pitches": vars(plan.tasks["pitches"])},
+        "methods": {"head": {"class_path": "Adapters", "init_args": {"adapters": "linear"}}},
+        "options": {**OPTIONS, "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}}},
+        "pretrain_options": plan.pretrain_options,
+    }
+    recipe["options"].pop("model.optimizer.init_args.lr")
+    Path("mine.yaml").write_text(yaml.safe_dump(recipe))
+    main(["continual", "--config", "mine.yaml", "--pretrain_steps=0", "--steps=2", "--draws=5"])
+    assert "task known at test time; means of 1 orders x 1 seeds" in capsys.readouterr().out
+    assert Path("runs/continual/mine/summary.json").exists()
