@@ -298,7 +298,7 @@ def matrices_picture(matrices: dict[str, Any], tasks: list[str]) -> bytes:
         axis.set_visible(False)
     if image is not None:
         figure.colorbar(image, ax=axes, shrink=0.6)
-    return _png(figure)
+    return png(figure)
 
 
 def _panels(count: int) -> tuple[Figure, Any]:

@@ -1,8 +1,10 @@
 """The contract of every objective, and of the one that CONTRIBUTING.md shows."""
 
 import copy
+import functools
 import inspect
 import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,13 @@ import pytest
 import torch
 import yaml
 
+from ssl_audio.audio.fbank import Fbank
+from ssl_audio.checkpoints.checkpoint import describe
+from ssl_audio.checkpoints.rehearsal import Rehearsal, save_clips
 from ssl_audio.data.batch import Batch, collate
 from ssl_audio.data.facts import Facts
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.model.encoders import Transformer
 from ssl_audio.objectives import (
     AveragedTeacher,
     Classification,
@@ -49,9 +55,29 @@ CASES = {
         augmentation=EventAugmentation(filters=1.0, warp=1.0, style=1.0, masks=1.0, shift_seconds=0.1),
     ),
     "distillation": lambda: Distillation(objective=Classification(), teacher=AveragedTeacher()),
+    "rehearsal": lambda: Rehearsal(objective=Classification(), **kept()),
 }
 FACTS = Facts(labels=("a", "b", "c"), target="letter", crop_seconds=1.0)
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
+
+
+@functools.cache
+def kept() -> dict[str, list[Path]]:
+    """The checkpoint of an earlier task of the same labels, and clips of it."""
+    folder = Path(tempfile.mkdtemp())
+    encoder = {"class_path": "ssl_audio.model.encoders.Transformer", "init_args": {"width": 32, "depth": 1, "heads": 4}}
+    options = {"frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}}, "encoder": encoder}
+    recipe = {"model": {"backbone": {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}}}
+    backbone = Backbone(frontend=Fbank(), encoder=Transformer(width=32, depth=1, heads=4))
+    earlier = Classification()
+    earlier.attach(backbone, FACTS)
+    parts = {"backbone": backbone, "objective": earlier}
+    weights = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+    task = {"labels": list(FACTS.labels), "target": "letter", "several": False, "objective": earlier.described()}
+    told = {"state_dict": weights, "global_step": 0, "ssl_audio": describe(recipe, task=task)}
+    torch.save(told, folder / "earlier.ckpt")
+    save_clips(folder / "clips.safetensors", [batch_of(earlier)])
+    return {"earlier": [folder / "earlier.ckpt"], "clips": [folder / "clips.safetensors"]}
 
 
 def test_the_suite_covers_every_objective():
