@@ -74,20 +74,20 @@ class HuggingFaceTeacher(Teacher):
     def before_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
         if self._places:
             return
-        from ssl_audio.objectives.linear_fit import fit_linear
-
         rows, targets = [], []
         for batch in batches():
             assert batch.targets is not None
             known = torch.ones(len(batch), dtype=torch.bool) if batch.known is None else batch.known.cpu()
             rows.append(self.features(batch).cpu()[known])
             targets.append(batch.targets.cpu()[known])
-        weight, bias = fit_linear(
-            torch.cat(rows).double().numpy(),
-            torch.cat(targets).numpy() > 0,
-            several=self.several,
-            C=_PENALTY,
-        )
+        self.fit(torch.cat(rows), torch.cat(targets))
+
+    def fit(self, features: Float[Tensor, "clip feature"], targets: Float[Tensor, "clip label"]) -> None:
+        """Fit the linear layer to the features of clips."""
+        from ssl_audio.objectives.linear_fit import fit_linear
+
+        rows = features.double().numpy()
+        weight, bias = fit_linear(rows, targets.numpy() > 0, several=self.several, C=_PENALTY)
         linear = nn.Linear(weight.shape[1], weight.shape[0])
         linear.load_state_dict({"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()})
         self._linear = [linear.requires_grad_(False)]
@@ -102,7 +102,11 @@ class HuggingFaceTeacher(Teacher):
                 f"{self.folder}: has no classification head for these labels, and no training clips were shown to it; "
                 "expected before_training to be called, as `ssl-audio finetune` does"
             )
-        return Answer(clips=self._linear[0].to(batch.waveforms.device)(self.features(batch)))
+        return Answer(clips=self.scores(self.features(batch)))
+
+    def scores(self, features: Float[Tensor, "clip feature"]) -> Float[Tensor, "clip label"]:
+        """Logits of the linear layer."""
+        return self._linear[0].to(features.device)(features)
 
     @torch.no_grad()
     def features(self, batch: Batch) -> Float[Tensor, "clip feature"]:

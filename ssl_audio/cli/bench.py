@@ -24,6 +24,7 @@ BENCHES = {
     "scan": ("bench_scan", "the selective scan's backends beside a loop"),
     "encoders": ("bench_encoders", "time and memory of the encoders at growing length"),
     "lengths": ("bench_lengths", "one model at any length or frame shift beside models trained at one"),
+    "merging": ("bench_merging", "score and speed of encoders whose blocks merge tokens"),
     "packing": ("bench_packing", "padded, bucketed and packed batches of clips of unequal lengths"),
     "data": ("bench_data", "reading and writing shards beside what else one could do"),
 }

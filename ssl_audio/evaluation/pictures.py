@@ -355,3 +355,21 @@ def png(figure: Figure) -> bytes:
         figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
     return buffer.getvalue()
+
+
+def scatter_picture(series: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str) -> bytes:
+    """Points of several series, those of each joined in their order.
+
+    Args:
+        series: Points by name.
+        x: What the first of each pair is.
+        y: What the second is.
+    """
+    figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    for name, points in series.items():
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1, label=name)
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)
+    return _png(figure)

@@ -186,8 +186,8 @@ def match(
     metric = F.normalize(keys.float().mean(dim=1), dim=-1).flatten(0, 1)[index]
     scores = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)
     fit = own[index] if filled is None else own[index] & filled
-    if order == "split" or filled is not None:
-        scores = scores.masked_fill(~(fit[:, ::2, None] & fit[:, None, 1::2]), -torch.inf)
+    if (order == "split" and sort) or filled is not None:
+        scores.masked_fill_(~fit[:, ::2, None], -torch.inf).masked_fill_(~fit[:, None, 1::2], -torch.inf)
     best, partner = scores.max(dim=2)
     ranked = best.argsort(dim=1, descending=True, stable=True)
     chosen = ranked[:, :most]

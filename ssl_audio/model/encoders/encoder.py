@@ -1,10 +1,11 @@
 """What an encoder is."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_audio.model.branch import Branch, Context
 from ssl_audio.tokens import Tokens
@@ -81,12 +82,17 @@ class Encoder(nn.Module, ABC):
 
     def stream(self, tokens: Tokens) -> Iterator[Tokens]:
         """One walk through the blocks: the tokens behind each."""
-        context, seen = None, None
+        made: list[tuple[Tensor, Context]] = []
+
+        def context_of(tokens: Tokens) -> Context:
+            # Made once for tokens that lie where others did, by whoever asks first: a block that merges, or the next.
+            if not made or made[0][0] is not tokens.clip:
+                made[:] = [(tokens.clip, dataclasses.replace(self.context(tokens), renew=context_of))]
+            return made[0][1]
+
         for number, block in enumerate(self.blocks):
             tokens = self._changed(number, tokens)
-            if context is None or tokens.clip is not seen:
-                context, seen = self.context(tokens), tokens.clip
-            tokens = block(tokens, context)
+            tokens = block(tokens, context_of(tokens))
             yield tokens
 
     def _changed(self, number: int, tokens: Tokens) -> Tokens:

@@ -1,0 +1,136 @@
+"""`ssl-audio bench merging`: score and speed of encoders whose blocks merge tokens."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
+from ssl_audio.cli.bench import SIZES
+from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.report import ReportTable
+from ssl_audio.experiments.output_files import write_bytes, write_text
+
+
+def merging(
+    shards: Path | None = None,
+    target: str = "label",
+    fold: NonNegativeInt | None = None,
+    r: list[NonNegativeInt] = [0, 4, 8, 16],  # noqa: B006
+    encoders: list[Literal["transformer", "bimamba"]] = ["transformer", "bimamba"],  # noqa: B006
+    seconds: PositiveFloat = 5.0,
+    seeds: PositiveInt = 3,
+    steps: PositiveInt = 150,
+    steps_again: PositiveInt = 30,
+    teacher: Path | None = None,
+    teacher_layer: NonNegativeInt | None = None,
+    teacher_seconds: PositiveFloat | None = None,
+    size: Literal["tiny", "small", "base"] = "tiny",
+    long_r: list[NonNegativeInt] = [0, 10, 20, 40],  # noqa: B006
+    rounds: PositiveInt = 9,
+    out: Path | None = None,
+    picture: Path | None = None,
+) -> None:
+    """Accuracy and clips a second of small models with r tokens merged in a block.
+
+    As trained without merging, and after a short training with it; without and with a teacher. Without shards: the
+    speed of AST's 1,212 tokens end to end. Accuracies are means over the seeds, with 95 % intervals of a bootstrap over
+    the test clips.
+
+    Args:
+        shards: A folder with labelled clips.
+        target: Kind of label; `speaker` is one too.
+        fold: The test fold, counted from 0; by default the clips' splits.
+        r: Tokens that a clip loses in a block that merges; 0 is among them.
+        encoders: Small ones of either kind, from scratch.
+        seconds: Longer clips are cut to this.
+        seeds: Trainings of each.
+        steps: Batches of 16 clips of the training without merging.
+        steps_again: Batches of the training with merging that follows.
+        teacher: Folder of Hugging Face; a linear layer is fitted to the training clips.
+        teacher_layer: Which of its states that reads.
+        teacher_seconds: Length that it pads clips to.
+        size: Of the encoders at 1,212 tokens, without shards.
+        long_r: Values of r there.
+        rounds: How often each speed is measured.
+        out: Also write the figures to this JSON file.
+        picture: Also draw accuracy against speed into this PNG file.
+    """
+    from ssl_audio.evaluation import merging_benchmark as benchmark
+    from ssl_audio.evaluation.small_models import interval, load_task
+
+    if 0 not in r or 0 not in long_r:
+        raise RecipeError("--r and --long_r: expected 0 among them, which the others are compared with")
+    figures: dict[str, Any] = {}
+    if shards is None:
+        rows: list[list[str | float]] = []
+        for encoder in encoders:
+            found = benchmark.long_clip(encoder, width=SIZES[size][0], counts=long_r, rounds=rounds)
+            figures[encoder] = found
+            rows += [[encoder, str(n), f"{each:.2f}", f"{each / found[0]:.2f}"] for n, each in found.items()]
+        head = ["encoder", "r", "clips/s", "times r=0"]
+        print(ReportTable(f"{size}, 1,212 patches, from waveform to scores", head, rows).text())
+        if out is not None:
+            write_text(out, json.dumps(figures, indent=1) + "\n")
+        return
+    task = load_task(shards, target=target, fold=fold, seconds=seconds)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    taught = None
+    if teacher is not None:
+        taught, accuracy = benchmark.teach(teacher, task, layer=teacher_layer, seconds=teacher_seconds)
+        figures["teacher"] = accuracy
+        say(f"teacher: {accuracy:.3f} of {len(task.test)} test clips")
+    points: dict[str, list[tuple[float, float]]] = {}
+    for encoder in encoders:
+        rows = []
+        clips_per_second: dict[int, float] = {}
+        for lessons in [None, taught] if taught is not None else [None]:
+            found_scores, backbone, objective = benchmark.scores_by_r(
+                task,
+                encoder,
+                counts=r,
+                seeds=seeds,
+                steps=steps,
+                steps_again=steps_again,
+                seconds=seconds,
+                taught=lessons,
+                say=say,
+            )
+            if not clips_per_second:
+                clips_per_second = benchmark.speeds(backbone, objective, task, counts=r, seconds=seconds, rounds=rounds)
+            name = "labels" if lessons is None else "labels and teacher"
+            for kind, by_count in (("as trained", found_scores.after), ("trained again", found_scores.again)):
+                for count, correct in by_count.items():
+                    mean, low, high = interval(correct)
+                    pair = interval(correct.astype(float) - found_scores.after[0])
+                    figures.setdefault(encoder, {}).setdefault(name, {}).setdefault(kind, {})[count] = {
+                        "accuracy": [mean, low, high],
+                        "against r=0": pair,
+                        "clips/s": clips_per_second[count],
+                    }
+                    speed = clips_per_second[count]
+                    rows.append(
+                        [
+                            name,
+                            kind if count else "",
+                            str(count),
+                            f"{mean:.3f} ({low:.2f}-{high:.2f})",
+                            f"{pair[0]:+.3f} ({pair[1]:+.2f} to {pair[2]:+.2f})" if count else "",
+                            f"{speed:.0f}",
+                            f"{speed / clips_per_second[0]:.2f}",
+                        ]
+                    )
+                    points.setdefault(f"{encoder}, {name}, {kind}", []).append((speed, mean))
+        head = ["trained on", "", "r", "accuracy", "against r=0", "clips/s", "times"]
+        caption = f"{shards.name}, {target}, {encoder}: {len(task.test)} test clips, {seeds} seeds, {steps} steps"
+        print("\n" + ReportTable(caption, head, rows).text(), flush=True)
+        if out is not None:
+            write_text(out, json.dumps(figures, indent=1) + "\n")
+    if picture is not None:
+        from ssl_audio.evaluation.pictures import scatter_picture  # matplotlib takes half a second
+
+        write_bytes(picture, scatter_picture(points, x="clips a second", y="accuracy"))
