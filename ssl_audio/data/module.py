@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
+import numpy as np
+from jaxtyping import Float, Int
 
 from ssl_audio.data.facts import Facts
 from ssl_audio.data.index import ShardIndex
@@ -17,6 +19,10 @@ from ssl_audio.data.replacing import of_all_ranks
 from ssl_audio.errors import RecipeError, ShardError
 
 _WAY_OUT = "; give the same shards, in the same order, or start a new run with --resume never"
+
+
+Tokens = Callable[[Float[np.ndarray, " clip"]], Int[np.ndarray, " clip"]]
+"""From seconds of clips to their numbers of tokens."""
 
 
 class ShardModule(L.LightningDataModule, ABC):
@@ -59,6 +65,7 @@ class ShardModule(L.LightningDataModule, ABC):
         self.seed = seed
         self.resample = resample
         self.sample_rate = SAMPLE_RATE
+        self.tokens_in: Tokens | None = None
         self._place = 0
         self._before = 0
         self._replaced: dict[str, str] = {}
@@ -117,6 +124,10 @@ class ShardModule(L.LightningDataModule, ABC):
         """
         check_rate(sample_rate, "sample_rate of model.backbone.frontend")
         self.sample_rate = sample_rate
+
+    def count_with(self, tokens_in: Tokens) -> None:
+        """Before loaders are made: say how many tokens clips of so many seconds have in the encoder."""
+        self.tokens_in = tokens_in
 
     @property
     def accumulated(self) -> int:
@@ -210,8 +221,8 @@ class ShardModule(L.LightningDataModule, ABC):
         self._check_manifests(state_dict.get("manifests"))
         if self.unit not in state_dict:
             raise RecipeError(
-                "data.batch_seconds is set now and was not when the checkpoint was written, or the reverse; keep it "
-                "as it was, or start a new run with --resume never"
+                "data.batch_seconds or data.batch_tokens is set now and was not when the checkpoint was written, or "
+                "the reverse; keep it as it was, or start a new run with --resume never"
             )
         self._place = int(state_dict[self.unit])
         self._before = int(state_dict["processed"])

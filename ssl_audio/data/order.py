@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch.utils.data import Sampler
 
 from ssl_audio.data.streams import Drawn, Shuffled, Stream
+from ssl_audio.errors import RecipeError
 
 
 class Request(NamedTuple):
@@ -156,6 +157,55 @@ class Bucketed(Plan):
         ends = np.append(cuts[1:], len(clips)) - 1
         parts = np.split(clips[by_bucket], cuts[1:])
         return [parts[number] for number in np.argsort(by_bucket[ends], kind="stable")]
+
+
+class Filled(Plan):
+    """Batches of clips in the order of the stream, as many as a budget allows: for rows that clips share, in which
+    nothing is padding. Every clip once an epoch, and every epoch has the same number of batches.
+
+    Args:
+        stream: The clips.
+        sizes: What each costs, such as its tokens.
+        budget: What a batch and rank costs at most.
+        rank: This process among `world`.
+        world: How many processes share the stream.
+
+    Raises:
+        RecipeError: if fewer than three of the largest clips fit into a batch; then some batches might be empty.
+    """
+
+    unit = "batches"
+
+    def __init__(
+        self, stream: Shuffled, sizes: Int[np.ndarray, " clip"], *, budget: int, rank: int = 0, world: int = 1
+    ) -> None:
+        super().__init__(rank=rank, world=world)
+        self.stream = stream
+        self.sizes = np.maximum(sizes.astype(np.int64), 1)
+        largest, self.total = int(self.sizes.max()), int(self.sizes.sum())
+        if budget < 3 * largest:
+            raise RecipeError(
+                f"data.batch_tokens is {budget}, and the longest clip counts {largest}; expected at least three times "
+                "as many, or data.bucketed true"
+            )
+        # A clip belongs to the batch in which it begins, so that no batch exceeds its share by more than one clip.
+        self.epoch_batches = -(-self.total // (budget - largest))
+        self._epoch = -1
+        self._parts: list[Int[np.ndarray, " _"]] = []
+
+    @property
+    def stride(self) -> int:
+        return self.world
+
+    def batch(self, place: int) -> list[Request]:
+        epoch, number = divmod(place + self.rank, self.epoch_batches)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            clips, _ = self.stream.draw(epoch * len(self.stream), len(self.stream))
+            begin = np.cumsum(self.sizes[clips]) - self.sizes[clips]
+            of = begin * self.epoch_batches // self.total
+            self._parts = np.split(clips, np.searchsorted(of, np.arange(1, self.epoch_batches)))
+        return [Request(int(clip), epoch) for clip in self._parts[number]]
 
 
 class InOrder(Stream):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ssl_audio.data.facts import Facts
@@ -11,7 +12,7 @@ from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.leaving_out import LeftOut, kept
 from ssl_audio.data.loading import BatchLoader, ClipReader
 from ssl_audio.data.module import ShardModule
-from ssl_audio.data.order import Bucketed, Once, Order, Plan
+from ssl_audio.data.order import Bucketed, Filled, Once, Order, Plan
 from ssl_audio.data.remote import is_remote
 from ssl_audio.data.streams import WINDOW_CLIPS, Mixture, Shuffled, Stream, Weighted, balanced_weights
 from ssl_audio.errors import RecipeError
@@ -31,6 +32,12 @@ class AudioShards(ShardModule):
             the number of devices changes. None leaves that to `batch_clips`.
         batch_seconds: Seconds of sound a batch and device, padding included: clips of about the same length come
             together.
+        batch_tokens: Tokens of the encoder a batch and device, in place of `batch_seconds`.
+        bucketed: With `batch_tokens`, clips of about the same length come together, and padding counts; else they come
+            in random order, and only their own tokens count: for a backbone that packs clips into shared rows, which
+            wants no buckets. Then `batch_clips` is no limit.
+        attention_tokens: With `batch_tokens`, a clip of n tokens counts n * (1 + n / attention_tokens): for a
+            Transformer, whose attention costs as much as all else at about six times its width. None counts tokens.
         crop_seconds: Length of a random crop; shorter clips are padded. None takes clips whole.
         crops_per_clip: Crops of each clip in a batch, which the InfoNCE over clips can match.
         cover: Long clips come several times an epoch, as often as their crops would cover them end to end.
@@ -57,6 +64,9 @@ class AudioShards(ShardModule):
         batch_clips: PositiveInt = 32,
         global_clips: PositiveInt | None = None,
         batch_seconds: PositiveFloat | None = None,
+        batch_tokens: PositiveInt | None = None,
+        bucketed: bool = True,
+        attention_tokens: PositiveInt | None = None,
         crop_seconds: PositiveFloat | None = 10.0,
         crops_per_clip: PositiveInt = 1,
         cover: bool = False,
@@ -68,10 +78,15 @@ class AudioShards(ShardModule):
         seed: int = 0,
         resample: bool = False,
     ) -> None:
-        if batch_seconds is not None and (weights is not None or balance is not None):
-            raise RecipeError("data.batch_seconds excludes data.weights and data.balance; choose one of them")
-        if batch_seconds is not None and global_clips is not None:
-            raise RecipeError("data.batch_seconds excludes data.global_clips; choose one of them")
+        if batch_seconds is not None and batch_tokens is not None:
+            raise RecipeError("data.batch_seconds excludes data.batch_tokens; choose one of them")
+        if batch_tokens is None and (not bucketed or attention_tokens is not None):
+            raise RecipeError("data.bucketed and data.attention_tokens are of data.batch_tokens; expected it too")
+        for name, budget in (("batch_seconds", batch_seconds), ("batch_tokens", batch_tokens)):
+            if budget is not None and (weights is not None or balance is not None):
+                raise RecipeError(f"data.{name} excludes data.weights and data.balance; choose one of them")
+            if budget is not None and global_clips is not None:
+                raise RecipeError(f"data.{name} excludes data.global_clips; choose one of them")
         if balance is not None and (weights is not None or cover):
             raise RecipeError("data.balance excludes data.weights and data.cover; choose one of them")
         super().__init__(
@@ -87,6 +102,9 @@ class AudioShards(ShardModule):
         self.validation_split = validation_split
         self.leave_out = {str(_place(source)): left for source, left in (leave_out or {}).items()}
         self.batch_seconds = batch_seconds
+        self.batch_tokens = batch_tokens
+        self.bucketed = bucketed
+        self.attention_tokens = attention_tokens
         self.crop_seconds = crop_seconds
         self.crops_per_clip = crops_per_clip
         self.cover = cover
@@ -103,17 +121,21 @@ class AudioShards(ShardModule):
         return Facts(
             crop_seconds=self.crop_seconds,
             crops_per_clip=self.crops_per_clip,
-            equal_batches=self.batch_seconds is None,
+            equal_batches=not self._budgeted,
         )
 
     @property
     def unit(self) -> str:  # type: ignore[override]
         """Unit of the places in the order."""
-        return (Order if self.batch_seconds is None else Bucketed).unit
+        return Bucketed.unit if self._budgeted else Order.unit
+
+    @property
+    def _budgeted(self) -> bool:
+        return self.batch_seconds is not None or self.batch_tokens is not None
 
     @property
     def lengths_vary(self) -> bool:
-        return self.crop_seconds is None or self.batch_seconds is not None
+        return self.crop_seconds is None or self._budgeted
 
     def index(self, split: str | None = None) -> ShardIndex:
         """The clips of a split, or all of them, without those that are left out.
@@ -155,9 +177,22 @@ class AudioShards(ShardModule):
 
     def _plan(self, reader: ClipReader) -> Plan:
         rank, world = self.ranks()
+        stream = self._shuffled(reader)
+        if self.batch_tokens is not None:
+            sizes = self._tokens(reader.lengths) * self.crops_per_clip
+            if not self.bucketed:
+                return Filled(stream, sizes, budget=self.batch_tokens, rank=rank, world=world)
+            return Bucketed(
+                stream,
+                sizes.astype(np.float64),
+                batch_seconds=float(self.batch_tokens),
+                most_clips=self.batch_clips,
+                rank=rank,
+                world=world,
+            )
         if self.batch_seconds is not None:
             return Bucketed(
-                self._shuffled(reader),
+                stream,
                 reader.lengths * self.crops_per_clip,
                 batch_seconds=self.batch_seconds,
                 most_clips=self.batch_clips,
@@ -165,6 +200,15 @@ class AudioShards(ShardModule):
                 world=world,
             )
         return Order(self._stream(reader), self.batch_clips, rank=rank, world=world)
+
+    def _tokens(self, seconds: Float[np.ndarray, " clip"]) -> Int[np.ndarray, " clip"]:
+        """What each clip counts."""
+        if self.tokens_in is None:
+            raise RecipeError("data.batch_tokens: nobody has said how many tokens a clip has; call count_with first")
+        tokens = self.tokens_in(seconds)
+        if self.attention_tokens is None:
+            return tokens
+        return np.ceil(tokens * (1 + tokens / self.attention_tokens)).astype(np.int64)
 
     def _stream(self, reader: ClipReader) -> Stream:
         if self.balance is not None:

@@ -372,4 +372,4 @@ def scatter_picture(series: Mapping[str, Sequence[tuple[float, float]]], *, x: s
     axis.set_ylabel(y)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)
-    return _png(figure)
+    return png(figure)

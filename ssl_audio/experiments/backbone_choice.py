@@ -67,7 +67,7 @@ def with_backbone(words: list[str]) -> list[str]:
     for before, word in zip(["", *words], words, strict=False):
         if before == "--config":
             recipe = read_recipe(Path(word))
-            backbones.append(section(recipe, "model").get("backbone") is not None)
+            backbones.append(_is_whole(section(recipe, "model").get("backbone")))
             told.append({name: value for name, value in recipe.items() if name in names and name != "config"})
     for place, word in enumerate(words):
         if word.startswith("--") and word[2:].split("=")[0].split(".")[0] in names and word != "--config":
@@ -85,6 +85,13 @@ def with_backbone(words: list[str]) -> list[str]:
     else:
         spec = adaptation.spec(_untold(chosen.runs, adaptation))
     return ["--config", json.dumps({"model": {"backbone": spec}}), *words]
+
+
+def _is_whole(backbone: Any) -> bool:
+    """Whether a recipe describes a backbone, and not only options of one that is described elsewhere."""
+    if not isinstance(backbone, dict):
+        return backbone is not None
+    return "class_path" in backbone or "encoder" in {*backbone, *(backbone.get("init_args") or {})}
 
 
 def opened(path: Path, chosen: Namespace, *, fold: int) -> Checkpoint:

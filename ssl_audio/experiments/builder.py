@@ -193,6 +193,7 @@ class RunBuilder(LightningCLI):
         with unwrapped():
             super().instantiate_classes()
         self.datamodule.read_at(self.model.backbone.frontend.sample_rate)
+        self.datamodule.count_with(self.model.backbone.tokens_in)
 
     def instantiate_trainer(self, **extra: Any) -> L.Trainer:
         chosen = self._get(self.config_init, "trainer", default={})

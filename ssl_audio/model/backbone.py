@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -149,6 +150,15 @@ class Backbone(nn.Module):
                 "use longer crops or smaller patches"
             )
         return (frames - self.patch[1]) // self.stride[1] + 1
+
+    def tokens_in(self, seconds: Float[np.ndarray, " clip"]) -> Int[np.ndarray, " clip"]:
+        """Tokens of clips of these lengths, class tokens included; a clip shorter than a patch has one column."""
+        samples = torch.from_numpy(np.rint(seconds * self.frontend.sample_rate).astype(np.int64))
+        frames = self.frontend.frames_of(samples)
+        if self.fixed_frames is not None:
+            frames = torch.full_like(frames, self.fixed_frames)
+        columns = ((frames - self.patch[1]) // self.stride[1] + 1).clamp_min(1)
+        return (columns * self.bands + len(self.class_tokens)).numpy()
 
     def forward(self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None) -> Tokens:
         """Token states of whole clips.

@@ -178,7 +178,7 @@ class MaskedPatches(Objective):
         if self.negatives == "all" and not facts.equal_batches:
             raise RecipeError(
                 "model.objective.negatives is all, which needs equally many clips on every rank; use data.batch_clips "
-                "or data.global_clips in place of data.batch_seconds"
+                "or data.global_clips in place of data.batch_seconds or data.batch_tokens"
             )
         if facts.crop_seconds is not None:
             self.masking.count(backbone.positions.table.shape[0] * backbone.columns_in(facts.crop_seconds))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_audio.data.order import Bucketed, Once, Order
+from ssl_audio.data.order import Bucketed, Filled, Once, Order
 from ssl_audio.data.streams import Labels, Mixture, Shuffled, Weighted, balanced_weights
 from ssl_audio.errors import RecipeError
 
@@ -91,6 +91,29 @@ def test_a_budget_of_seconds_is_kept_and_every_clip_comes_once(sizes, world, bud
         assert len(requests) <= most
         assert lengths.max() <= lengths.min() * 1.21
     assert list(islice(orders[-1].batches(place=3 * world), 2)) == ranks[-1][3:5] or steps < 5
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes=ragged, world=worlds, budget=st.integers(90, 400), seed=st.integers(0, 3))
+def test_a_budget_of_tokens_is_kept_in_any_order_and_every_clip_comes_once(sizes, world, budget, seed):
+    clips = sum(sizes)
+    tokens = np.random.default_rng(seed).integers(1, 31, clips)
+    orders = [Filled(stream_of(sizes), tokens, budget=budget, rank=rank, world=world) for rank in range(world)]
+    batches = orders[0].epoch_batches
+    steps = -(-2 * batches // world)
+    ranks = [list(islice(order.batches(), steps)) for order in orders]
+    stream = [ranks[rank][step] for step in range(steps) for rank in range(world)]
+    for epoch in range(2):
+        some = [request for requests in stream[epoch * batches : (epoch + 1) * batches] for request in requests]
+        expected = stream_of(sizes).draw(epoch * clips, clips)[0].tolist()
+        assert [request.clip for request in some] == expected
+    assert all(0 < sum(tokens[request.clip] for request in requests) <= budget for requests in stream)
+    assert list(islice(orders[-1].batches(place=3 * world), 2)) == ranks[-1][3:5] or steps < 5
+
+
+def test_a_budget_of_tokens_has_room_for_three_of_the_longest_clips():
+    with pytest.raises(RecipeError, match="batch_tokens is 89, and the longest clip counts 30; expected at least"):
+        Filled(stream_of([5]), np.array([1, 30, 4, 4, 4]), budget=89)
 
 
 @settings(max_examples=150, deadline=None)
