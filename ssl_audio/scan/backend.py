@@ -49,6 +49,10 @@ class Scan:
         return torch.float64 if self.u.dtype == torch.float64 else torch.float32
 
 
+State = Float[Tensor, "row channel state"]
+"""What a scan carries from one token to the next."""
+
+
 class Gradients(NamedTuple):
     """Of the loss with respect to each input, in that input's type; those of missing inputs are None."""
 
@@ -67,10 +71,12 @@ class Backend(ABC):
     Attributes:
         name: What it is called on the command line and in `SSL_AUDIO_SCAN`.
         compiled: Its code was made for this machine, so its numbers are checked before its first use.
+        proceeds: It can go on from a state.
     """
 
     name: str
     compiled: bool = False
+    proceeds: bool = True
 
     @abstractmethod
     def unfit(self, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -87,6 +93,15 @@ class Backend(ABC):
     @abstractmethod
     def backward(self, scan: Scan, saved: Tensor, dy: Tensor) -> Gradients:
         """Gradients for the gradient of the output."""
+
+    @abstractmethod
+    def proceed(self, scan: Scan, state: State) -> tuple[Tensor, State]:
+        """The output of a scan that goes on from a state, and the state behind its last token; without gradients.
+
+        Args:
+            scan: All its groups run from the first token to the last.
+            state: What the tokens before left behind; in `scan.wide`.
+        """
 
 
 def nothing_saved(scan: Scan) -> Tensor:

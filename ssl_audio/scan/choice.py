@@ -24,23 +24,25 @@ PREFERENCE = {"cpu": ("cpu", "torch"), "cuda": ("cuda", "triton", "torch")}
 """Backends by type of device, the fastest first."""
 
 VARIABLE = "SSL_AUDIO_SCAN"
+NO_STATE = "its kernels take no state to go on from, which a stream needs"
 TOLERANCE = {torch.float32: 2e-4, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 """Largest error over the largest value that the self-test puts up with, by type."""
 
 
-def choose(wanted: str, device_type: str, dtype: torch.dtype) -> str:
+def choose(wanted: str, device_type: str, dtype: torch.dtype, *, proceeding: bool = False) -> str:
     """The name of the backend for such tensors; found out once and logged with its reason.
 
     Args:
         wanted: A backend's name, or `auto`. `SSL_AUDIO_SCAN` overrides `auto`.
         device_type: As `torch.device.type`.
         dtype: Of u.
+        proceeding: It must be able to go on from a state.
 
     Raises:
         ScanError: if a backend was asked for by name and cannot be used, or there is none of that name.
     """
     asked = wanted if wanted != "auto" else os.environ.get(VARIABLE, "auto") or "auto"
-    return _choose(asked, device_type, dtype)
+    return _choose(asked, device_type, dtype, proceeding)
 
 
 # What torch.compiler.assume_constant_result does, without torch._dynamo, which takes longer to import than torch.
@@ -48,12 +50,14 @@ choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache
-def _choose(asked: str, device_type: str, dtype: torch.dtype) -> str:
+def _choose(asked: str, device_type: str, dtype: torch.dtype, proceeding: bool = False) -> str:
     device = torch.device(device_type)
     if asked != "auto":
         if asked not in BACKENDS:
             raise ScanError(f"no scan backend {asked!r}; expected auto, {', '.join(BACKENDS)}")
         reason = refusal(asked, device_type, dtype)
+        if reason is None and proceeding and not BACKENDS[asked].proceeds:
+            reason = NO_STATE
         if reason is not None:
             raise ScanError(f"scan backend {asked}: {reason}; choose another with {VARIABLE}, or auto")
         log.info("selective scan on %s in %s: %s, as asked", device_type, dtype, asked)
@@ -61,6 +65,9 @@ def _choose(asked: str, device_type: str, dtype: torch.dtype) -> str:
     passed_over: list[str] = []
     for name in PREFERENCE.get(device_type, ("torch",)):
         reason = refusal(name, device_type, dtype)
+        if reason is None and proceeding and not BACKENDS[name].proceeds:
+            passed_over.append(f"{name}: {NO_STATE}")
+            continue
         if reason is None:
             log.info("selective scan on %s in %s: %s%s", device_type, dtype, name, _because(passed_over))
             return name

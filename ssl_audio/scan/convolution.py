@@ -37,6 +37,31 @@ def causal_convolution(
     return _convolution(x, weight, bias, reset, reverse, way)
 
 
+def proceed_convolution(
+    x: Float[Tensor, "row token channel"],
+    weight: Float[Tensor, "channel tap"],
+    bias: Float[Tensor, " channel"] | None = None,
+    *,
+    tail: Float[Tensor, "row before channel"] | None = None,
+    backend: str = "auto",
+) -> tuple[Float[Tensor, "row token channel"], Float[Tensor, "row before channel"]]:
+    """`causal_convolution` that goes on from where another ended, and what the next one goes on from.
+
+    Args:
+        x: What is convolved.
+        weight: Taps of each channel, the earliest first.
+        bias: Added before the SiLU.
+        tail: The tokens before, one fewer than taps; None before the first.
+        backend: As in `selective_scan`.
+    """
+    before = weight.shape[1] - 1
+    if tail is None:
+        tail = x.new_zeros(len(x), before, x.shape[2])
+    longer = torch.cat([tail, x], dim=1)
+    y = causal_convolution(longer, weight, bias, backend=backend)[:, before:]
+    return y, longer[:, longer.shape[1] - before :]
+
+
 _COMPILED = {"cpu": cpu, "cuda": cuda_convolution}
 
 

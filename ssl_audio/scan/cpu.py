@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_audio.errors import ScanError
 from ssl_audio.scan import build
-from ssl_audio.scan.backend import Backend, Gradients, Scan, nothing_saved
+from ssl_audio.scan.backend import Backend, Gradients, Scan, State, nothing_saved
 
 _NUMBERS = {torch.float32: 0, torch.bfloat16: 1}
 
@@ -28,7 +28,7 @@ _ScanArguments = _structure(
     "Scan",
     "rows length channels groups states forward_groups softplus bf16 threads "
     "u_row u_token dt_row dt_token dy_row dy_token",
-    "u dt A B C D bias border y saved dy du ddt dA dD dbias dB dC",
+    "u dt A B C D bias border y saved start end dy du ddt dA dD dbias dB dC",
     "split",
 )
 _ConvolutionArguments = _structure(
@@ -111,6 +111,14 @@ class Cpu(Backend):
         saved = torch.empty(self.saved_shape(scan)) if save else nothing_saved(scan)
         _call(kernels(self.variant).scan_forward, _ScanArguments, values | {"y": y, "saved": saved if save else None})
         return y, saved
+
+    def proceed(self, scan: Scan, state: State) -> tuple[Tensor, State]:
+        y = torch.empty_like(scan.u, memory_format=torch.contiguous_format)
+        start = _plain(state.transpose(1, 2))
+        end = torch.empty_like(start)
+        results = {"y": y, "start": start, "end": end}
+        _call(kernels(self.variant).scan_forward, _ScanArguments, _shared(scan) | results)
+        return y, end.transpose(1, 2)
 
     def backward(self, scan: Scan, saved: Tensor, dy: Tensor) -> Gradients:
         values = _shared(scan)

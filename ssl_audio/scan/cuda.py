@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from ssl_audio.errors import ScanError
-from ssl_audio.scan.backend import Backend, Gradients, Scan, border_in_order, flip_backward_groups, nothing_saved
+from ssl_audio.scan.backend import (
+    Backend,
+    Gradients,
+    Scan,
+    State,
+    border_in_order,
+    flip_backward_groups,
+    nothing_saved,
+)
 
 INSTALL = (
     "MAMBA_KEEP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE "
@@ -36,6 +44,7 @@ class Cuda(Backend):
 
     name = "cuda"
     compiled = True
+    proceeds = False
 
     def unfit(self, device: torch.device, dtype: torch.dtype) -> str | None:
         if device.type != "cuda":
@@ -59,6 +68,11 @@ class Cuda(Backend):
         y, states = layout.run()
         kept = save and scan.border is None
         return layout.restore(y).to(scan.u.dtype), states if kept else nothing_saved(scan)
+
+    def proceed(self, scan: Scan, state: State) -> tuple[Tensor, State]:
+        raise ScanError(
+            "scan backend cuda: mamba-ssm's kernels take no state to go on from; take triton, torch or auto"
+        )
 
     def backward(self, scan: Scan, saved: Tensor, dy: Tensor) -> Gradients:
         layout = _Layout(scan)

@@ -11,7 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_audio.scan.backend import Backend, Gradients, Scan, border_in_order, flip_backward_groups, nothing_saved
+from ssl_audio.scan.backend import (
+    Backend,
+    Gradients,
+    Scan,
+    State,
+    border_in_order,
+    flip_backward_groups,
+    nothing_saved,
+)
 
 # Numbers in a block: a few such arrays stay in the last-level cache. Measured with 2 threads.
 _BLOCK_NUMBERS = 1 << 19
@@ -38,13 +46,22 @@ class Eager(Backend):
         return (blocks, rows, groups, channels // groups, states)
 
     def forward(self, scan: Scan, *, save: bool) -> tuple[Tensor, Tensor]:
-        ordered = _Ordered(scan)
         shape = self.saved_shape(scan)
-        saved = scan.u.new_empty(shape, dtype=scan.wide) if save else nothing_saved(scan)
-        state = scan.u.new_zeros(shape[1:], dtype=scan.wide)
+        saved = scan.u.new_empty(shape, dtype=scan.wide) if save else None
+        y, _ = self._run(scan, scan.u.new_zeros(shape[1:], dtype=scan.wide), saved)
+        return y, nothing_saved(scan) if saved is None else saved
+
+    def proceed(self, scan: Scan, state: State) -> tuple[Tensor, State]:
+        with torch.no_grad():
+            y, last = self._run(scan, state.unflatten(1, (scan.groups, -1)), None)
+        return y, last.flatten(1, 2)
+
+    def _run(self, scan: Scan, state: Tensor, saved: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Output and last state; the states at the beginning of every block go to `saved`."""
+        ordered = _Ordered(scan)
         outputs = []
         for number, block in enumerate(ordered.blocks()):
-            if save:
+            if saved is not None:
                 saved[number] = state
             decay, states = ordered.expand(block)
             _recur(decay, states, state)
@@ -53,7 +70,7 @@ class Eager(Backend):
         y = ordered.restore(torch.cat(outputs))
         if scan.D is not None:
             y = y + scan.D.to(scan.wide) * scan.u
-        return y.to(scan.u.dtype), saved
+        return y.to(scan.u.dtype), state
 
     def backward(self, scan: Scan, saved: Tensor, dy: Tensor) -> Gradients:
         ordered = _Ordered(scan)

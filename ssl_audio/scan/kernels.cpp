@@ -181,6 +181,8 @@ struct Scan {
     const uint8_t* border;                                       // (row, token) or null: a new clip begins here
     void* y;                                                     // (row, token, channel)
     float* saved;                                                // (row, chunk, state, channel) or null
+    const float* start;                                          // (row, state, channel) or null: the states to go on from
+    float* end;                                                  // (row, state, channel) or null: the states behind the last token
     const void* dy;
     void *du, *ddt;       // (row, token, channel)
     float *dA, *dD, *dbias;  // (row, channel, state), (row, channel), (row, channel)
@@ -263,7 +265,8 @@ template <class S> void scan_forward(const Scan& p) {
             int width = int(group - k * W < W ? group - k * W : W);
             Way way{p.length, g >= p.forward_groups, p.border ? p.border + b * p.length : nullptr};
             columns_of(p.A + c0 * p.states, p.states, width, LOG2E, A2);
-            for (int64_t n = 0; n < p.states; ++n) h[n] = Vector{};
+            const int64_t own_states = b * p.states * p.channels + c0;
+            for (int64_t n = 0; n < p.states; ++n) h[n] = p.start ? load(p.start + own_states + n * p.channels, width) : Vector{};
             Vector skip = p.D ? load(p.D + c0, width) : Vector{}, bias = p.bias ? load(p.bias + c0, width) : Vector{};
             const int64_t direction = way.backwards ? -1 : 1, step = direction * p.groups * p.states;
             for (int64_t c = 0; c < chunks; ++c) {
@@ -293,6 +296,8 @@ template <class S> void scan_forward(const Scan& p) {
                     store(out + (b * p.length + t) * p.channels + c0, y[j], width);
                 }
             }
+            if (p.end)
+                for (int64_t n = 0; n < p.states; ++n) store(p.end + own_states + n * p.channels, h[n], width);
         }
     }
 }

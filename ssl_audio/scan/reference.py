@@ -6,11 +6,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_audio.scan.backend import Backend, Gradients, Scan, border_in_order, flip_backward_groups, nothing_saved
+from ssl_audio.scan.backend import (
+    Backend,
+    Gradients,
+    Scan,
+    State,
+    border_in_order,
+    flip_backward_groups,
+    nothing_saved,
+)
 
 
 def reference_scan(scan: Scan) -> Tensor:
-    """Token after token, differentiable, in the type of its inputs (float64 for an oracle).
+    """Token after token, differentiable, in the type of its inputs (float64 for an oracle)."""
+    rows, _, channels = scan.u.shape
+    return proceeding_scan(scan, scan.u.new_zeros(rows, channels, scan.A.shape[1], dtype=scan.wide))[0]
+
+
+def proceeding_scan(scan: Scan, start: State) -> tuple[Tensor, State]:
+    """The same from a given state on, and the state behind the last token.
 
     Source: arXiv 2312.00752 equation 2 and algorithm 2; state-spaces/mamba@e9594ce `selective_scan_ref`:
         ``h = exp(dt A) h + dt B u``, ``y = C h + D u``, the discretisation of B being Euler's.
@@ -29,7 +43,7 @@ def reference_scan(scan: Scan) -> Tensor:
     A = scan.A.to(wide).view(groups, channels // groups, -1)
     steps, inputs, B, C = grouped(dt), grouped(dt * u), grouped(scan.B.to(wide)), grouped(scan.C.to(wide))
     border = border_in_order(scan)
-    state = u.new_zeros(rows, groups, channels // groups, A.shape[-1])
+    state = start.view(rows, groups, channels // groups, A.shape[-1])
     outputs = []
     for token in range(length):
         if border is not None:
@@ -40,7 +54,7 @@ def reference_scan(scan: Scan) -> Tensor:
     y = flip_backward_groups(torch.stack(outputs, dim=1), scan).reshape(rows, length, channels)
     if scan.D is not None:
         y = y + scan.D.to(wide) * u
-    return y.to(scan.u.dtype)
+    return y.to(scan.u.dtype), state.flatten(1, 2)
 
 
 class Reference(Backend):
@@ -65,3 +79,7 @@ class Reference(Backend):
             y = reference_scan(dataclasses.replace(scan, **leaves))
         found = dict(zip(leaves, torch.autograd.grad(y, list(leaves.values()), dy), strict=True))
         return Gradients(**{name: found.get(name) for name in inputs})  # type: ignore[arg-type]
+
+    def proceed(self, scan: Scan, state: State) -> tuple[Tensor, State]:
+        with torch.no_grad():
+            return proceeding_scan(scan, state)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from ssl_audio.scan.backend import Scan
+from ssl_audio.scan.backend import Scan, State
 from ssl_audio.scan.choice import BACKENDS, choose
 from ssl_audio.scan.reference import reference_scan
 
@@ -67,6 +67,48 @@ def selective_scan(
     wanted = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (u, dt, A, B, C, D, dt_bias))
     y, _ = _scan(u, dt, A, B, C, D, dt_bias, reset, softplus, forward_groups, wanted, name)
     return y if z is None else y * F.silu(z)
+
+
+def proceed(
+    u: Float[Tensor, "row token channel"],
+    dt: Float[Tensor, "row token channel"],
+    A: Float[Tensor, "channel state"],
+    B: Float[Tensor, "row token group state"],
+    C: Float[Tensor, "row token group state"],
+    D: Float[Tensor, " channel"] | None = None,
+    dt_bias: Float[Tensor, " channel"] | None = None,
+    *,
+    state: State | None = None,
+    softplus: bool = True,
+    reset: Bool[Tensor, "row token"] | None = None,
+    backend: str = "auto",
+) -> tuple[Float[Tensor, "row token channel"], State]:
+    """A scan from the first token to the last that goes on from where another ended; without gradients.
+
+    The outputs of stretches, each begun with the state that the one before left, are those of `selective_scan` over
+    all of them to rounding, whatever the lengths of the stretches.
+
+    Args:
+        u: See `selective_scan`, as for the following.
+        dt: Step sizes.
+        A: Rates of decay.
+        B: How the input enters each state.
+        C: How each state is read.
+        D: Weight of the direct way.
+        dt_bias: Added to dt.
+        state: What the tokens before left behind; None before the first.
+        softplus: Whether dt passes through a softplus.
+        reset: Where a token begins a new clip, and the state is cleared before it.
+        backend: As in `selective_scan`; `auto` passes over `cuda`, whose kernels take no state.
+
+    Raises:
+        ScanError: if a backend was asked for by name and cannot be used here, or takes no state.
+    """
+    name = choose(backend, u.device.type, u.dtype, proceeding=True)
+    scan = _scan_of(u, dt, A, B, C, D, dt_bias, reset, softplus, B.shape[2])
+    if state is None:
+        state = u.new_zeros((len(u), *A.shape), dtype=scan.wide)
+    return BACKENDS[name].proceed(scan, state)
 
 
 def _scan_of(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_audio.scan.backend import Backend, Gradients, Scan, nothing_saved
+from ssl_audio.scan.backend import Backend, Gradients, Scan, State, nothing_saved
 
 CHUNK = 32
 # A warp of 32 threads has all states of its channels to itself, so that sums over either stay within it.
@@ -45,8 +45,21 @@ class Triton(Backend):
         y = torch.empty_like(scan.u, memory_format=torch.contiguous_format)
         saved = scan.u.new_empty(self.saved_shape(scan), dtype=torch.float32) if save else nothing_saved(scan)
         inputs, sizes, options = _arguments(scan)
-        forward_kernel[_grid(scan)](*inputs, y, saved, *sizes, **options, SAVE=save, num_warps=WARPS)
+        forward_kernel[_grid(scan)](
+            *inputs, y, saved, saved, *sizes, **options, SAVE=save, CARRY=False, num_warps=WARPS
+        )
         return y, saved
+
+    def proceed(self, scan: Scan, state: State) -> tuple[Tensor, State]:
+        from ssl_audio.scan.triton_kernels import forward_kernel
+
+        y = torch.empty_like(scan.u, memory_format=torch.contiguous_format)
+        carried = state.float().clone(memory_format=torch.contiguous_format)
+        inputs, sizes, options = _arguments(scan)
+        forward_kernel[_grid(scan)](
+            *inputs, y, carried, carried, *sizes, **options, SAVE=False, CARRY=True, num_warps=WARPS
+        )
+        return y, carried
 
     def backward(self, scan: Scan, saved: Tensor, dy: Tensor) -> Gradients:
         from ssl_audio.scan.triton_kernels import backward_kernel

@@ -38,10 +38,10 @@ def _cut(border, row, t, L, backward, HAS_BORDER: tl.constexpr):
 
 @triton.jit
 def forward_kernel(
-    u, dt, A, B, C, skip, bias, border, y, saved,
+    u, dt, A, B, C, skip, bias, border, y, saved, carried,
     L, D, G, N, forward_groups, chunks,
     CHUNK: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr,
-    SOFTPLUS: tl.constexpr, HAS_BORDER: tl.constexpr, SAVE: tl.constexpr,
+    SOFTPLUS: tl.constexpr, HAS_BORDER: tl.constexpr, SAVE: tl.constexpr, CARRY: tl.constexpr,
 ):  # fmt: skip
     row, block = tl.program_id(0), tl.program_id(1)
     blocks = tl.cdiv(D // G, CHANNELS)
@@ -56,6 +56,9 @@ def forward_kernel(
     offset = tl.load(bias + c, mask=inside, other=0.0)
     backward = (g >= forward_groups).to(tl.int32)
     state = tl.zeros((CHANNELS, STATES), tl.float32)
+    if CARRY:  # from the state that the tokens before left, which is overwritten by the last
+        held = carried + (row * D + c[:, None]) * N + n[None, :]
+        state = tl.load(held, mask=both, other=0.0)
     for i in range(0, L):
         t = i + backward * (L - 1 - 2 * i)
         if SAVE and i % CHUNK == 0:
@@ -68,6 +71,8 @@ def forward_kernel(
         state = tl.exp2(step[:, None] * rate) * keep * state + (step * x)[:, None] * into[None, :]
         value = tl.sum(state * out[None, :], 1) + direct * x
         tl.store(y + row * L * D + t * D + c, value.to(y.dtype.element_ty), mask=inside)
+    if CARRY:
+        tl.store(held, state, mask=both)
 
 
 @triton.jit

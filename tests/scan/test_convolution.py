@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ssl_audio.scan import choice, cuda_convolution
-from ssl_audio.scan.convolution import causal_convolution
+from ssl_audio.scan.convolution import causal_convolution, proceed_convolution
 from ssl_audio.scan.cuda import Cuda
 
 
@@ -149,3 +149,14 @@ def test_a_wrong_causal_conv1d_is_refused_and_torch_takes_over(as_on_cuda, caplo
     assert "not causal-conv1d: REFUSED: its self-test is off by" in caplog.text
     torch.testing.assert_close(y, causal_convolution(x, weight, backend="reference"))
     assert "channels in eights" in cuda_convolution.refusal(12, 4, "cpu", torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("size", [1, 2, 9, 20])
+def test_a_convolution_that_goes_on_equals_the_whole_one(dtype, size):
+    x, weight, bias = draw(2, 20, 5, seed=0).detach(), draw(5, 4, seed=1).detach(), draw(5, seed=2).detach()
+    tail, parts = None, []
+    for part in x.to(dtype).split(size, dim=1):
+        y, tail = proceed_convolution(part, weight.to(dtype), bias.to(dtype), tail=tail)
+        parts.append(y)
+    assert (torch.cat(parts, dim=1) - oracle(x, weight, bias, reverse=False)).abs().max() < 1e-5

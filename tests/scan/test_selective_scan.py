@@ -17,7 +17,7 @@ from ssl_audio.scan.backend import Scan
 from ssl_audio.scan.bidirectional import Way, scan_both
 from ssl_audio.scan.choice import BACKENDS, choose
 from ssl_audio.scan.cuda import Cuda
-from ssl_audio.scan.selective_scan import selective_scan
+from ssl_audio.scan.selective_scan import proceed, selective_scan
 
 CASES = [
     {},
@@ -203,14 +203,29 @@ for dtype in (torch.float32, torch.bfloat16):
     print(self_test(BACKENDS["{backend}"], torch.device("cpu"), dtype))
 """
 
+PROCEEDING = """
+import dataclasses
+from ssl_audio.scan.choice import _example
+scan, _ = _example(torch.device("cpu"), torch.float32, forward_groups=2, border=False)
+whole, zeros, apart = None, torch.zeros(1, 24, 16), []
+for start, stop in ((0, 45), (0, 20), (20, 45)):
+    part = {{name: getattr(scan, name)[:, start:stop] for name in ("u", "dt", "B", "C")}}
+    state = zeros if start == 0 else state
+    y, state = BACKENDS["{backend}"].proceed(dataclasses.replace(scan, **part), state)
+    apart.append(y)
+oracle = BACKENDS["reference"].forward(scan, save=False)[0]
+print(max(float((y - oracle).abs().max()) for y in (apart[0], torch.cat(apart[1:], 1))))
+"""
+
 
 def test_triton_kernels_in_the_interpreter():
     """The kernels themselves, in Python: what they would do on a GPU, but for races and speed."""
     pytest.importorskip("triton")
-    done = run_python(SELF_TEST.format(backend="triton"), TRITON_INTERPRET="1")
+    done = run_python((SELF_TEST + PROCEEDING).format(backend="triton"), TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stderr
-    single, half = map(float, done.stdout.split())
+    single, half, proceeding = map(float, done.stdout.split())
     assert single < 1e-5
+    assert proceeding < 1e-5
     assert half < 2e-2
 
 
@@ -338,3 +353,57 @@ def test_on_a_gpu(backend, dtype):
     if reason:
         pytest.skip(reason)
     assert choice.refusal(backend, "cuda", dtype) is None
+
+
+def in_stretches(arguments: dict, lengths: list[int], **options) -> torch.Tensor:
+    """The outputs of a scan that is stopped and goes on."""
+    state, outputs, start = None, [], 0
+    for length in lengths:
+        part = {
+            name: x[:, start : start + length] if x is not None and x.ndim in (3, 4) else x
+            for name, x in arguments.items()
+        }
+        y, state = proceed(**part, state=state, **options)
+        outputs.append(y)
+        start += length
+    return torch.cat(outputs, dim=1)
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
+@pytest.mark.parametrize(
+    "case", [{}, {"channels": 52, "groups": 4}, {"length": 97, "channels": 37, "states": 7}], ids=str
+)
+def test_a_scan_that_goes_on_equals_the_whole_one(backend, case):
+    if backend == "cpu" and build.compiler() is None:
+        pytest.skip("no C++ compiler here")
+    exact = {name: x.detach() for name, x in inputs(**case, missing=("z",)).items() if x is not None}
+    length = exact["u"].shape[1]
+    reset = torch.zeros(exact["u"].shape[:2], dtype=torch.bool)
+    reset[:, length // 3] = True
+    rounded = {name: x.float() for name, x in exact.items()}
+    for options in ({}, {"reset": reset}):
+        whole = selective_scan(**exact, backend="reference", **options)
+        for size in (1, 7, 32, length):
+            lengths = [min(size, length - start) for start in range(0, length, size)]
+            if options:
+                lengths = [length]
+            y = in_stretches(rounded, lengths, backend=backend, **options)
+            assert (y - whole).abs().max() < 1e-5 * whole.abs().max()
+    if backend != "cpu":
+        assert (in_stretches(exact, [5, length - 5], backend=backend) - selective_scan(**exact)).abs().max() < 1e-12
+
+
+def test_what_takes_no_state_is_passed_over_or_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "selective_scan_cuda", upstream_extension())
+    monkeypatch.setattr(Cuda, "unfit", lambda self, device, dtype: None)
+    monkeypatch.setitem(choice.PREFERENCE, "cpu", ("cuda", "torch"))
+    for cache in (choice.refusal, choice._choose):
+        cache.cache_clear()
+    try:
+        assert choose("auto", "cpu", torch.float32) == "cuda"
+        assert choose("auto", "cpu", torch.float32, proceeding=True) == "torch"
+        with pytest.raises(ScanError, match="scan backend cuda: its kernels take no state to go on from"):
+            choose("cuda", "cpu", torch.float32, proceeding=True)
+    finally:
+        for cache in (choice.refusal, choice._choose):
+            cache.cache_clear()
