@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ssl_audio.audio.frontend import Count, Frontend, Spectrogram, checked_lengths
+from ssl_audio.audio.frontend import Count, FrameStream, Frontend, Spectrogram, checked_lengths
 from ssl_audio.errors import RecipeError
 
 PadValue = Literal["silence", "published", "mean"]
@@ -51,6 +51,34 @@ def mel_filters(
     return torch.nn.functional.pad(slopes.clamp(min=0.0), (0, 1))
 
 
+class RunningLevel:
+    """Mean power of the frames so far, of which later ones count more.
+
+    Args:
+        decay: Weight of a frame beside that of the frame after it.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.total: Tensor | float = 0.0
+        self.weight = 0.0
+
+    def of(self, power: Float[Tensor, "*clip frame"]) -> Float[Tensor, "*clip frame"]:
+        """The level at each of the next frames."""
+        found = []
+        for part in power.double().split(_FRAMES_AT_ONCE, dim=-1):
+            number = torch.arange(part.shape[-1], dtype=torch.float64, device=part.device)
+            back = number[:, None] - number[None, :]
+            weights = torch.where(back >= 0, self.decay ** back.clamp_min(0), 0.0)
+            carried = self.decay ** (number + 1.0)
+            before = self.total[..., None] if isinstance(self.total, Tensor) else self.total
+            total = part @ weights.T + carried * before
+            weight = weights.sum(dim=1) + carried * self.weight
+            found.append(total / weight)
+            self.total, self.weight = total[..., -1], float(weight[-1])
+        return torch.cat(found, dim=-1).to(power.dtype)
+
+
 class Fbank(Frontend):
     """Kaldi's log-mel filter bank energies, normalised: the input of SSAST, SSAMBA and AST.
 
@@ -71,6 +99,9 @@ class Fbank(Frontend):
         level_db: Bring each clip to this root mean square, in decibels below full scale (-26 is speech as telephony
             sets it), by a gain of 40 dB at most, so that the distance to a microphone tells nothing. None keeps the
             level.
+        level_seconds: Measure the level of each frame by those up to it, of which each counts by exp(-t / this), t
+            seconds before it, instead of by the whole clip: causal, so that a stream can have it too. The level of a
+            frame is the variance of its samples.
         floor: The smallest natural-log mel energy; what is quieter is lifted to it. -10 beside a level of -26 dB keeps
             about 43 dB, so that the noise of a microphone tells nothing either. None is Kaldi's, -15.94.
         pad_value: What frames after a clip's end hold: "silence" is the floor of the log-mel; "published" is
@@ -99,6 +130,7 @@ class Fbank(Frontend):
         std: float = 4.5689974,
         demean: bool = True,
         level_db: float | None = None,
+        level_seconds: float | None = None,
         floor: float | None = None,
         pad_value: PadValue = "silence",
     ) -> None:
@@ -116,6 +148,11 @@ class Fbank(Frontend):
             raise RecipeError(f"mel filters from {low_hz} to {top_hz} Hz do not lie within 0 to {sample_rate / 2} Hz")
         if level_db is not None and not level_db <= 0.0:
             raise RecipeError(f"level_db is {level_db}; expected decibels below full scale, such as -26, or null")
+        if level_seconds is not None and (level_db is None or not level_seconds > 0.0):
+            raise RecipeError(
+                f"level_seconds is {level_seconds} and level_db {level_db}; expected seconds above 0, and a level such "
+                "as -26"
+            )
         if floor is not None and not LOG_FLOOR <= floor <= _LARGEST_FLOOR:
             raise RecipeError(
                 f"floor is {floor}; expected a natural-log energy from {LOG_FLOOR:.2f} to {_LARGEST_FLOOR:g}, such as "
@@ -128,6 +165,7 @@ class Fbank(Frontend):
         self.hop_seconds = self.hop_samples / sample_rate
         self.demean = demean
         self.level_db = level_db
+        self.level_seconds = level_seconds
         self._least_energy = ENERGY_FLOOR if floor is None else math.exp(floor)
         self.pad_value = pad_value
         self.n_fft = 1 << (self.frame_samples - 1).bit_length()
@@ -201,20 +239,48 @@ class Fbank(Frontend):
             valid = waveform[: lengths[clip]] if lengths else waveform
             if self.demean:
                 valid = valid - valid.mean()
-            if self.level_db is not None:
+            if self.level_db is not None and self.level_seconds is None:
                 valid = valid * self._gain(valid.square().mean())
             frames = valid.unfold(0, self.frame_samples, self.hop_samples)
-            power = valid.new_empty(len(frames), self.filters.shape[1])
-            padded = valid.new_zeros(min(_FRAMES_AT_ONCE, len(frames)), self.n_fft)
-            for start in range(0, len(frames), _FRAMES_AT_ONCE):
-                spectrum = self._spectrum(frames[start : start + _FRAMES_AT_ONCE], padded)
-                # The modulus and its square, not the sum of squares: it rounds as Kaldi in torchaudio does.
-                torch.hypot(spectrum.real, spectrum.imag, out=power[start : start + len(spectrum)])
-            target = values[clip, : len(frames)]
-            torch.mm(power.square_(), self.filters.T, out=target)
-            target.clamp_(min=self._least_energy).log_()
+            self.log_mel_of(
+                frames, None if self.level_seconds is None else self.level(), out=values[clip, : len(frames)]
+            )
             values[clip, len(frames) :] = self._raw_fill
         return values
+
+    def log_mel_of(
+        self, frames: Float[Tensor, "frame sample"], level: RunningLevel | None, *, out: Float[Tensor, "frame bin"]
+    ) -> None:
+        """Log-mel of frames on a CPU, not normalised.
+
+        Args:
+            frames: Their samples.
+            level: Of the frames before these, which goes on with these; None leaves their level as it is.
+            out: Where they are put.
+        """
+        power = frames.new_empty(len(frames), self.filters.shape[1])
+        padded = frames.new_zeros(min(_FRAMES_AT_ONCE, len(frames)), self.n_fft)
+        for start in range(0, len(frames), _FRAMES_AT_ONCE):
+            spectrum = self._spectrum(frames[start : start + _FRAMES_AT_ONCE], padded)
+            # The modulus and its square, not the sum of squares: it rounds as Kaldi in torchaudio does.
+            torch.hypot(spectrum.real, spectrum.imag, out=power[start : start + len(spectrum)])
+        torch.mm(power.square_(), self.filters.T, out=out)
+        if level is not None:
+            out.mul_(self._gain(level.of(frames.var(dim=1, correction=0))).square()[:, None])
+        out.clamp_(min=self._least_energy).log_()
+
+    def level(self) -> RunningLevel:
+        """The level before the first frame."""
+        assert self.level_seconds is not None
+        return RunningLevel(math.exp(-self.hop_seconds / self.level_seconds))
+
+    def begin(self) -> FrameStream:
+        if self.level_db is not None and self.level_seconds is None:
+            raise RecipeError(
+                "Fbank: level_db brings whole clips to a level, and a stream has no end; expected level_seconds beside "
+                "it, such as 2, or level_db null"
+            )
+        return FbankStream(self)
 
     def _at_once(
         self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None
@@ -228,7 +294,7 @@ class Fbank(Frontend):
         if self.demean:
             # What this puts behind a clip's end lies in no frame of the clip.
             waveforms = waveforms - waveforms.sum(1, keepdim=True) / counts[:, None]
-        if self.level_db is not None:
+        if self.level_db is not None and self.level_seconds is None:
             power = (waveforms.square() * valid).sum(1, keepdim=True) / counts[:, None]
             waveforms = waveforms * self._gain(power)
         frames = waveforms.unfold(1, self.frame_samples, self.hop_samples)
@@ -237,6 +303,8 @@ class Fbank(Frontend):
         # In float64, because a trainer may have told CUDA to round the inputs of float32 products to 10 bits.
         wide = torch.float64 if waveforms.device.type == "cuda" else torch.float32
         energies = (power.to(wide) @ self.filters.T.to(wide)).float()
+        if self.level_seconds is not None:
+            energies = energies * self._gain(self.level().of(frames.var(dim=2, correction=0))).square()[:, :, None]
         inside = torch.arange(frames.shape[1], device=waveforms.device) < self.frames_of(counts)[:, None]
         return energies.clamp_(min=self._least_energy).log_().where(inside[:, :, None], self._raw_fill)
 
@@ -260,3 +328,32 @@ class Fbank(Frontend):
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f"bins={self.bins}, sample_rate={self.sample_rate}, hop_seconds={self.hop_seconds:g}"
+
+
+class FbankStream(FrameStream):
+    """Frames of one endless sound; what a block leaves unfinished waits for the next.
+
+    The mean of a frame is taken off each frame anyway, so that `demean` changes nothing but rounding.
+
+    Args:
+        frontend: Whose frames they are.
+    """
+
+    def __init__(self, frontend: Fbank) -> None:
+        self.frontend = frontend
+        self.waiting = torch.zeros(0, device=frontend.window.device)
+        self.level = None if frontend.level_seconds is None else frontend.level()
+
+    @torch.no_grad()
+    def feed(self, waveform: Float[Tensor, " sample"]) -> Float[Tensor, "frame bin"]:
+        frontend = self.frontend
+        waiting = torch.cat([self.waiting, waveform.float().to(self.waiting.device)])
+        count = frontend.frames_of(len(waiting))
+        values = waiting.new_empty(count, frontend.bins)
+        self.waiting = waiting[count * frontend.hop_samples :].clone()
+        if count:
+            frames = waiting.unfold(0, frontend.frame_samples, frontend.hop_samples)
+            frontend.log_mel_of(frames, self.level, out=values)
+            mean, std = frontend.statistics
+            values.sub_(mean).div_(2.0 * std)
+        return values

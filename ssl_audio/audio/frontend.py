@@ -59,6 +59,14 @@ class Spectrogram:
         )
 
 
+class FrameStream(ABC):
+    """Frames of one endless sound, the same in whatever blocks it comes."""
+
+    @abstractmethod
+    def feed(self, waveform: Float[Tensor, " sample"]) -> Float[Tensor, "frame bin"]:
+        """The frames that the next samples complete, normalised as `Frontend.forward` gives them; often none."""
+
+
 class Frontend(nn.Module, ABC):
     """Waveform to spectrogram, on the device of the waveform, normalised with the statistics of a corpus.
 
@@ -102,6 +110,16 @@ class Frontend(nn.Module, ABC):
         self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None = None
     ) -> Spectrogram:
         """The same before normalisation: what the statistics of a corpus are taken of; see `forward`."""
+
+    def begin(self) -> FrameStream:
+        """Frames of sound that comes in blocks.
+
+        Raises:
+            RecipeError: if the frames of this frontend depend on what is still to come.
+        """
+        raise RecipeError(
+            f"{type(self).__name__}: its frames depend on the whole clip; a stream needs Fbank, or overlapping windows"
+        )
 
     def at_hop(self, hop_seconds: float) -> "Frontend":
         """The same frontend with another time from one frame to the next; it shares the buffers.

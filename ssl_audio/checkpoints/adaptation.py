@@ -53,7 +53,7 @@ class Adaptation:
                     "frames, so some of the sound would be skipped; expected no more than the patch, such as "
                     f"--adaptation.stride '[{', '.join(str(max(1, size * 5 // 8)) for size in patch)}]'"
                 )
-        if self.frames is not None:
+        if self.frames is not None and options.get("position_rule") != "repeat":
             options["position_frames"] = int(self.frames)
         fixed = self.fixed if self.fixed is not None else options.get("fixed_frames") is not None
         options["fixed_frames"] = options.get("position_frames", 1024) if fixed else None

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ssl_audio.errors import RecipeError
@@ -21,13 +21,20 @@ class Context:
         mask: Which pairs of tokens attend to each other, or what is added to their scores; None where all of a row do.
         attend: How they attend to each other, where it is not by the mask.
         borders: Where a token belongs to another clip than the token before it; None where every row is one clip.
-        past: What a stream carries from the tokens before: keys and values, or states of scans and convolutions.
+        back_borders: The same for what runs from the last token to the first, where it restarts more often; None where
+            that is at `borders`.
+        order: Places of the tokens of each row in the order of time, for what runs along it, and the way back; None
+            where they stand so.
+        past: What a stream carries from the tokens before through one block: keys and values, or states of scans and
+            convolutions.
     """
 
     renew: Callable[[Tokens], "Context"]
     mask: Bool[Tensor, "row 1 token token"] | Float[Tensor, "row 1 token token"] | None = None
     attend: Attend | None = None
     borders: Bool[Tensor, "row token"] | None = None
+    back_borders: Bool[Tensor, "row token"] | None = None
+    order: tuple[Int[Tensor, "row token"], Int[Tensor, "row token"]] | None = None
     past: Any = None
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-PositionRule = Literal["start", "centre", "published"]
+PositionRule = Literal["start", "centre", "published", "repeat"]
 PositionStart = Literal["waves", "noise"]
 
 
@@ -20,7 +20,8 @@ def adapt(
         table: Positions of the grid they were learnt on.
         grid: Bands and columns wanted.
         rule: Where a smaller grid is cut from. `start` takes the first columns and the lowest bands, `centre` the
-            middle, `published` the middle with the ancestor's slip in the frequency cut.
+            middle, `published` the middle with the ancestor's slip in the frequency cut. `repeat` takes the first too,
+            and begins the table again where a larger grid goes beyond its end, as an endless stream does.
 
     Source: YuanGongND/ssast@a1a3eec, `ASTModel.__init__` (fine-tuning stage): time first, then frequency.
     Differs: the ancestor ends its frequency cut at ``start + t_dim`` (only `published` does).
@@ -30,12 +31,14 @@ def adapt(
     if (bands, columns) == (had_bands, had_columns):
         return table
     if columns < had_columns:
-        start = 0 if rule == "start" else had_columns // 2 - columns // 2
+        start = 0 if rule in ("start", "repeat") else had_columns // 2 - columns // 2
         table = table[:, start : start + columns]
+    elif columns > had_columns and rule == "repeat":
+        table = table[:, torch.arange(columns, device=table.device) % had_columns]
     elif columns > had_columns:
         table = _interpolate(table, (had_bands, columns))
     if bands < had_bands:
-        start = 0 if rule == "start" else had_bands // 2 - bands // 2
+        start = 0 if rule in ("start", "repeat") else had_bands // 2 - bands // 2
         table = table[start : start + (columns if rule == "published" else bands)]
     elif bands > had_bands:
         table = _interpolate(table, (bands, columns))
@@ -143,7 +146,8 @@ class Positions(nn.Module):
             hold whatever: they are padding.
         """
         table_columns = self.table.shape[1]
-        if columns is None or (self.rule == "start" and grid[1] <= table_columns):
+        alike = self.rule == "repeat" or (self.rule == "start" and grid[1] <= table_columns)
+        if columns is None or alike:
             return adapt(self.table, grid, rule=self.rule).flatten(0, 1)[None]
         rows = self.table.new_zeros(len(columns), *grid, self.table.shape[2])
         for length in columns.unique().tolist():

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ssl_audio.scan.selective_scan import selective_scan
+from ssl_audio.scan.backend import State
+from ssl_audio.scan.selective_scan import proceed, selective_scan
 
 
 class Way(NamedTuple):
@@ -31,22 +32,50 @@ class Way(NamedTuple):
     bias: Float[Tensor, " channel"]
 
 
+def scan_one(
+    way: Way, *, reverse: bool = False, reset: Bool[Tensor, "row token"] | None, backend: str = "auto"
+) -> Float[Tensor, "row token channel"]:
+    """One direction alone; see `selective_scan`."""
+    return selective_scan(
+        way.u, way.dt, way.A, way.B[:, :, None], way.C[:, :, None], way.D, None, way.bias,
+        reverse=reverse, reset=reset, backend=backend,
+    )  # fmt: skip
+
+
+def scan_on(
+    way: Way, state: State | None, *, reset: Bool[Tensor, "row token"] | None = None, backend: str = "auto"
+) -> tuple[Float[Tensor, "row token channel"], State]:
+    """One direction from the first token to the last that goes on from a state; see `proceed`."""
+    return proceed(
+        way.u, way.dt, way.A, way.B[:, :, None], way.C[:, :, None], way.D, way.bias,
+        state=state, reset=reset, backend=backend,
+    )  # fmt: skip
+
+
 def scan_both(
-    ahead: Way, back: Way, *, reset: Bool[Tensor, "row token"] | None, backend: str = "auto"
+    ahead: Way,
+    back: Way,
+    *,
+    reset: Bool[Tensor, "row token"] | None,
+    back_reset: Bool[Tensor, "row token"] | None = None,
+    backend: str = "auto",
 ) -> Float[Tensor, "row token channel"]:
     """Sum of a scan from the first token to the last and one from the last to the first.
 
-    On a GPU both go in one launch, for one alone leaves much of it idle; on a CPU side by side, which copies nothing.
+    On a GPU both go in one launch, for one alone leaves much of it idle; on a CPU, or where they restart in different
+    places, side by side, which copies nothing.
+
+    Args:
+        ahead: From the first token to the last.
+        back: From the last to the first.
+        reset: See `selective_scan`.
+        back_reset: The same for `back`; None where it is the same.
+        backend: See `selective_scan`.
     """
-    if ahead.u.device.type == "cpu":
-        first, second = (
-            selective_scan(
-                way.u, way.dt, way.A, way.B[:, :, None], way.C[:, :, None], way.D, None, way.bias,
-                reverse=reverse, reset=reset, backend=backend,
-            )
-            for way, reverse in ((ahead, False), (back, True))
-        )  # fmt: skip
-        return first + second
+    if ahead.u.device.type == "cpu" or back_reset is not None:
+        return scan_one(ahead, reset=reset, backend=backend) + scan_one(
+            back, reverse=True, reset=reset if back_reset is None else back_reset, backend=backend
+        )
     u, dt = (torch.cat(pair, dim=-1) for pair in ((ahead.u, back.u), (ahead.dt, back.dt)))
     A, D, bias = (torch.cat(pair) for pair in ((ahead.A, back.A), (ahead.D, back.D), (ahead.bias, back.bias)))
     B, C = (torch.stack(pair, dim=2) for pair in ((ahead.B, back.B), (ahead.C, back.C)))

@@ -24,11 +24,13 @@ class Adapter(nn.Module, ABC):
     Attributes:
         identity: Whether the backbone with a fresh adapter is the backbone without it.
         ordered: Whether it computes along the tokens as they stand, so that merging keeps their order.
+        apart: Whether what it does to a token depends on no other token, so that a stream can be given token by token.
         coverage: Which part of the encoder it adapts, in words; empty if every block.
     """
 
     identity: bool = True
     ordered: bool = False
+    apart: bool = False
     coverage: str = ""
 
     @abstractmethod

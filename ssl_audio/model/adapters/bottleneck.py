@@ -33,6 +33,8 @@ class Bottleneck(InBranches):
         its bias could ever learn.
     """
 
+    apart = True
+
     def __init__(
         self,
         *,

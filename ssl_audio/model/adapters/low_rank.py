@@ -46,6 +46,8 @@ class LowRank(Adapter):
     Differs: on a part of a fused projection the low-rank product is for that part alone.
     """
 
+    apart = True
+
     def __init__(
         self,
         *,

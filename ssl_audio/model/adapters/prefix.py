@@ -28,6 +28,7 @@ class Prefix(Adapter):
     """
 
     identity = False
+    apart = True
 
     def __init__(self, *, count: PositiveInt) -> None:
         super().__init__()

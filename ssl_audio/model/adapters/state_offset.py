@@ -25,6 +25,8 @@ class StateOffset(Adapter):
     Differs: both directions of a bidirectional scan have an offset of their own.
     """
 
+    apart = True
+
     def attach(self, backbone: "Backbone") -> None:
         scans = modules_with("StateOffset", backbone.encoder, "offsets", why="has no scan; use Prefix")
         self.parts = nn.ModuleList(_Offset(*scan.A_log.shape) for scan in scans)

@@ -1,12 +1,13 @@
 """The bidirectional Mamba encoder of SSAMBA."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 
@@ -15,12 +16,26 @@ from ssl_audio.model.branch import Branch, Context, Mixed
 from ssl_audio.model.encoders.encoder import Encoder, Merge
 from ssl_audio.model.linear import Linear
 from ssl_audio.model.patterns import Pattern
-from ssl_audio.scan.bidirectional import Way, scan_both
-from ssl_audio.scan.convolution import causal_convolution
+from ssl_audio.scan.backend import State
+from ssl_audio.scan.bidirectional import Way, scan_both, scan_on, scan_one
+from ssl_audio.scan.convolution import causal_convolution, proceed_convolution
 from ssl_audio.tokens import Tokens
 
 Offset = Callable[[], Float[Tensor, "inner state"]]
 """What is added to the states of a scan where they are read."""
+
+
+@dataclasses.dataclass(slots=True)
+class ScanPast:
+    """What a stream carries through one block; the mixer replaces it.
+
+    Args:
+        state: Of the scan from the first token to the last.
+        tail: What the convolution before it has seen last.
+    """
+
+    state: State | None = None
+    tail: Float[Tensor, "row before inner"] | None = None
 
 
 class Direction(nn.Module):
@@ -60,9 +75,19 @@ class Direction(nn.Module):
                 step = torch.exp(torch.empty(inner).uniform_(math.log(1e-3), math.log(1e-1))).clamp_min(1e-4)
                 self.dt.bias.copy_(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
 
-    def forward(self, x: Float[Tensor, "row token inner"], context: Context, *, reverse: bool) -> Way:
+    def forward(
+        self,
+        x: Float[Tensor, "row token inner"],
+        *,
+        reverse: bool,
+        borders: Bool[Tensor, "row token"] | None,
+        past: ScanPast | None = None,
+    ) -> Way:
         """What the scan of this direction is fed with."""
-        u = causal_convolution(x, self.taps, self.taps_bias, reverse=reverse, reset=context.borders)
+        if past is None:
+            u = causal_convolution(x, self.taps, self.taps_bias, reverse=reverse, reset=borders)
+        else:
+            u, past.tail = proceed_convolution(x, self.taps, self.taps_bias, tail=past.tail)
         dt, B, C = self.project(u).split(self.sizes, dim=-1)
         # The bias is added, in float32, by the scan.
         dt = self.dt.without_bias(dt)
@@ -83,6 +108,7 @@ class Mixer(nn.Module):
         depth: Blocks of the encoder, by which the output projection begins smaller.
         turned: Exchange the directions: what this mixer does to a row turned round in time, turned back.
         backward_dt_bias: See `Direction`.
+        forward_only: Have no direction from the last token to the first.
 
     Attributes:
         metric: Which of `metrics` are its keys: what the mixer gives, its input, or the steps of both scans.
@@ -103,6 +129,7 @@ class Mixer(nn.Module):
         depth: int,
         turned: bool = False,
         backward_dt_bias: str = "spread",
+        forward_only: bool = False,
     ) -> None:
         super().__init__()
         inner, rank = expansion * width, math.ceil(width / 16)
@@ -110,26 +137,47 @@ class Mixer(nn.Module):
         self.metric: Literal["keys", "input", "dt"] = "keys"
         self.into = Linear(width, 2 * inner, bias=False, parts={"x": inner, "gate": inner})
         self.ahead = Direction(inner, states=states, taps=taps, rank=rank)
-        self.back = Direction(inner, states=states, taps=taps, rank=rank, dt_bias=backward_dt_bias)
+        self.back: Direction | None = None
+        if not forward_only:
+            self.back = Direction(inner, states=states, taps=taps, rank=rank, dt_bias=backward_dt_bias)
         self.out = Linear(inner, width, bias=False)
         with torch.no_grad():
             self.out.weight /= math.sqrt(depth)
 
     def forward(self, tokens: Tokens, context: Context) -> Mixed:
         x, gate = self.into(tokens.states).chunk(2, dim=-1)
-        ahead = self.ahead(x, context, reverse=self.turned)
-        back = self.back(x, context, reverse=not self.turned)
-        first, second = (back, ahead) if self.turned else (ahead, back)
+        order = context.order
+        if order is not None:
+            x = _taken(x, order[0])
+        past: ScanPast | None = context.past
+        ways = [self.ahead(x, reverse=self.turned, borders=context.borders, past=past)]
+        if self.back is not None:
+            borders = context.borders if context.back_borders is None else context.back_borders
+            ways.append(self.back(x, reverse=not self.turned, borders=borders))
         with torch.autocast(x.device.type, enabled=False):
-            mixed = scan_both(first, second, reset=context.borders)
-        for direction, way in ((self.ahead, ahead), (self.back, back)):
-            for offset in direction.offsets:
+            mixed = self._scanned(ways, context)
+        for direction, way in zip((self.ahead, self.back), ways, strict=False):
+            for offset in direction.offsets if direction is not None else ():
                 mixed = mixed + (way.C @ offset().to(way.C.dtype).T).to(mixed.dtype)
-        states = self.out(mixed * F.silu(gate) * 0.5)
+        if order is not None:
+            mixed = _taken(mixed, order[1])
+        states = self.out(mixed * F.silu(gate) * (1.0 / len(ways)))
         keys = tokens.states if self.metric == "input" else states
         if self.metric == "dt":
-            keys = torch.cat([ahead.dt, back.dt], dim=-1)
+            keys = torch.cat([way.dt for way in ways], dim=-1)
+            keys = keys if order is None else _taken(keys, order[1])
         return Mixed(states, keys[:, None])
+
+    def _scanned(self, ways: list[Way], context: Context) -> Float[Tensor, "row token inner"]:
+        """The sum of the scans."""
+        past: ScanPast | None = context.past
+        if past is not None:
+            mixed, past.state = scan_on(ways[0], past.state)
+            return mixed if len(ways) == 1 else mixed + scan_one(ways[1], reverse=True, reset=context.back_borders)
+        if len(ways) == 1:
+            return scan_one(ways[0], reset=context.borders)
+        first, second = reversed(ways) if self.turned else ways
+        return scan_both(first, second, reset=context.borders, back_reset=context.back_borders)
 
 
 class Block(nn.Module):
@@ -165,11 +213,16 @@ class BiMamba(Encoder):
         paired_flips: Published: blocks work in pairs, both on the same input, the second on it turned round in time,
             and the residual stream doubles at every pair.
         second_final_norm: Published: the final norm is applied twice.
+        forward_only: Tokens see those before them alone, in the order of time: a stream is computed token by token.
+        chunk: The direction from the last token to the first begins anew at every so many patch columns, in the order
+            of time: a stream is computed chunk by chunk, and a column waits for the end of its chunk. None lets it run
+            through the whole clip.
         zeroed_backward_dt_bias: Published: the bias of dt of the backward direction begins at 0.
         pattern: None: a Mamba has no attention that a pattern could restrict.
 
     Raises:
-        RecipeError: if blocks are to be paired and their number is odd, or a pattern is given.
+        RecipeError: if blocks are to be paired and their number is odd, a pattern is given, or options for streams
+            contradict one another or paired blocks.
 
     Source: SiavashShams/ssamba@019b276 `AMBAModel` over hustvl/Vim@dd0358a `VisionMamba` (LayerNorm eps 1e-5, Vim's v2
         mixer, inter_dpr); initialised as there.
@@ -177,7 +230,7 @@ class BiMamba(Encoder):
         each member of the next pair.
     """
 
-    free = frozenset({"drop_path"})
+    free = frozenset({"drop_path", "chunk"})
     ordered = True
     merge_every = 2
     merges_behind = True
@@ -194,6 +247,8 @@ class BiMamba(Encoder):
         paired_flips: bool = False,
         second_final_norm: bool = False,
         zeroed_backward_dt_bias: bool = False,
+        forward_only: bool = False,
+        chunk: PositiveInt | None = None,
         pattern: Pattern | None = None,
     ) -> None:
         super().__init__()
@@ -204,7 +259,14 @@ class BiMamba(Encoder):
             )
         if paired_flips and depth % 2:
             raise RecipeError(f"BiMamba: paired_flips needs an even depth, not depth={depth}")
+        if (forward_only or chunk is not None) and (paired_flips or (forward_only and chunk is not None)):
+            raise RecipeError(
+                f"BiMamba: forward_only={forward_only}, chunk={chunk} and paired_flips={paired_flips} contradict one "
+                "another; a stream needs either forward_only or chunk, and paired_flips false"
+            )
         self.width = width
+        self.forward_only = forward_only
+        self.chunk = chunk
         self.paired_flips = paired_flips
         self.second_final_norm = second_final_norm
         # As published: there each block drops what the one before it added, at rates shifted by one.
@@ -219,6 +281,7 @@ class BiMamba(Encoder):
                     depth=depth,
                     turned=paired_flips and number % 2 == 1,
                     backward_dt_bias="zero" if zeroed_backward_dt_bias else "spread",
+                    forward_only=forward_only,
                 ),
                 width=width,
                 drop=rates[number],
@@ -228,7 +291,26 @@ class BiMamba(Encoder):
         self.norm = nn.LayerNorm(width, eps=1e-5)
 
     def context(self, tokens: Tokens, past: Any = None) -> Context:
-        return Context(self.context, borders=None if tokens.whole else borders_of(tokens), past=past)
+        borders = None if tokens.whole else borders_of(tokens)
+        if not self.forward_only and self.chunk is None:
+            return Context(self.context, borders=borders, past=past)
+        # The tokens of a stream come in the order of time.
+        order = None if past is not None else order_in_time(tokens)
+        back = None
+        if self.chunk is not None:
+            chunk = tokens.time.clamp_min(0) // self.chunk
+            chunk = chunk if order is None else chunk.gather(1, order)
+            back = F.pad(chunk[:, 1:] != chunk[:, :-1], (1, 0))
+            back = back if borders is None else back | borders
+        ways = None if order is None else (order, order.argsort(dim=1))
+        return Context(self.context, borders=borders, back_borders=back, order=ways, past=past)
+
+    @property
+    def stream_columns(self) -> int | None:
+        return 1 if self.forward_only else self.chunk
+
+    def begin(self) -> list[ScanPast]:
+        return [ScanPast() for _ in self.blocks]
 
     def check_merging(self) -> None:
         if self.paired_flips:
@@ -265,3 +347,19 @@ def borders_of(tokens: Tokens) -> Bool[Tensor, "row token"]:
     """Where a token belongs to another clip (or to padding) than the token before it."""
     changed = tokens.clip[:, 1:] != tokens.clip[:, :-1]
     return F.pad(changed, (1, 0))
+
+
+def order_in_time(tokens: Tokens) -> Int[Tensor, "row token"] | None:
+    """Places of the tokens of each row such that those of each clip follow one another in time, class tokens and
+    prompts first; None where they do already.
+    """
+    if tokens.whole and tokens.grid is not None and tokens.grid == (1, tokens.clip.shape[1]):
+        return None
+    clip = borders_of(tokens).cumsum(dim=1)
+    return (clip * (1 << 32) + tokens.time).argsort(dim=1, stable=True)
+
+
+def _taken(
+    x: Float[Tensor, "row token channel"], order: Int[Tensor, "row token"]
+) -> Float[Tensor, "row token channel"]:
+    return x.gather(1, order[:, :, None].expand_as(x))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ssl_audio.errors import LayoutError
 from ssl_audio.model.branch import Branch, Context
 from ssl_audio.tokens import Tokens
 
@@ -93,6 +94,32 @@ class Encoder(nn.Module, ABC):
         for number, block in enumerate(self.blocks):
             tokens = self._changed(number, tokens)
             tokens = block(tokens, context_of(tokens))
+            yield tokens
+
+    @property
+    def stream_columns(self) -> int | None:
+        """Patch columns that a stream must bring together, in whole multiples but for its end; None if its tokens
+        depend on what is still to come.
+        """
+        return None
+
+    def begin(self) -> list[Any]:
+        """What a stream carries through each block, before its first token: `Context.past`.
+
+        Raises:
+            LayoutError: if the encoder cannot be given a stream.
+        """
+        raise LayoutError(f"{type(self).__name__}: carries nothing from tokens to those after them")
+
+    def proceed(self, tokens: Tokens, past: list[Any]) -> Iterator[Tokens]:
+        """`stream` of the next tokens of a stream: the tokens behind each block.
+
+        Args:
+            tokens: Of whole chunks of `stream_columns`, in the order of time; each row is the same clip as before.
+            past: As `begin` gave it; what it holds is replaced.
+        """
+        for block, carried in zip(self.blocks, past, strict=True):
+            tokens = block(tokens, self.context(tokens, carried))
             yield tokens
 
     def _changed(self, number: int, tokens: Tokens) -> Tokens:

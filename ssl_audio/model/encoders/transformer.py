@@ -1,12 +1,13 @@
 """The Transformer encoder of SSAST."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
-from jsonargparse.typing import PositiveInt
+from jaxtyping import Bool, Float, Int
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from ssl_audio.errors import RecipeError
@@ -20,6 +21,37 @@ from ssl_audio.tokens import Tokens
 
 Prefix = Callable[[], tuple[Float[Tensor, "prefix width"], Float[Tensor, "prefix width"]]]
 """Keys and values that every token sees besides those of its clip."""
+
+
+@dataclasses.dataclass(slots=True)
+class KeysPast:
+    """Keys and values that a stream carries through one block; the attention adds its own.
+
+    Args:
+        columns: Patch columns of which they are kept.
+        keys: Of the tokens before.
+        values: Of the tokens before.
+        time: Patch column of each.
+    """
+
+    columns: int
+    keys: Float[Tensor, "row head before channel"] | None = None
+    values: Float[Tensor, "row head before channel"] | None = None
+    time: Int[Tensor, " before"] | None = None
+
+    def joined(
+        self, keys: Float[Tensor, "row head token channel"], values: Float[Tensor, "row head token channel"]
+    ) -> tuple[Float[Tensor, "row head seen channel"], Float[Tensor, "row head seen channel"]]:
+        """Those of the tokens before, and these behind them."""
+        if self.keys is None or self.values is None:
+            return keys, values
+        return torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
+
+    def keep(self, keys: Tensor, values: Tensor, time: Int[Tensor, " token"]) -> None:
+        """Take these for the past from now on, as far as it reaches."""
+        time = time if self.time is None else torch.cat([self.time, time])
+        kept = time > time.max() - self.columns
+        self.keys, self.values, self.time = keys[:, :, kept], values[:, :, kept], time[kept]
 
 
 class Attention(nn.Module):
@@ -46,6 +78,10 @@ class Attention(nn.Module):
         heads = self.qkv(tokens.states).view(rows, count, 3, self.heads, width // self.heads)
         query, own, value = heads.permute(2, 0, 3, 1, 4)
         key, mask = own, context.mask
+        past: KeysPast | None = context.past
+        if past is not None:
+            key, value = past.joined(key, value)
+            past.keep(key, value, tokens.time[0])
         for prefix in self.prefixes:
             front = [self._heads(part, rows).to(own.dtype) for part in prefix()]
             key, value = torch.cat([front[0], key], dim=2), torch.cat([front[1], value], dim=2)
@@ -102,6 +138,9 @@ class Transformer(Encoder):
         expansion: Width of the feed-forward network over `width`.
         scaled: Scores are divided by the root of the channels of a head. ElasticAST's checkpoints were trained without.
         pattern: Which patches of a clip see each other; None lets all do.
+        chunk: A patch sees those of its chunk of so many patch columns and of `chunk_past` chunks before it, through
+            which more reaches it from block to block: a stream is computed chunk by chunk. None lets it see all.
+        chunk_past: See `chunk`.
 
     Raises:
         RecipeError: if `heads` does not divide `width`.
@@ -110,7 +149,7 @@ class Transformer(Encoder):
         GELU, no dropout); initialised with truncated normals of standard deviation 0.02 and zero biases.
     """
 
-    free = frozenset({"pattern"})
+    free = frozenset({"pattern", "chunk", "chunk_past"})
 
     def __init__(
         self,
@@ -121,29 +160,69 @@ class Transformer(Encoder):
         expansion: PositiveInt = 4,
         scaled: bool = True,
         pattern: Pattern | None = None,
+        chunk: PositiveInt | None = None,
+        chunk_past: NonNegativeInt = 1,
     ) -> None:
         super().__init__()
         if width % heads:
             raise RecipeError(f"Transformer: width={width} is not divisible by heads={heads}")
         self.width = width
         self.pattern = pattern
+        self.chunk = chunk
+        self.chunk_past = chunk_past
         self.blocks = nn.ModuleList(Block(width, heads=heads, expansion=expansion, scaled=scaled) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.apply(_initialise)
 
     def context(self, tokens: Tokens, past: Any = None) -> Context:
+        if past is not None:  # of a stream: the chunk sees itself and what is kept of the chunks before
+            return Context(self.context, past=past)
+        if self.chunk is not None:
+            return Context(self.context, mask=self._chunked(tokens, self.chunk))
         way = None if self.pattern is None else self.pattern.way(tokens)
         if way is not None:
-            return Context(self.context, attend=way, past=past)
+            return Context(self.context, attend=way)
         sized = self.proportional and tokens.origin is not None
-        if self.pattern is None and not tokens.whole and past is None:
+        if self.pattern is None and not tokens.whole:
             return Context(self.context, attend=among_clips(tokens, tokens.size.log() if sized else None))
         mask = None if tokens.whole else tokens.same_clip()[:, None]
         if self.pattern is not None:
             mask = self.pattern.mask(tokens)
         if sized:
             mask = proportional(tokens, mask)
-        return Context(self.context, mask=mask, past=past)
+        return Context(self.context, mask=mask)
+
+    def _chunked(
+        self, tokens: Tokens, columns: int
+    ) -> Bool[Tensor, "row 1 token token"] | Float[Tensor, "row 1 token token"]:
+        """Who sees whom by chunks; class tokens and prompts see all of their clip and are seen by all of it."""
+        chunk = tokens.time // columns
+        back = chunk[:, :, None] - chunk[:, None, :]
+        patch = tokens.is_patch()
+        near = ((back >= 0) & (back <= self.chunk_past)) | ~(patch[:, :, None] & patch[:, None, :])
+        mask = (near & tokens.same_clip())[:, None]
+        if self.pattern is not None:
+            mask = mask & self.pattern.mask(tokens)
+        return proportional(tokens, mask) if self.proportional and tokens.origin is not None else mask
+
+    @property
+    def stream_columns(self) -> int | None:
+        return self.chunk if self.pattern is None else None
+
+    def begin(self) -> list[KeysPast]:
+        assert self.chunk is not None
+        return [KeysPast(self.chunk * self.chunk_past) for _ in self.blocks]
+
+    def proceed(self, tokens: Tokens, past: list[Any]) -> Iterator[Tokens]:
+        """One chunk after the other: see `Encoder.proceed`."""
+        assert self.chunk is not None
+        sizes = (tokens.time[0] // self.chunk).unique_consecutive(return_counts=True)[1]
+        places = torch.arange(tokens.clip.shape[1], device=tokens.clip.device).expand_as(tokens.clip)
+        chunks = [
+            list(super(Transformer, self).proceed(tokens.take(own), past)) for own in places.split(sizes.tolist(), 1)
+        ]
+        for layers in zip(*chunks, strict=True):
+            yield tokens.with_states(torch.cat([layer.states for layer in layers], dim=1))
 
     def normalise(self, tokens: Tokens) -> Tokens:
         return tokens.with_states(self.norm(tokens.states))
