@@ -1,6 +1,6 @@
 """What weak labels, unlabelled clips and pseudo-labels are worth for sound events, on real sounds.
 
-    python tests/soak/sound_events.py --data FOLDER [--seeds 3] [--steps 300] [--out FOLDER]
+    python tests/soak/sound_events.py --data FOLDER [--seeds 3] [--steps 400] [--out FOLDER]
 
 The folder is `esc10_sed_mix` (ten-second mixtures of ESC-10, with onsets and offsets): `audio`, `meta.csv` and
 `events.tsv`. A third of the training clips keeps its strong labels, a third its weak ones, a third none. Each encoder
@@ -39,7 +39,7 @@ ENCODERS = {
 ARMS = ("strong third", "+ weak, unlabelled", "+ pseudo-labels", "strong, all")
 HEAD = {
     "branches": "both", "width": 96, "rnn_layers": 1, "rnn_width": 48, "dropout": 0.2,
-    "cnn": {"input": "backbone", "channels": [8, 16, 32], "time_pooling": [2, 2, 1], "band_pooling": [4, 4, 4], "dropout": 0.1},
+    "cnn": {"input": "backbone", "channels": [8, 16, 32], "time_pooling": [2, 1, 1], "band_pooling": [4, 4, 4], "dropout": 0.1},
 }  # fmt: skip
 TEACHER = {
     "class_path": "ssl_audio.objectives.AveragedTeacher",
@@ -106,10 +106,10 @@ def options_of(arm: str, encoder: str, *, steps: int, shards: Path, pseudo: Path
             "backbone": {
                 "frontend": {
                     "class_path": "ssl_audio.audio.fbank.Fbank",
-                    "init_args": {"bins": 64, "hop_seconds": 0.02, "frame_seconds": 0.04},
+                    "init_args": {"bins": 64, "hop_seconds": 0.04, "frame_seconds": 0.06},
                 },
                 "encoder": ENCODERS[encoder],
-                "patch": [64, 4],
+                "patch": [64, 2],
                 "position_frames": 512,
             },
             "objective": {"class_path": "ssl_audio.objectives.SoundEvents", "init_args": objective},
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/sound_events"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=400)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     shards, began = chosen.out / "shards", time.process_time()
