@@ -2,11 +2,12 @@
 
 import dataclasses
 import functools
+import math
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from ssl_audio.audio.amplitude_mel import AmplitudeMel
@@ -39,8 +40,9 @@ class EventHeadOptions:
         rnn_width: Channels of each direction.
         rnn_rate: Factor of the learning rate for the recurrent layers, beside that of the objective.
         dropout: Share of the values that is dropped before and after the recurrent layers.
+        prior: Score of every frame at the beginning; most frames hold no event. null begins at a half, as published.
 
-    Source: CPJKU/cpjku_dcase24@9b5cb78 (convolutions beside frozen or trained transformer frames, 2 layers of 256).
+    Source: arXiv 1708.02002 section 4.1 (prior); CPJKU/cpjku_dcase24@9b5cb78 (convolutions beside frozen or trained transformer frames, 2 layers of 256).
     """
 
     branches: Literal["encoder", "cnn", "both"] = "encoder"
@@ -53,6 +55,7 @@ class EventHeadOptions:
     rnn_width: PositiveInt = 256
     rnn_rate: PositiveFloat = 1.0
     dropout: ClosedUnitInterval = 0.0
+    prior: OpenUnitInterval | None = 0.1
 
 
 class FrameScores(NamedTuple):
@@ -111,6 +114,8 @@ class EventHead(nn.Module):
             width = self.rnn.width
         self.strong = nn.Linear(width, labels)
         self.weigh = nn.Linear(width, labels)
+        if options.prior is not None:
+            nn.init.constant_(self.strong.bias, math.log(options.prior / (1 - options.prior)))
         for module, rate in ((self.cnn, options.cnn.rate), (self.rnn, options.rnn_rate)):
             for parameter in module.parameters() if module is not None else ():
                 parameter.rate = float(rate)  # type: ignore[attr-defined]

@@ -127,7 +127,7 @@ class Soundscapes(Corpus):
         ]
 
 
-def _heard(waveform: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " sample"]:
+def _heard(waveform: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " heard"]:
     """From where a sound is first heard to where it is last."""
     step = round(_ROUGH * SAMPLE_RATE)
     frames = waveform[: len(waveform) // step * step].reshape(-1, step)

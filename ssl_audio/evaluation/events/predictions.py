@@ -270,13 +270,14 @@ class _Curves:
         changes = sum(len(change.clip) for one in systems for curves in one._by_run() for change in curves.changes)
         self.draws = _DRAWS if changes < _MOST_CHANGES else _FEWER_DRAWS
 
-    def numbers(self, system: int) -> Float[np.ndarray, "clip 1"]:
-        """The clips of one of the systems."""
-        return np.arange(self.starts[system], self.starts[system + 1], dtype=np.float64)[:, None]
+    def numbers(self, system: int) -> Float[np.ndarray, "clip label"]:
+        """The clips of one of the systems, the number of each once for every label."""
+        found = np.arange(self.starts[system], self.starts[system + 1], dtype=np.float64)
+        return np.repeat(found[:, None], len(self.systems[0].labels), axis=1)
 
     def __call__(
         self,
-        numbers: Float[np.ndarray, "clip 1"],
+        numbers: Float[np.ndarray, "clip label"],
         targets: Bool[np.ndarray, "clip label"],
         counts: Int[np.ndarray, "clip draw"],
     ) -> Float[np.ndarray, " draw"]:
