@@ -42,7 +42,8 @@ class EventHeadOptions:
         dropout: Share of the values that is dropped before and after the recurrent layers.
         prior: Score of every frame at the beginning; most frames hold no event. null begins at a half, as published.
 
-    Source: arXiv 1708.02002 section 4.1 (prior); CPJKU/cpjku_dcase24@9b5cb78 (convolutions beside frozen or trained transformer frames, 2 layers of 256).
+    Source: arXiv 1708.02002 section 4.1 (prior); CPJKU/cpjku_dcase24@9b5cb78 (convolutions beside frozen or trained
+        transformer frames, 2 layers of 256).
     """
 
     branches: Literal["encoder", "cnn", "both"] = "encoder"
