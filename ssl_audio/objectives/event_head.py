@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from ssl_audio.audio.amplitude_mel import AmplitudeMel
@@ -56,7 +56,7 @@ class EventHeadOptions:
     rnn_width: PositiveInt = 256
     rnn_rate: PositiveFloat = 1.0
     dropout: ClosedUnitInterval = 0.0
-    prior: OpenUnitInterval | None = 0.1
+    prior: ClosedUnitInterval | None = 0.1
 
 
 class FrameScores(NamedTuple):
@@ -116,7 +116,8 @@ class EventHead(nn.Module):
         self.strong = nn.Linear(width, labels)
         self.weigh = nn.Linear(width, labels)
         if options.prior is not None:
-            nn.init.constant_(self.strong.bias, math.log(options.prior / (1 - options.prior)))
+            prior = min(max(options.prior, _LEAST), 1.0 - _LEAST)
+            nn.init.constant_(self.strong.bias, math.log(prior / (1.0 - prior)))
         for module, rate in ((self.cnn, options.cnn.rate), (self.rnn, options.rnn_rate)):
             for parameter in module.parameters() if module is not None else ():
                 parameter.rate = float(rate)  # type: ignore[attr-defined]
