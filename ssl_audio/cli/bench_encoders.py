@@ -1,6 +1,7 @@
 """`ssl-audio bench encoders`: time and memory of the encoders at growing length."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +37,8 @@ def encoders(
         size: Width: tiny 192, small 384, base 768; depth as published, 12 blocks of a Transformer and 24 of a Mamba.
         tokens: Lengths.
         clips: Clips of the batch.
-        contenders: Among transformer, bimamba and naive (attention scores written out).
+        contenders: Among transformer, bimamba, naive (attention scores written out), frequency_time (the attention
+            pattern on 8 bands) and frequency_time_table (the same with a table of all pairs).
         modes: Among inference and training (a forward and a backward pass).
         precision: fp32, or bf16 for matrix products.
         device: auto, cpu or cuda.
@@ -110,17 +112,16 @@ def _table(caption: str, found: Costs) -> ReportTable:
 
 
 def _crossovers(found: Costs) -> list[str]:
-    """Where the Mamba becomes cheaper than each of the others."""
+    """Where the Mamba and frequency-time attention become cheaper than each of the others."""
     lines = []
-    for name in found:
-        if name == "bimamba" or "bimamba" not in found:
-            continue
+    cheaper = [name for name in ("bimamba", "frequency_time") if name in found]
+    for cheap, name in itertools.product(cheaper, [name for name in found if name not in cheaper]):
         for kind, unit in (("seconds", "faster"), ("mebibytes", "smaller")):
-            lengths = [n for n in found[name] if not found[name][n].failure and not found["bimamba"][n].failure]
-            pair = [[max(getattr(found[who][n], kind), 1e-9) for n in lengths] for who in (name, "bimamba")]
+            lengths = [n for n in found[name] if not found[name][n].failure and not found[cheap][n].failure]
+            pair = [[max(getattr(found[who][n], kind), 1e-9) for n in lengths] for who in (name, cheap)]
             at = crossover(lengths, *pair)
             where = "at no length measured" if at is None else f"from about {at:.0f} tokens on"
-            lines.append(f"bimamba is {unit} than {name} {where}")
+            lines.append(f"{cheap} is {unit} than {name} {where}")
     return lines
 
 

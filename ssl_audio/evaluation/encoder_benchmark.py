@@ -5,6 +5,7 @@ import dataclasses
 import math
 import multiprocessing
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,12 +18,18 @@ from torch import Tensor, nn
 from ssl_audio.data.workers import begin_process, deaf_to_interrupts
 from ssl_audio.evaluation.ancestor import AncestorBlock
 from ssl_audio.evaluation.memory import PeakMemory
+from ssl_audio.model import patterns
 from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
 from ssl_audio.model.merging import Merging
 from ssl_audio.tokens import Tokens
 
-CONTENDERS = ("transformer", "bimamba", "naive")
-"""`naive` is the Transformer with attention scores written out, as the ancestors compute it."""
+CONTENDERS = ("transformer", "bimamba", "naive", "frequency_time", "frequency_time_table")
+"""`naive` is the Transformer with attention scores written out, as the ancestors compute it; `frequency_time` has the
+attention pattern of that name along bands and columns at every length, `frequency_time_table` with a table of all pairs.
+"""
+
+BANDS = 8
+"""Of the grid that tokens lie on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +81,10 @@ def encoder_of(contender: str, width: int) -> nn.Module:
         return BiMamba(width=width, depth=24)
     if contender == "transformer":
         return Transformer(width=width, depth=12, heads=heads)
+    if contender.startswith("frequency_time"):
+        # In this process alone.
+        patterns.FEWEST_PATCHES = sys.maxsize if contender.endswith("table") else 0
+        return Transformer(width=width, depth=12, heads=heads, pattern=patterns.FrequencyTime())
     return nn.Sequential(*(AncestorBlock(width, heads) for _ in range(12)), nn.LayerNorm(width, eps=1e-6))
 
 
@@ -137,7 +148,10 @@ def _run(encoder: nn.Module, states: Tensor, setting: Setting) -> None:
         else:
             clip = torch.arange(len(states), device=states.device)[:, None].expand(states.shape[:2])
             size = torch.ones(states.shape[:2], device=states.device)
-            tokens = Tokens(states, clip, clip * 0, clip * 0, size, whole=True, clips=len(states))
+            columns = states.shape[1] // BANDS
+            place = torch.arange(states.shape[1], device=states.device).expand_as(clip)
+            grid = (BANDS, columns) if columns * BANDS == states.shape[1] else None
+            tokens = Tokens(states, clip, place % columns, place // columns, size, True, len(states), grid)
             mixed = encoder(tokens).states
     if setting.training:
         mixed.float().square().mean().backward()
