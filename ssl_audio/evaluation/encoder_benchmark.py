@@ -25,7 +25,7 @@ from ssl_audio.tokens import Tokens
 
 CONTENDERS = ("transformer", "bimamba", "naive", "frequency_time", "frequency_time_table")
 """`naive` is the Transformer with attention scores written out, as the ancestors compute it; `frequency_time` has the
-attention pattern of that name along bands and columns at every length, `frequency_time_table` with a table of all pairs.
+pattern of that name along bands and columns at every length, `frequency_time_table` with a table of all pairs.
 """
 
 BANDS = 8
