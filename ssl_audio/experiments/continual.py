@@ -113,7 +113,7 @@ class _Experiment:
             if len(folds) > 1 and "folds" in options:
                 raise RecipeError(f"tasks.{task}: folds is {options['folds']}; expected one fold, such as [0]")
             self._folds[task] = folds[0]
-            data = built.data(folds[0])
+            data = built.datamodule if built.config.data.fold == folds[0] else built.data(folds[0])
             data.workers = 0
             built.model.attach(data.facts)
             spec = built.recipe["model"]["backbone"]
@@ -209,7 +209,7 @@ class _Experiment:
         """Answers for the clips of a task among the labels of several."""
         after = "-".join(stage.tasks)
         return self._kept(
-            f"{name}/{stage.seed}/{after}/{task}.unknown",
+            f"{name}/{stage.seed}/{after}/{task}.among-{'-'.join(among)}",
             lambda: _among(stage, task, among, method.unknown(stage, task, among)),
         )
 

@@ -15,7 +15,7 @@ from ssl_audio.experiments.values import OptionValue
 from ssl_audio.names import suggest
 
 PLAN = "plan.json"
-_FREE = ("seeds", "orders", "runs", "name", "methods", "draws")
+_FREE = ("seeds", "orders", "runs", "name", "methods", "unknown", "draws")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -157,7 +157,7 @@ def test_adapters_forget_nothing_and_sequential_training_does(finished):
     assert (folder / "report.html").exists()
     assert json.loads((folder / "summary.json").read_text())["known"]
     # The labels of both tasks as one set.
-    found = read_predictions(folder / "answers/analytic/0/pitches-places/pitches.unknown.parquet")
+    found = read_predictions(folder / "answers/analytic/0/pitches-places/pitches.among-pitches-places.parquet")
     assert found.labels == [*(f"pitches/pitches{number}" for number in range(3)), "places/places0", "places/places1"]
     assert found.scores.shape == (9, 5)
 
@@ -197,43 +197,43 @@ def test_an_experiment_killed_within_the_second_task_resumes_to_the_bit(finished
     assert np.array_equal(one.scores, other.scores)
 
 
-def test_orders_kinds_of_labels_and_mistakes(shards, tmp_path):
-    chords = Task(recipe="few", options={"data.shards": [str(shards / "chords")], "data.several": True})
-    tasks = {"pitches": plan_of(shards, tmp_path).tasks["pitches"], "chords": chords}
-    mixed = plan_of(
-        shards, tmp_path, tasks=tasks, methods={"replay": Replay(clips_per_label=2)}, unknown=[], steps=2, name="mixed",
-        orders=[["chords", "pitches"]],
-    )  # fmt: skip
-    found = continual(mixed, display=Silent())
-    assert "chords (mAP)" in found.text
-    with pytest.raises(RecipeError, match="unknown: clips of chords may have several labels"):
-        continual(plan_of(shards, tmp_path, tasks=tasks, unknown=["chords", "pitches"]), display=Silent())
-    with pytest.raises(RecipeError, match=r"was started with steps 2, not 3; expected the same, or another --name"):
-        continual(plan_of(shards, tmp_path, tasks=tasks, steps=3, name="mixed", methods=mixed.methods, unknown=[]),
-                  display=Silent())  # fmt: skip
-    with pytest.raises(RecipeError, match=r"orders: .* did you mean 'pitches'"):
-        plan_of(shards, tmp_path, orders=[["pitche", "places"]]).check()
-    with pytest.raises(RecipeError, match="unknown: pitches alone"):
-        plan_of(shards, tmp_path, unknown=["pitches"]).check()
+def test_the_verb_learns_tasks_of_different_kinds_from_a_recipe(shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(shards, tmp_path)
+    chords = {"recipe": "few", "options": {"data.shards": [str(shards / "chords")], "data.several": True}}
+    recipe = {
+        "tasks": {"pitches": vars(plan.tasks["pitches"]), "chords": chords},
+        "orders": [["chords", "pitches"]],
+        "methods": {"replay": {"class_path": "Replay", "init_args": {"clips_per_label": 2}}},
+        "options": {**OPTIONS, "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}}},
+        "pretrain_options": plan.pretrain_options,
+    }
+    recipe["options"].pop("model.optimizer.init_args.lr")
+    Path("mine.yaml").write_text(yaml.safe_dump(recipe))
+    words = ["continual", "--config", "mine.yaml", "--pretrain_steps=0", "--draws=5"]
+    main([*words, "--steps=2"])
+    printed = capsys.readouterr().out
+    assert "task known at test time; means of 1 orders x 1 seeds" in printed
+    assert "chords (mAP)" in printed
+    assert Path("runs/continual/mine/summary.json").exists()
+    for changed, line in (
+        ("--steps=3", "was started with steps 2, not 3; expected the same, or another --name"),
+        ("--unknown=[chords,pitches]", "unknown: clips of chords may have several labels"),
+        ("--unknown=[pitches]", "unknown: pitches alone"),
+        ("--orders=[[chord,pitches]]", "did you mean 'chords'"),
+        ("--methods={a: {class_path: Adapters, init_args: {adapters: conv_pas}}}", "did you mean 'conv_pass'"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main([*words, *(["--steps=2"] if "steps" not in changed else []), changed, "--name=mine"])
+        printed = capsys.readouterr().err.strip().splitlines()
+        assert caught.value.code == 2
+        assert line in printed[-1], printed
+
+
+def test_an_encoder_without_a_place_and_files_that_do_not_match_are_one_line(shards, tmp_path):
     mamba = {"class_path": "ssl_audio.model.encoders.BiMamba", "init_args": {"width": 16, "depth": 1}}
     changed = {"model.backbone.encoder": mamba, "data.shards": [str(shards / "pitches")]}
     with pytest.raises(RecipeError, match=r"methods\.conv_pass: ConvPass on BiMamba: this encoder has no branch 'mlp'"):
         continual(plan_of(shards, tmp_path, pretrain_options=changed, name="mamba"), display=Silent())
     with pytest.raises(RecipeError, match="2 checkpoints and 1 files of clips"):
         Rehearsal(earlier=[Path("a"), Path("b")], clips=[Path("c")])
-
-
-def test_the_verb_takes_a_recipe(shards, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    plan = plan_of(shards, tmp_path)
-    recipe = {
-        "tasks": {"pitches": vars(plan.tasks["pitches"])},
-        "methods": {"head": {"class_path": "Adapters", "init_args": {"adapters": "linear"}}},
-        "options": {**OPTIONS, "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}}},
-        "pretrain_options": plan.pretrain_options,
-    }
-    recipe["options"].pop("model.optimizer.init_args.lr")
-    Path("mine.yaml").write_text(yaml.safe_dump(recipe))
-    main(["continual", "--config", "mine.yaml", "--pretrain_steps=0", "--steps=2", "--draws=5"])
-    assert "task known at test time; means of 1 orders x 1 seeds" in capsys.readouterr().out
-    assert Path("runs/continual/mine/summary.json").exists()
