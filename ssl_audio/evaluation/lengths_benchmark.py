@@ -36,7 +36,7 @@ def by_length(
     """
     least, most = min(lengths), max(lengths)
     models: dict[str, Draw] = {f"{length:g} s": _always(length) for length in fixed}
-    models["elastic"] = lambda draws, count: draws.uniform(least, most, size=count)
+    models["elastic"] = lambda draws, count: draws.uniform(least, most, size=count).tolist()
     return {
         name: _tested(
             task,

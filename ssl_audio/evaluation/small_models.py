@@ -214,7 +214,7 @@ def correct(
     return torch.cat(found).numpy()
 
 
-def interval(rows: Float[np.ndarray, "seed clip"]) -> tuple[float, float, float]:
+def interval(rows: Float[np.ndarray, "seed clip"] | Bool[np.ndarray, "seed clip"]) -> tuple[float, float, float]:
     """Mean over seeds and clips, and its 95 % interval by a bootstrap over the clips.
 
     Args:
