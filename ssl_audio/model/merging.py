@@ -184,11 +184,17 @@ def match(
     if not most:
         return None
     metric = F.normalize(keys.float().mean(dim=1), dim=-1).flatten(0, 1)[index]
-    scores = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)
     fit = own[index] if filled is None else own[index] & filled
     if (order == "split" and sort) or filled is not None:
-        scores.masked_fill_(~fit[:, ::2, None], -torch.inf).masked_fill_(~fit[:, None, 1::2], -torch.inf)
-    best, partner = scores.max(dim=2)
+        # Added by the product itself: to fill a table of all pairs would cost as much again.
+        barred = metric.new_zeros(fit[:, 1::2].shape).masked_fill(~fit[:, 1::2], -torch.inf)
+        with torch.autocast(metric.device.type, enabled=False):
+            scores = torch.baddbmm(barred[:, None], metric[:, ::2], metric[:, 1::2].transpose(1, 2))
+        best, partner = scores.max(dim=2)
+        best = best.masked_fill(~fit[:, ::2], -torch.inf)
+    else:
+        with torch.autocast(metric.device.type, enabled=False):
+            best, partner = (metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)).max(dim=2)
     ranked = best.argsort(dim=1, descending=True, stable=True)
     chosen = ranked[:, :most]
     sources = first.gather(1, chosen)
