@@ -20,6 +20,7 @@ def merging(
     r: list[NonNegativeInt] = [0, 4, 8, 16],  # noqa: B006
     encoders: list[Literal["transformer", "bimamba"]] = ["transformer", "bimamba"],  # noqa: B006
     seconds: PositiveFloat = 5.0,
+    patch: tuple[PositiveInt, PositiveInt] = (16, 16),
     seeds: PositiveInt = 3,
     steps: PositiveInt = 150,
     steps_again: PositiveInt = 30,
@@ -45,6 +46,7 @@ def merging(
         r: Tokens that a clip loses in a block that merges; 0 is among them.
         encoders: Small ones of either kind, from scratch.
         seconds: Longer clips are cut to this.
+        patch: Bins and frames of a patch.
         seeds: Trainings of each.
         steps: Batches of 16 clips of the training without merging.
         steps_again: Batches of the training with merging that follows.
@@ -97,6 +99,7 @@ def merging(
                 steps=steps,
                 steps_again=steps_again,
                 seconds=seconds,
+                patch=patch,
                 taught=lessons,
                 say=say,
             )

@@ -22,7 +22,7 @@ from ssl_audio.evaluation.encoder_benchmark import encoder_of
 from ssl_audio.evaluation.small_models import Clips, Task, correct, small_encoder, spectrogram_of, train
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import Encoder
-from ssl_audio.objectives import Answer, Classification, Distillation, Objective, Teacher
+from ssl_audio.objectives import Answer, Classification, Distillation, HeadOptions, Objective, Teacher
 
 SHIFT = 0.010
 
@@ -103,6 +103,7 @@ def scores_by_r(
     steps: int,
     steps_again: int,
     seconds: float,
+    patch: tuple[int, int],
     taught: Float[Tensor, "clip label"] | None,
     say: Callable[[str], Any],
 ) -> tuple[Merged, Backbone, Objective]:
@@ -116,6 +117,7 @@ def scores_by_r(
         steps: Batches of each.
         steps_again: Batches of the short training with merging, from the weights of the first.
         seconds: Length of training stretches.
+        patch: Bins and frames of a patch.
         taught: Scores of a teacher for the training clips; None trains on labels alone.
         say: Is told what was trained.
     """
@@ -123,8 +125,8 @@ def scores_by_r(
     again: dict[int, list[np.ndarray]] = {r: [] for r in counts if r}
     for seed in range(seeds):
         torch.manual_seed(seed)
-        backbone = Backbone(frontend=Fbank(), encoder=small_encoder(encoder), position_frames=512)
-        objective: Objective = Classification()
+        backbone = Backbone(frontend=Fbank(), encoder=small_encoder(encoder), patch=patch, position_frames=512)
+        objective: Objective = Classification(head=HeadOptions(pooling="bands", norm="batch"))
         if taught is not None:
             objective = Distillation(objective=objective, teacher=KnownScores(taught), tempered="teacher")
         objective.attach(backbone, task.facts)
