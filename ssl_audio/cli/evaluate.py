@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.cli.inputs import names_in
@@ -50,6 +50,7 @@ def evaluate(
     hints: Hints = NO_HINTS,
     base: Path | None = None,
     merge: NonNegativeInt | None = None,
+    pack: PositiveInt | None = None,
     workers: NonNegativeInt | None = None,
     part: str = "1/1",
 ) -> None:
@@ -72,6 +73,7 @@ def evaluate(
         base: What an adapter checkpoint was trained on; by default looked for below runs/ and beside the file.
         merge: Tokens that each window loses in a block that merges: faster and less exact; by default as in the
             checkpoint.
+        pack: Windows of unequal lengths share rows of so many tokens; by default as in the checkpoint.
         workers: Processes that decode ahead; 0 decodes in this one. By default 0 for up to 1024 clips, else one a core
             but one, at most 8. The result does not depend on it.
         part: i/n: only every n-th block of 64 clips from the i-th on, so that n machines share the work; then
@@ -79,7 +81,7 @@ def evaluate(
     """
     share = share_of(part)
     paths = paths_in(checkpoint)
-    model = ensemble(paths, device=device, hints=hints, base=base, merge=merge)
+    model = ensemble(paths, device=device, hints=hints, base=base, merge=merge, pack=pack)
     if label_names is not None:
         model.name_labels(names_in(label_names))
     first = model.members[0].checkpoint

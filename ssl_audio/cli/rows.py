@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveFloat
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from ssl_audio.audio.reading import Reading
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
@@ -55,6 +55,13 @@ def add_common(parser: Any, *, out: str, several: bool = False) -> None:
     parser.add_argument("--hints", type=Hints, default=NO_HINTS, help="What a published checkpoint does not say.")
     parser.add_argument("--device", type=str, default="cpu", help="Where to compute: cpu, cuda.")
     parser.add_argument("--window_seconds", type=PositiveFloat | None, default=None, help="Length of a window.")
+    parser.add_argument(
+        "--pack",
+        type=PositiveInt | None,
+        default=None,
+        help="Windows of unequal lengths share rows of so many tokens: faster, and the same to rounding. By default as "
+        "in the checkpoint.",
+    )
     parser.add_argument(
         "--merge",
         type=NonNegativeInt | None,
@@ -120,6 +127,7 @@ def models_in(chosen: Namespace, **options: Any) -> list[Pretrained]:
             device=chosen.device,
             window_seconds=chosen.window_seconds,
             merge=chosen.merge,
+            pack=chosen.pack,
             **options,
         )
         for path in paths_in(chosen.checkpoint)

@@ -8,6 +8,7 @@ from ssl_audio.checkpoints.adapters_only import complete
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.evaluation.windows import Grid
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.model.packing import Packing
 from ssl_audio.objectives.objective import Objective
 
 _PREFIX = "backbone."
@@ -41,6 +42,7 @@ def modules_of(
     device: torch.device,
     window_seconds: float | None,
     merge: int | None = None,
+    pack: int | None = None,
     backbone: Backbone | None = None,
 ) -> CheckpointModules:
     """The modules of a checkpoint, for inference.
@@ -50,11 +52,14 @@ def modules_of(
         device: Where to compute.
         window_seconds: Length of a window; None takes as much as the backbone has positions for.
         merge: Tokens merged in a block; None as the checkpoint says.
+        pack: Tokens of the rows that clips share; None as the checkpoint says.
         backbone: The checkpoint's backbone, if it was made already.
     """
     backbone = (checkpoint.backbone() if backbone is None else backbone).to(device).eval()
     if merge is not None:
         backbone.merge(merge)
+    if pack is not None:
+        backbone.packing = Packing(room=pack)
     task = checkpoint.task
     return CheckpointModules(
         checkpoint=checkpoint,
@@ -73,6 +78,7 @@ def adapted(
     *,
     window_seconds: float | None,
     merge: int | None = None,
+    pack: int | None = None,
 ) -> CheckpointModules:
     """An adapter checkpoint on the base of other modules, whose frozen tensors both use.
 
@@ -82,6 +88,7 @@ def adapted(
         base: What both stand on.
         window_seconds: Length of a window, as in `modules_of`.
         merge: Tokens merged in a block, as in `modules_of`.
+        pack: Tokens of a row, as in `modules_of`.
 
     Raises:
         CheckpointError: if it has no place on this base.
@@ -103,4 +110,4 @@ def adapted(
     backbone.load_state_dict(state, assign=True)
     kept = dataclasses.replace(whole, weights=weights)
     device = next(iter(had.values())).device
-    return modules_of(kept, device=device, window_seconds=window_seconds, merge=merge, backbone=backbone)
+    return modules_of(kept, device=device, window_seconds=window_seconds, merge=merge, pack=pack, backbone=backbone)

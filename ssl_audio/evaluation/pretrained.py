@@ -47,6 +47,8 @@ class Pretrained:
             side: longer vectors that tell frequencies apart, and the better ones for a linear classifier.
         merge: Tokens that each window loses in a block of the encoder that merges (`Merging`): faster, and less exact;
             None as the checkpoint says.
+        pack: Tokens of the rows that windows of unequal lengths share: faster, and the same to rounding; None as the
+            checkpoint says.
 
     Source:
         arXiv 2204.12260, section 3.2 (bands side by side).
@@ -64,13 +66,17 @@ class Pretrained:
         batch_windows: int = 16,
         bands: Literal["mean", "apart"] = "mean",
         merge: int | None = None,
+        pack: int | None = None,
     ) -> None:
         self.device = usable_device(device)
         self.window_seconds = window_seconds
         self.batch_windows = batch_windows
         self.bands = bands
         self.merge = merge
-        self._modules = modules_of(checkpoint, device=self.device, window_seconds=window_seconds, merge=merge)
+        self.pack = pack
+        self._modules = modules_of(
+            checkpoint, device=self.device, window_seconds=window_seconds, merge=merge, pack=pack
+        )
         self._modules_by_name: dict[str | None, CheckpointModules] = {None: self._modules}
         self._base: tuple[Checkpoint, Base] | None = None
 
@@ -383,7 +389,7 @@ def pretrained(
         path: A checkpoint of ours, whole or adapters alone; a published SSAST, AST, ViT or DeiT file.
         hints: What the tensors of a published file do not say, as `ssl_audio.Hints`.
         base: What an adapter checkpoint was trained on; None looks for it below `runs` and beside the file.
-        options: `device`, `window_seconds`, `batch_windows`, `bands`, `merge`; see `Pretrained`.
+        options: `device`, `window_seconds`, `batch_windows`, `bands`, `merge`, `pack`; see `Pretrained`.
 
     Raises:
         CheckpointError: if it is missing, damaged or of no known kind, or its base is not found.

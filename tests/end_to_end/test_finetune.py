@@ -171,7 +171,7 @@ def test_a_task_from_training_to_labels(finetune, tmp_path, capsys, demo_shards,
     named = ["evaluate", "--checkpoint", str(best), "--shards", f"[{demo_shards}]", "--label_names", "names.csv"]
     assert "tells 10 labels apart; expected as many different names, found 2" in fails(capsys, named, code=1)
     embed = ["embed", "--checkpoint", str(best), "--frames", "true", "--bands", "apart", "--out"]
-    main([*embed, "merged.npz", "--merge", "9", "audio"])
+    main([*embed, "merged.npz", "--merge", "9", "--pack", "300", "audio"])
     main([*embed, "vectors.npz", "audio"])
     with np.load("merged.npz") as merged, np.load("vectors.npz") as plain:
         assert merged["frames"].shape == plain["frames"].shape

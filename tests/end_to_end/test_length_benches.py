@@ -47,10 +47,10 @@ def test_lengths_and_merging_are_measured_on_labelled_clips(quick, demo_shards, 
 def test_packed_batches_waste_less_and_give_the_same():
     found = measure(
         "transformer",
-        librispeech_like(6).tolist(),
+        (librispeech_like(6) / 4).tolist(),
         width=64,
         batch_clips=6,
-        room=2048,
+        room=512,
         training=False,
         rounds=1,
     )

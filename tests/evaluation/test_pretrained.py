@@ -26,6 +26,7 @@ from ssl_audio.evaluation.recordings import recordings_of
 from ssl_audio.evaluation.windows import Grid, Sound, windows_of
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import Transformer
+from ssl_audio.model.packing import Packing
 from ssl_audio.objectives import Classification
 
 
@@ -60,6 +61,10 @@ def test_merged_tokens_leave_clips_apart_and_frames_in_their_places(model, bands
     for clip, row in zip(clips, model.embed(clips, sample_rate=16000), strict=True):
         torch.testing.assert_close(model.embed(clip, sample_rate=16000)[0], row, atol=1e-5, rtol=0)
     model.backbone.merge(0)
+    model.backbone.packing = Packing(room=100)
+    packed = model.embed_frames(clips, sample_rate=16000)[0]
+    torch.testing.assert_close(packed, plain, atol=1e-5, rtol=0, equal_nan=True)
+    model.backbone.packing = None
     assert torch.equal(model.embed_frames(clips, sample_rate=16000)[0].nan_to_num(), plain.nan_to_num())
 
 
