@@ -132,7 +132,9 @@ class Pretrained:
         base, known = self._base
         alone = adapters_on(Path(path), base, known)
         using = self._modules is self._modules_by_name.get(name)
-        self._modules_by_name[name] = adapted(first, alone, base, window_seconds=self.window_seconds, merge=self.merge)
+        self._modules_by_name[name] = adapted(
+            first, alone, base, window_seconds=self.window_seconds, merge=self.merge, pack=self.pack
+        )
         if using:
             self.use(name)
 
