@@ -52,7 +52,7 @@ def truth_of(events: ClipEvents, part: Part, *, crop_seconds: float) -> Truth:
 
 
 class FrameMeasure:
-    """PSDS1 of validation clips, while training.
+    """PSDS1 of validation clips, while training: a median filter, the same for all labels.
 
     Args:
         truth: What is to be found in them.
@@ -72,7 +72,7 @@ class FrameMeasure:
         """
         truth = self.truth.select(clips)
         scored = ScoredClips(scores=scores.astype(np.float64), hop_seconds=self.hop_seconds, seconds=truth.seconds)
-        return PsdsCurves.of(scored, truth, PSDS1).score()
+        return PsdsCurves.of(untuned(scores.shape[2]).smoothed(scored), truth, PSDS1).score()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class EventPredictions(Predictions):
         frames: Probabilities, as the model gives them.
         hop_seconds: Length of a frame.
         truth: What is to be found.
-        decision: What turns scores into events; a half and no smoothing where nothing was tuned.
+        decision: What turns scores into events; a half and one median filter where nothing was tuned.
     """
 
     frames: Float[np.ndarray, "clip frame label"]
@@ -248,7 +248,7 @@ class EventPredictions(Predictions):
         )
         made = cls.beside(clips, np.concatenate(frames), parts[0].hop_seconds, truth)
         thresholds = np.mean([part.decision.thresholds for part in parts], axis=0)
-        return made.decided(dataclasses.replace(made.decision, thresholds=thresholds))
+        return made.decided(dataclasses.replace(untuned(len(made.labels), seconds=0), thresholds=thresholds))
 
     def _rows_of_runs(self) -> list[Int[np.ndarray, " _"]]:
         if self.runs is None:
