@@ -75,6 +75,22 @@ def cost_of(found: Checkpoint, *, clips: int, seconds: float) -> Cost:
     )
 
 
+def arithmetic_of(found: Checkpoint, *, seconds: float, clips: int = 2) -> tuple[int, int]:
+    """Parameters that train, and FLOPs of forward and backward of one clip; nothing is timed.
+
+    Args:
+        found: With a head.
+        seconds: Length of a clip.
+        clips: A batch.
+    """
+    backbone, objective, _, train = _training(found, clips=clips, seconds=seconds)
+    with FlopCounterMode(display=False) as counter:
+        train()
+    every = [*backbone.parameters(), *objective.parameters()]
+    trained = sum(parameter.numel() for parameter in every if parameter.requires_grad)
+    return trained, counter.get_total_flops() // clips
+
+
 def _training(
     found: Checkpoint, *, clips: int, seconds: float
 ) -> tuple[Backbone, Objective, Float[Tensor, "clip sample"], Callable[..., None]]:

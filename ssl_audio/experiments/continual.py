@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.checkpoints.checkpoint import Checkpoint, describe
+from ssl_audio.checkpoints.checkpoint import describe
 from ssl_audio.checkpoints.newest import chosen_checkpoint
 from ssl_audio.checkpoints.opening import open_alone, open_checkpoint
 from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
+from ssl_audio.evaluation.cost import arithmetic_of
 from ssl_audio.evaluation.predictions import Predictions, read_predictions
 from ssl_audio.experiments.adapter_recipes import adapter_file, refusal_of
 from ssl_audio.experiments.budget import Budget
@@ -32,7 +33,6 @@ from ssl_audio.experiments.output_files import claimed, write_bytes
 from ssl_audio.experiments.pretrain import PretrainBuilder, pretrain
 from ssl_audio.experiments.running import quiet_training
 from ssl_audio.experiments.values import NO_OPTIONS, words_of
-from ssl_audio.model.tuning import Tuning
 from ssl_audio.training.checkpoint_files import AtomicCheckpointIO
 from ssl_audio.training.run import SUMMARY, Run
 
@@ -293,15 +293,23 @@ class _Experiment:
 
     def _spent(self, method: Method, stage: Stage) -> Spent:
         """What a method costs, of its first sequence."""
-        seconds, trained = [], []
+        seconds, trained, work = [], [], 0
+        flops: list[int] = []
         for path in dict.fromkeys(stage.learnt.values()):
             outcome = json.loads((path.parents[1] / "outcome.json").read_text())
+            found = open_checkpoint(path, base=self.base if _alone(path) else None)
+            data = found.recipe["data"]
+            parameters, of_a_clip = arithmetic_of(found, seconds=float(data["crop_seconds"]))
+            rehearsed = method.rehearsed * sum(flops)
+            work += int(outcome["steps"]) * (int(data["batch_clips"]) * of_a_clip + rehearsed)
+            flops.append(of_a_clip)
             seconds.append(float(outcome["seconds"]))
-            trained.append(_trained(open_checkpoint(path, base=self.base if _alone(path) else None)))
+            trained.append(parameters)
         return Spent(
             trained=int(np.mean(trained)),
             stored_bytes=method.stored_bytes(stage),
             seconds=float(np.sum(seconds)) / len(stage.tasks),
+            flops=work // len(stage.tasks),
             whole=sum(value.numel() for value in open_checkpoint(self.base).part("backbone").values()),
         )
 
@@ -313,15 +321,6 @@ def _seeded(seed: int) -> dict[str, int]:
 def _alone(path: Path) -> bool:
     """Whether a checkpoint holds only what was trained on a base."""
     return open_alone(path).base is not None
-
-
-def _trained(found: Checkpoint) -> int:
-    """Parameters that trained, with the head."""
-    backbone = found.backbone()
-    Tuning(**found.recipe["model"].get("tuning", {})).apply(backbone)
-    head = found.objective(backbone)
-    own = sum(parameter.numel() for parameter in backbone.parameters() if parameter.requires_grad)
-    return own + sum(parameter.numel() for parameter in head.parameters())
 
 
 def _among(stage: Stage, task: str, among: list[str], scores: np.ndarray) -> Predictions:

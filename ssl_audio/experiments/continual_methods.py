@@ -83,10 +83,12 @@ class Method(ABC):
         ordered: What is known of a task depends on which tasks were learnt before and after it; otherwise its files
             stay as they are, and it is as well known at the end as it was when it had been learnt.
         tested: The training of a task has tested what answers for it right after it was learnt.
+        rehearsed: Clips of each earlier task that are learnt again in every step.
     """
 
     ordered: bool = False
     tested: bool = True
+    rehearsed: int = 0
 
     def __init__(self, *, options: dict[str, OptionValue] | None = None) -> None:
         self.options: dict[str, Any] = dict(options or {})
@@ -205,7 +207,7 @@ class Replay(Sequential):
     ) -> None:
         super().__init__(options=options)
         self.clips_per_label = int(clips_per_label)
-        self.batch_clips = int(batch_clips)
+        self.batch_clips = self.rehearsed = int(batch_clips)
         self.weight = float(weight)
 
     def learn(self, stage: Stage) -> Path:

@@ -9,7 +9,7 @@ import yaml
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from ssl_audio.errors import RecipeError
-from ssl_audio.experiments.continual_methods import Adapters, Method, Sequential
+from ssl_audio.experiments.continual_methods import Method
 from ssl_audio.experiments.output_files import write_text
 from ssl_audio.experiments.values import OptionValue
 from ssl_audio.names import suggest
@@ -55,9 +55,7 @@ class Continual:
 
     tasks: dict[str, Task]
     orders: list[list[str]] = dataclasses.field(default_factory=list)
-    methods: dict[str, Method] = dataclasses.field(
-        default_factory=lambda: {"conv_pass": Adapters(adapters="conv_pass"), "sequential": Sequential()}
-    )
+    methods: dict[str, Method] = dataclasses.field(default_factory=dict)
     checkpoint: str = "none"
     pretraining: str | list[str] = "demo"
     pretrain_steps: NonNegativeInt | None = None
@@ -89,7 +87,10 @@ class Continual:
         if not self.tasks:
             raise RecipeError("tasks: there are none; expected names with a recipe each")
         if not self.methods:
-            raise RecipeError("methods: there are none; expected names with a class each")
+            raise RecipeError(
+                "methods: there are none; expected names with a class each, such as {adapters: {class_path: Adapters, "
+                "init_args: {adapters: conv_pass}}, all: {class_path: Sequential}}"
+            )
         for order in self.orders:
             if sorted(order) != sorted(self.tasks):
                 odd = next((name for name in order if name not in self.tasks), None)

@@ -58,12 +58,14 @@ class Spent:
         trained: Parameters that train, with the head.
         stored_bytes: Kept on disk besides the base.
         seconds: Of training.
+        flops: Of training: matrix products and attention.
         whole: Parameters of the base.
     """
 
     trained: int
     stored_bytes: int
     seconds: float
+    flops: int
     whole: int
 
 
@@ -211,7 +213,7 @@ def _unknown_matrix(draws: Draws, names: list[str]) -> Callable[[Learnt], tuple[
 def _table(plan: Continual, found: dict[str, Runs], spent: dict[str, Spent], caption: str) -> ReportTable:
     first = next(iter(found))
     shown = [name for name in NAMES if not all(np.isnan(runs[name]).all() for runs in found.values())]
-    costs = ["trained a task", "kept a task", "training a task"] if spent else []
+    costs = ["trained a task", "kept a task", "training a task", "FLOPs a task"] if spent else []
     head = ["", *(column for name in shown for column in _columns(name)), f"against {first}", *costs]
     rows = []
     for method, runs in found.items():
@@ -229,7 +231,8 @@ def _table(plan: Continual, found: dict[str, Runs], spent: dict[str, Spent], cap
         if method in spent:
             cost = spent[method]
             share = f"{100 * cost.trained / cost.whole:.1f} %"
-            cells += [f"{cost.trained:,} ({share})", f"{cost.stored_bytes / 1e6:.2f} MB", f"{cost.seconds:.1f} s"]
+            cells += [f"{cost.trained:,} ({share})", f"{cost.stored_bytes / 1e6:.2f} MB"]
+            cells += [f"{cost.seconds:.1f} s", f"{cost.flops / 1e12:.2f} T"]
         rows.append(cells)
     runs_of = f"{len(plan.every_order)} orders x {plan.seeds} seeds"
     return ReportTable(f"{caption}; means of {runs_of}, spread: standard deviation over them", head, rows)
