@@ -201,6 +201,9 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
             begin_at_blocks(module)
         module.objective.before_training(lambda: data.every(parts.train, replacing=True))
         module = fit(trainer, module, data, this, everywhere=True)
+        waste = module.backbone.packing_waste
+        if waste is not None and trainer.is_global_zero:
+            cli.display.line(f"{waste:.1%} of the places in packed rows were padding")
         module.to(trainer.strategy.root_device)  # Lightning moved it to the CPU when training ended
         valid, chosen, last = choose(trainer, module, data, probe=probe)
         decision = decide(module, data, kind=cli.config.postprocessing)

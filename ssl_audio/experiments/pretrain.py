@@ -120,6 +120,9 @@ def pretrain_built(built: PretrainBuilder) -> Finished | None:
     end_process_group()
     if not trainer.is_global_zero:
         return None
+    waste = module.backbone.packing_waste
+    if waste is not None:
+        built.display.line(f"{waste:.1%} of the places in packed rows were padding")
     if replaced:
         built.display.line(f"{len(replaced)} clips could not be decoded and were replaced; the summary lists them")
     summary = {
@@ -128,6 +131,7 @@ def pretrain_built(built: PretrainBuilder) -> Finished | None:
         "steps": trainer.global_step,
         "seconds": round(built.progress.seconds, 1),
         "clips_per_second": round(built.progress.clips_per_second, 2),
+        "packing_waste": None if waste is None else round(waste, 4),
         "precision": str(trainer.precision),
         "final": {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()},
         "replaced": replaced,

@@ -97,8 +97,14 @@ class Backbone(nn.Module):
         for adapter in adapters or []:
             adapter.attach(self)
         self.packing = packing
+        self.packed_places, self.packed_tokens = 0, 0
         self.merging = merging or Merging()
         self._merge()
+
+    @property
+    def packing_waste(self) -> float | None:
+        """Share of the places of packed rows that was padding so far; None where nothing was packed."""
+        return 1 - self.packed_tokens / self.packed_places if self.packed_places else None
 
     def merge(self, r: int) -> None:
         """Merge so many tokens a block, and in other respects as before; 0 merges none.
@@ -186,6 +192,8 @@ class Backbone(nn.Module):
             return encode(tokens)
         lengths = lengths_of(tokens)
         packed = pack(tokens, self.packing.rows(lengths), lengths)
+        self.packed_places += packed.clip.numel()
+        self.packed_tokens += sum(lengths)
         return [unpack(found, lengths, width=tokens.clip.shape[1]) for found in encode(packed)]
 
     def spectrogram(

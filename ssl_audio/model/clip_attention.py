@@ -1,6 +1,7 @@
 """Attention among the tokens of each clip, where several share a row or padding stands behind them."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import torch
@@ -141,7 +142,7 @@ class Blocks:
         key: Float[Tensor, "row head seen channel"],
         value: Float[Tensor, "row head seen channel"],
     ) -> Float[Tensor, "row head token channel"]:
-        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+        from torch.nn.attention.flex_attention import create_block_mask
 
         front = key.shape[2] - query.shape[2]
 
@@ -154,8 +155,14 @@ class Blocks:
             device=str(query.device),
         )
         added: Any = None if bias is None else lambda score, row, _, token, seen: score + bias[row, seen]
-        flex: Any = torch.compile(flex_attention, dynamic=True) if self.compiled else flex_attention
-        return flex(query, key, value, score_mod=added, block_mask=blocks)
+        return _flex(compiled=self.compiled)(query, key, value, score_mod=added, block_mask=blocks)
+
+
+@functools.cache
+def _flex(*, compiled: bool) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention
 
 
 def _flat(states: Float[Tensor, "row head token channel"]) -> Float[Tensor, "place channels"]:

@@ -15,6 +15,7 @@ from ssl_audio.model.clip_attention import Blocks, by_clip
 from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
 from ssl_audio.model.merging import Merging
 from ssl_audio.model.packing import Packing, balanced, first_fit_decreasing, lengths_of, next_fit, pack, unpack, waste
+from ssl_audio.model.patterns import FrequencyTime, SameTime
 from ssl_audio.objectives import MaskedPatches
 from ssl_audio.objectives.masking import RandomMasking
 from ssl_audio.tokens import Tokens
@@ -101,13 +102,13 @@ def test_packing_puts_several_clips_into_a_row_and_keeps_gradients_apart(kind):
 
 
 @each
-@pytest.mark.parametrize("decoded", [False, True])
-def test_pretraining_losses_and_gradients_are_the_same_packed(kind, decoded):
+@pytest.mark.parametrize(("decoded", "merged"), [(False, 0), (True, 0), (False, 3)])
+def test_pretraining_losses_and_gradients_are_the_same_packed(kind, decoded, merged):
     waveforms, samples = sounds()
     waveforms, samples = waveforms[[0, 1, 4]], samples[[0, 1, 4]]
     found = []
     for packing in (None, Packing(room=128)):
-        backbone = build(kind, packing=packing)
+        backbone = build(kind, packing=packing, merging=Merging(r=merged, every=1))
         decoder = kind(**ENCODERS[kind]) if decoded else None
         objective = MaskedPatches(masking=RandomMasking(6), decoder=decoder)
         objective.attach(backbone, Facts())
@@ -121,6 +122,18 @@ def test_pretraining_losses_and_gradients_are_the_same_packed(kind, decoded):
         torch.testing.assert_close(found[1][0][name], loss, atol=1e-5, rtol=1e-5, msg=name)
     for name, gradient in found[0][1].items():
         torch.testing.assert_close(found[1][1][name], gradient, atol=1e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("pattern", [SameTime(), FrequencyTime(), FrequencyTime(published=True)])
+def test_it_goes_together_with_patterns(pattern):
+    waveforms, samples = sounds()
+    padded, packed = (build(Transformer, packing=packing) for packing in (None, Packing(room=100)))
+    padded.encoder.pattern = packed.encoder.pattern = pattern
+    found, expected = packed(waveforms, samples), padded(waveforms, samples)
+    inside = expected.clip >= 0
+    torch.testing.assert_close(found.states[inside], expected.states[inside], atol=2e-5, rtol=0)
+    assert packed.packing_waste < 0.3
+    assert padded.packing_waste is None
 
 
 ADAPTERS = {
