@@ -1,5 +1,6 @@
 """`ssl-audio bench merging`: score and speed of encoders whose blocks merge tokens."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from ssl_audio.cli.bench import SIZES
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.report import ReportTable
 from ssl_audio.experiments.output_files import write_bytes, write_text
+
+_SPEED = ("clips/s", "times r=0", "CPU ms a clip", "times r=0")
 
 
 def merging(
@@ -69,9 +72,9 @@ def merging(
         rows: list[list[str | float]] = []
         for encoder in encoders:
             found = benchmark.long_clip(encoder, width=SIZES[size][0], counts=long_r, rounds=rounds)
-            figures[encoder] = found
-            rows += [[encoder, str(n), f"{each:.2f}", f"{each / found[0]:.2f}"] for n, each in found.items()]
-        head = ["encoder", "r", "clips/s", "times r=0"]
+            figures[encoder] = {n: dataclasses.asdict(each) for n, each in found.items()}
+            rows += [[encoder, str(n), *_speed(each, found[0])] for n, each in found.items()]
+        head = ["encoder", "r", *_SPEED]
         print(ReportTable(f"{size}, 1,212 patches, from waveform to scores", head, rows).text())
         if out is not None:
             write_text(out, json.dumps(figures, indent=1) + "\n")
@@ -89,7 +92,7 @@ def merging(
     points: dict[str, list[tuple[float, float]]] = {}
     for encoder in encoders:
         rows = []
-        clips_per_second: dict[int, float] = {}
+        speed: dict[int, benchmark.Speed] = {}
         for lessons in [None, taught] if taught is not None else [None]:
             found_scores, backbone, objective = benchmark.scores_by_r(
                 task,
@@ -103,8 +106,8 @@ def merging(
                 taught=lessons,
                 say=say,
             )
-            if not clips_per_second:
-                clips_per_second = benchmark.speeds(backbone, objective, task, counts=r, seconds=seconds, rounds=rounds)
+            if not speed:
+                speed = benchmark.speeds(backbone, objective, task, counts=r, seconds=seconds, rounds=rounds)
             name = "labels" if lessons is None else "labels and teacher"
             for kind, by_count in (("as trained", found_scores.after), ("trained again", found_scores.again)):
                 for count, correct in by_count.items():
@@ -113,9 +116,9 @@ def merging(
                     figures.setdefault(encoder, {}).setdefault(name, {}).setdefault(kind, {})[count] = {
                         "accuracy": [mean, low, high],
                         "against r=0": pair,
-                        "clips/s": clips_per_second[count],
+                        "clips/s": 1 / speed[count].seconds,
+                        "CPU s": speed[count].cpu_seconds,
                     }
-                    speed = clips_per_second[count]
                     rows.append(
                         [
                             name,
@@ -123,12 +126,11 @@ def merging(
                             str(count),
                             f"{mean:.3f} ({low:.2f}-{high:.2f})",
                             f"{pair[0]:+.3f} ({pair[1]:+.2f} to {pair[2]:+.2f})" if count else "",
-                            f"{speed:.0f}",
-                            f"{speed / clips_per_second[0]:.2f}",
+                            *_speed(speed[count], speed[0]),
                         ]
                     )
-                    points.setdefault(f"{encoder}, {name}, {kind}", []).append((speed, mean))
-        head = ["trained on", "", "r", "accuracy", "against r=0", "clips/s", "times"]
+                    points.setdefault(f"{encoder}, {name}, {kind}", []).append((1 / speed[count].cpu_seconds, mean))
+        head = ["trained on", "", "r", "accuracy", "against r=0", *_SPEED]
         caption = f"{shards.name}, {target}, {encoder}: {len(task.test)} test clips, {seeds} seeds, {steps} steps"
         print("\n" + ReportTable(caption, head, rows).text(), flush=True)
         if out is not None:
@@ -136,4 +138,13 @@ def merging(
     if picture is not None:
         from ssl_audio.evaluation.pictures import scatter_picture  # matplotlib takes half a second
 
-        write_bytes(picture, scatter_picture(points, x="clips a second", y="accuracy"))
+        write_bytes(picture, scatter_picture(points, x="clips a CPU second", y="accuracy"))
+
+
+def _speed(found: Any, base: Any) -> list[str]:
+    return [
+        f"{1 / found.seconds:.2f}",
+        f"{base.seconds / found.seconds:.2f}",
+        f"{found.cpu_seconds * 1000:.1f}",
+        f"{base.cpu_seconds / found.cpu_seconds:.2f}",
+    ]

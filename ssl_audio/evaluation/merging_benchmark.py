@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,6 @@ from ssl_audio.audio.frontend import Spectrogram
 from ssl_audio.checkpoints.huggingface_teacher import HuggingFaceTeacher
 from ssl_audio.data.batch import Batch, collate
 from ssl_audio.data.facts import Facts
-from ssl_audio.evaluation.benchmark import Timing, interleaved
 from ssl_audio.evaluation.encoder_benchmark import encoder_of
 from ssl_audio.evaluation.small_models import Clips, Task, correct, small_encoder, spectrogram_of, train
 from ssl_audio.model.backbone import Backbone
@@ -153,19 +154,32 @@ def scores_by_r(
     return Merged(*stacked), backbone, objective
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Speed:
+    """Medians over the rounds.
+
+    Args:
+        seconds: From beginning to end.
+        cpu_seconds: Of all threads, which does not count what else the machine does.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+
 def speeds(
     backbone: Backbone, objective: Objective, task: Task, *, counts: Sequence[int], seconds: float, rounds: int
-) -> dict[int, float]:
-    """Test clips a second with r tokens merged in a block, from the spectrogram to the scores, in turn."""
+) -> dict[int, Speed]:
+    """Time for a test clip with r tokens merged in a block, from the spectrogram to the scores, in turn."""
     numbers = range(min(16, len(task.test)))
     count = len(numbers)
     shown = spectrogram_of(task, task.test, numbers, [0.0] * count, [seconds] * count, [SHIFT] * count)
     times = _in_turn(backbone, objective, lambda: shown, counts=counts, rounds=rounds)
-    return {r: count / time.seconds for r, time in times.items()}
+    return {r: Speed(each.seconds / count, each.cpu_seconds / count) for r, each in times.items()}
 
 
-def long_clip(contender: str, *, width: int, counts: Sequence[int], rounds: int) -> dict[int, float]:
-    """Clips a second end to end, from the waveform to the scores of 527 labels, of AST's 1,212 patches and two class
+def long_clip(contender: str, *, width: int, counts: Sequence[int], rounds: int) -> dict[int, Speed]:
+    """Time for a clip end to end, from the waveform to the scores of 527 labels, of AST's 1,212 patches and two class
     tokens, with r tokens merged in a block.
 
     Args:
@@ -182,13 +196,12 @@ def long_clip(contender: str, *, width: int, counts: Sequence[int], rounds: int)
     objective.attach(backbone, Facts(labels=tuple(map(str, range(527))), several=True, crop_seconds=10.24))
     waveforms = torch.randn(1, 16000 * 1024 // 100 + 240) * 0.1
     assert backbone.embed(backbone.cut(backbone.spectrogram(waveforms))).clip.shape[1] == 1214
-    times = _in_turn(backbone, objective, lambda: backbone.spectrogram(waveforms), counts=counts, rounds=rounds)
-    return {r: 1 / time.seconds for r, time in times.items()}
+    return _in_turn(backbone, objective, lambda: backbone.spectrogram(waveforms), counts=counts, rounds=rounds)
 
 
 def _in_turn(
     backbone: Backbone, objective: Objective, shown: Callable[[], Spectrogram], *, counts: Sequence[int], rounds: int
-) -> dict[int, Timing]:
+) -> dict[int, Speed]:
     backbone.eval()
     objective.eval()
 
@@ -197,6 +210,12 @@ def _in_turn(
         backbone.merge(r)
         objective.predict(backbone, shown())
 
-    times = interleaved({str(r): partial(answer, r) for r in counts}, rounds=rounds, device=torch.device("cpu"))
+    seconds: dict[int, list[tuple[float, float]]] = {r: [] for r in counts}
+    for turn in range(rounds + 1):  # in turn, after one warm-up each
+        for r in counts:
+            wall, cpu = time.perf_counter(), time.process_time()
+            answer(r)
+            if turn:
+                seconds[r].append((time.perf_counter() - wall, time.process_time() - cpu))
     backbone.merge(0)
-    return {int(name): time for name, time in times.items()}
+    return {r: Speed(*(statistics.median(each) for each in zip(*spent, strict=True))) for r, spent in seconds.items()}
