@@ -96,7 +96,7 @@ def valid_labels(index: ShardIndex, labels: Sequence[str], kind: str, sources: S
     """Of each folder which labels of the task something is known of, as an array (folder, label).
 
     Raises:
-        RecipeError: if one is listed that is no label of the task.
+        RecipeError: if one is listed that is no label of the task, or one is listed nowhere.
     """
     valid = np.ones((len(sources), len(labels)), dtype=bool)
     for number, source in enumerate(sources):
@@ -115,6 +115,13 @@ def valid_labels(index: ShardIndex, labels: Sequence[str], kind: str, sources: S
                     f"{suggest(unknown[0], labels)}; expected labels that training clips have"
                 )
         valid[number] = [label in listed for label in labels]
+    labelled = np.array([source.labelling != "none" for source in sources])
+    nowhere = [label for label, known in zip(labels, valid[labelled].any(axis=0), strict=True) if not known]
+    if nowhere:
+        raise RecipeError(
+            f"data.sources: the label {nowhere[0]!r} is among those of none of the labelled folders, so it cannot be "
+            "learnt; expected it in one of them"
+        )
     return valid
 
 

@@ -11,7 +11,7 @@ from ssl_audio.data.index import open_shards
 from ssl_audio.data.loading import whole_clips
 from ssl_audio.data.pseudo_labels import PseudoLabels
 from ssl_audio.data.shard_rates import check_rates
-from ssl_audio.errors import CheckpointError
+from ssl_audio.errors import CheckpointError, ShardError
 from ssl_audio.evaluation.ensemble import Ensemble, ensemble
 from ssl_audio.experiments.display import TERMINAL, Display
 
@@ -52,6 +52,9 @@ def pseudo_labels(
     if split is not None:
         index = index.of_split(split)
     keys, found = [str(key) for key in index.key], []
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ShardError(f"two clips are called {twice}; expected other names, as scores are kept by name")
     with display.bar("pseudo-labels") as progress, torch.inference_mode():
         for batch in whole_clips(
             index, sample_rate=model.sample_rate, batch_clips=batch_clips, max_seconds=max_seconds

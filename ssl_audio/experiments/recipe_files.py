@@ -59,9 +59,10 @@ def listing() -> str:
     """All recipes by group, each with its first comment line."""
     groups: dict[str, dict[str, str]] = {}
     for folder in (PACKAGED, RECIPES):  # those of the working directory replace the package's
-        for path in sorted(folder.glob("*/*.yaml")):
+        for path in sorted([*folder.glob("*/*.yaml"), *folder.glob("*/*/*.yaml")]):
             here = f"({path}) " if folder.resolve() != PACKAGED else ""
-            groups.setdefault(path.parent.name, {})[path.stem] = here + _first_line(path)
+            group = path.parent.relative_to(folder).as_posix()
+            groups.setdefault(group, {})[path.stem] = here + _first_line(path)
     groups["shards"] = {path.stem: _first_line(path) for path in sorted(CORPORA.glob("*.yaml"))}
     width = max((len(name) for rows in groups.values() for name in rows), default=0)
     lines = []
@@ -88,7 +89,8 @@ def copy(name: str, out: Path | None) -> Path:
     Raises:
         RecipeError: if there is no such recipe, or several, or the file exists already.
     """
-    folders = {path.relative_to(PACKAGED.parent): path for path in sorted(PACKAGED.glob("*/*.*"))}
+    every = sorted([*PACKAGED.glob("*/*.*"), *PACKAGED.glob("*/*/*.yaml")])
+    folders = {path.relative_to(PACKAGED.parent): path for path in every}
     folders |= {path.relative_to(PACKAGED.parent): path for path in sorted(CORPORA.glob("*.yaml"))}
     named = {str(at.with_suffix("")).removeprefix(f"{RECIPES}/"): at for at in folders}
     wanted = _below(name).removesuffix(".yaml")

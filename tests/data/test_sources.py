@@ -105,6 +105,7 @@ def test_batches_say_which_labels_are_strong_weak_unknown_and_valid(folders):
         ({"sources": SOURCES[:2]}, "data.sources has 2 entries; expected one for each of the 3 data.shards"),
         ({"sources": [Source(aliases={"dgo": ["dog"]}), *SOURCES[1:]]}, "no clip has the label 'dgo'; did you mean 'dog'"),
         ({"sources": [Source(labels=["dgo"]), *SOURCES[1:]]}, "'dgo' is no label of the task; did you mean 'dog'"),
+        ({"sources": [Source(labels=["dog"]), Source(labels=["dog"]), SOURCES[2]]}, "the label 'cat' is among those of none"),
         ({"sources": [Source(labelling="weak")] * 3}, "has events with onset and offset .* expected strong labels there"),
         ({"pseudo_labels": Path("nowhere")}, "no pseudo-labels .*write them with `ssl-audio pseudo`"),
     ],
