@@ -1,9 +1,11 @@
 """Waveforms from one rate to another, as `decode` brings files there."""
 
+import functools
 import math
 from fractions import Fraction
 from typing import Any, SupportsFloat
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -62,3 +64,53 @@ def resample(waveform: Float[Tensor, " sample"], *, have: SupportsFloat, want: S
     from torchaudio.functional import resample as windowed_sinc  # a tenth of a second to import
 
     return windowed_sinc(waveform, ratio.numerator, ratio.denominator)
+
+
+class ResamplingStream:
+    """`resample` of one endless sound, the same to rounding in whatever blocks it comes.
+
+    Args:
+        have: Samples per second of the blocks.
+        want: Samples per second of the result.
+
+    Raises:
+        AudioError: if a rate is none.
+    """
+
+    def __init__(self, *, have: SupportsFloat, want: SupportsFloat) -> None:
+        ratio = ratio_of(have=have, want=want)
+        self.step, self.steps_to = ratio.numerator, ratio.denominator
+        # Steps that the filter reaches to either side, and one more.
+        self.reach = math.ceil(math.ceil(6 * self.step / (0.99 * min(self.step, self.steps_to))) / self.step) + 1
+        self._waiting = torch.zeros(0)
+        self._done = 0
+
+    def feed(self, waveform: Float[Tensor, " sample"]) -> Float[Tensor, " out"]:
+        """What these samples complete."""
+        if self.step == self.steps_to:
+            return waveform
+        self._waiting = torch.cat([self._waiting, waveform])
+        ready = len(self._waiting) // self.step - self.reach
+        if ready <= self._done:
+            return waveform[:0]
+        found = self._resampled((ready + self.reach) * self.step)
+        found = found[self._done * self.steps_to : ready * self.steps_to]
+        kept = max(0, ready - self.reach)
+        self._waiting, self._done = self._waiting[kept * self.step :].clone(), ready - kept
+        return found
+
+    def finish(self) -> Float[Tensor, " out"]:
+        """What is left at the end of the sound."""
+        if self.step == self.steps_to or not len(self._waiting):
+            return self._waiting
+        return self._resampled(len(self._waiting))[self._done * self.steps_to :]
+
+    def _resampled(self, count: int) -> Float[Tensor, " out"]:
+        return _filter(self.step, self.steps_to)(self._waiting[:count])
+
+
+@functools.cache
+def _filter(have: int, want: int) -> Any:
+    from torchaudio.transforms import Resample
+
+    return Resample(have, want)

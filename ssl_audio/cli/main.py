@@ -22,6 +22,7 @@ VERBS = {
     "evaluate": "score a fine-tuned checkpoint on labelled shards",
     "predict": "the most probable labels of files, folders or shards",
     "pseudo": "scores of the frames of training clips by detectors of sound events, for others to learn from",
+    "stream": "labels of an endless sound as it comes: a file, a pipe, a microphone",
     "embed": "vectors of files, folders or shards, one a recording or one a patch column",
     "probe": "frozen linear and nearest-neighbour scores of a checkpoint on labelled shards",
     "export": "a checkpoint whole, with its adapters merged, or its LoRA as peft has it",

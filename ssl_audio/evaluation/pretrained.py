@@ -21,6 +21,7 @@ from ssl_audio.checkpoints.opening import adapters_on, base_behind, open_checkpo
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import AudioError, CheckpointError, RecipeError
 from ssl_audio.evaluation.checkpoint_modules import CheckpointModules, adapted, modules_of
+from ssl_audio.evaluation.streaming import SoundStream, Way
 from ssl_audio.evaluation.windows import Grid, Sound, batches_of, crossfade, padded, windows_of
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.names import printable
@@ -223,6 +224,38 @@ class Pretrained:
             CheckpointError: if the checkpoint has no head, or its weights give what is not finite.
         """
         return torch.stack(list(self.probabilities(self.sounds(waveforms, sample_rate))))
+
+    def stream(
+        self,
+        *,
+        sample_rate: SupportsFloat,
+        every_seconds: float = 1.0,
+        window_seconds: float | None = None,
+        way: Way = "auto",
+        states: bool = True,
+    ) -> SoundStream:
+        """Frames and labels of a sound that comes in blocks of any size, and may have no end: `feed` and `finish`.
+
+        Args:
+            sample_rate: Of the blocks.
+            every_seconds: See `SoundStream`, as for the following.
+            window_seconds: How much sound a window has, where windows are computed.
+            way: Exact, or overlapping windows.
+            states: Whether states are wanted.
+
+        Raises:
+            AudioError: if the rate is none.
+            RecipeError: if it is to be exact and cannot.
+        """
+        return SoundStream(
+            self._modules,
+            sample_rate=sample_rate,
+            every_seconds=every_seconds,
+            window_seconds=self.window_seconds if window_seconds is None else window_seconds,
+            way=way,
+            bands=self.bands,
+            states=states,
+        )
 
     def sounds(self, waveforms: Waveforms, sample_rate: SupportsFloat) -> list[Sound]:
         """Recordings in memory, at the backbone's rate."""

@@ -13,6 +13,9 @@ from ssl_audio.audio.reading import INTEGER_SCALED
 from ssl_audio.errors import AudioError
 from ssl_audio.model.backbone import Backbone
 
+_FRAMES = 1024
+"""Frames of a window where positions have no end."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sound:
@@ -72,6 +75,8 @@ class Grid:
         step = backbone.stride[1] * hop
         reach = frame + (backbone.patch[1] - 1) * hop
         columns = backbone.positions.table.shape[1]
+        if backbone.positions.rule == "repeat":  # which have no end
+            columns = max(columns, (_FRAMES - backbone.patch[1]) // backbone.stride[1] + 1)
         if seconds is not None:
             wanted = (round(seconds * frontend.sample_rate) - reach) // step + 1
             columns = max(1, min(columns, wanted))

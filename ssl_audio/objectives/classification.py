@@ -1,6 +1,7 @@
 """Telling labels of clips apart: a head on the backbone and its loss."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from ssl_audio.model.tuning import trains
 from ssl_audio.objectives.heads import Drop, Head, Norm, layers_for
 from ssl_audio.objectives.objective import Answer, Losses, Objective
 from ssl_audio.objectives.pooling import Pooling
+from ssl_audio.tokens import Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +116,9 @@ class Classification(Objective):
 
     def predict(self, backbone: Backbone, spectrogram: Spectrogram) -> Answer:
         return Answer(clips=self.logits(backbone, spectrogram))
+
+    def answer_tokens(self, tokens: Tokens, layers: Sequence[Tokens]) -> Answer:
+        return Answer(clips=self.head([tokens] if self.head.mixing is None else layers))
 
     def logits(
         self, backbone: Backbone, spectrogram: Spectrogram, *, drop: Drop | None = None

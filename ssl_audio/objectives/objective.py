@@ -2,7 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from ssl_audio.data.batch import Batch
 from ssl_audio.data.facts import Facts
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders.encoder import Encoder
+from ssl_audio.tokens import Tokens
 
 Losses = dict[str, Float[Tensor, ""]]
 """`loss`, which is minimised, and the values that are logged beside it."""
@@ -115,6 +116,15 @@ class Objective(nn.Module, ABC):
 
     def predict(self, backbone: Backbone, spectrogram: Spectrogram) -> Answer | None:
         """What it says of clips after training; None where an objective answers nothing (self-supervision)."""
+        return None
+
+    def answer_tokens(self, tokens: Tokens, layers: Sequence[Tokens]) -> Answer | None:
+        """What it says of clips whose tokens are known, such as a stretch of a stream; None where it must see more.
+
+        Args:
+            tokens: As the encoder gives them.
+            layers: The same behind each block; see `Encoder.layers`.
+        """
         return None
 
     def before_training(self, batches: Callable[[], Iterable[Batch]]) -> None:

@@ -1,0 +1,348 @@
+"""Frames and labels of an endless sound that comes in blocks of any size."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Literal, SupportsFloat
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ssl_audio.audio.resampling import ResamplingStream
+from ssl_audio.errors import AudioError, RecipeError
+from ssl_audio.evaluation.checkpoint_modules import CheckpointModules
+from ssl_audio.evaluation.windows import Grid, check_finite
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.model.streaming import BackboneStream, Columns, refusal
+from ssl_audio.objectives.frame_states import Bands
+from ssl_audio.objectives.objective import Objective
+from ssl_audio.tokens import Tokens
+
+Way = Literal["auto", "exact", "windows"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StretchLabels:
+    """What is heard in a stretch of a stream.
+
+    Args:
+        start: Where it begins, in seconds since the begin of the stream.
+        end: Where it ends.
+        probabilities: Of the labels.
+    """
+
+    start: float
+    end: float
+    probabilities: Float[Tensor, " label"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Heard:
+    """What the last block completed.
+
+    Args:
+        states: One vector for every patch column.
+        seconds: Their centres.
+        stretches: Stretches that ended, with their labels; none without a head.
+    """
+
+    states: Float[Tensor, "frame width"]
+    seconds: Float[Tensor, " frame"]
+    stretches: list[StretchLabels]
+
+
+class _Engine(ABC):
+    """Sound at the backbone's rate to states and labels."""
+
+    delay: float
+
+    @abstractmethod
+    def feed(self, waveform: Float[Tensor, " sample"]) -> Iterator[Heard]:
+        """What the next samples complete."""
+
+    @abstractmethod
+    def finish(self) -> Iterator[Heard]:
+        """What is left at the end."""
+
+
+class SoundStream:
+    """An endless sound through a checkpoint: frames with times and label probabilities as they come.
+
+    What is given back depends on the sound, not on the blocks that it comes in. Memory does not grow.
+
+    Args:
+        modules: Of the checkpoint.
+        sample_rate: Of the blocks.
+        every_seconds: Labels are given for stretches of this length, one after the other; rounded to whole chunks.
+        window_seconds: With `windows`, how much sound up to its end each stretch is computed from; None takes as much
+            as the backbone has positions for.
+        way: `exact` gives the states of a whole pass, for encoders that were trained so that a stream can; `windows`
+            computes overlapping windows, for all others; `auto` is `exact` where it can be.
+        bands: As `Pretrained` has it.
+        states: Whether states are wanted; without them `windows` is faster.
+
+    Attributes:
+        exact: Whether states are those of a whole pass.
+        delay_seconds: A frame is given at most this long after its sound began, beside what computing takes.
+        refusal: Why it is not exact; None if it is.
+
+    Raises:
+        AudioError: if the rate is none.
+        RecipeError: if it is to be exact and cannot; the message says why.
+    """
+
+    def __init__(
+        self,
+        modules: CheckpointModules,
+        *,
+        sample_rate: SupportsFloat,
+        every_seconds: float = 1.0,
+        window_seconds: float | None = None,
+        way: Way = "auto",
+        bands: Bands = "mean",
+        states: bool = True,
+    ) -> None:
+        if not every_seconds > 0:
+            raise RecipeError(f"every_seconds is {every_seconds}; expected seconds above 0")
+        backbone, objective = modules.backbone, modules.objective
+        self.refusal = _refusal(backbone, objective)
+        if way == "windows":
+            self.refusal = "overlapping windows were asked for"
+        elif way == "exact" and self.refusal is not None:
+            raise RecipeError(f"stream: {self.refusal}")
+        self.exact = self.refusal is None
+        self.width = backbone.width * (backbone.bands if bands == "apart" else 1)
+        self._rate = ResamplingStream(have=sample_rate, want=backbone.frontend.sample_rate)
+        self._samples = 0
+        options = _Options(modules, every_seconds, bands == "apart", states)
+        self._engine: _Engine = _Exact(options) if self.exact else _Windows(options, window_seconds)
+
+    @property
+    def delay_seconds(self) -> float:
+        """See the class."""
+        return self._engine.delay
+
+    def feed(self, block: Tensor | np.ndarray) -> Heard:
+        """What the next samples complete.
+
+        Args:
+            block: Mono, any number of samples; float in [-1, 1], or int16.
+
+        Raises:
+            AudioError: if it has several channels, or holds NaN or infinity.
+        """
+        samples = torch.as_tensor(block)
+        if samples.ndim != 1:
+            raise AudioError(f"a block has the shape {tuple(samples.shape)}; expected (samples): one channel")
+        if samples.dtype == torch.int16:
+            samples = samples.float() / 32768.0
+        elif not samples.is_floating_point():
+            raise AudioError(f"a block holds {samples.dtype}; expected floats in [-1, 1], or int16")
+        check_finite(f"the block after {self._samples} samples", samples)
+        self._samples += len(samples)
+        return self._joined(self._engine.feed(self._rate.feed(samples.float())))
+
+    def finish(self) -> Heard:
+        """What is left at the end of the sound; the stream takes no more."""
+        last = list(self._engine.feed(self._rate.finish()))
+        return self._joined(iter([*last, *self._engine.finish()]))
+
+    def _joined(self, found: Iterator[Heard]) -> Heard:
+        parts = list(found)
+        states = torch.cat([torch.zeros(0, self.width), *(part.states for part in parts)])
+        seconds = torch.cat([torch.zeros(0), *(part.seconds for part in parts)])
+        return Heard(states, seconds, [one for part in parts for one in part.stretches])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Options:
+    modules: CheckpointModules
+    every_seconds: float
+    apart: bool
+    states: bool
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.modules.backbone
+
+    @property
+    def grid(self) -> Grid:
+        return self.modules.grid
+
+    def every(self, together: int) -> int:
+        """Columns of a stretch, in whole chunks."""
+        return max(1, round(self.every_seconds / self.backbone.column_seconds / together)) * together
+
+    def stretch(self, first: int, end: int, logits: Float[Tensor, "one label"]) -> StretchLabels:
+        """The labels of the columns from one to before another."""
+        grid = self.grid
+        found = logits.sigmoid() if self.modules.several else logits.softmax(dim=1)
+        return StretchLabels(
+            first * grid.step / grid.rate, ((end - 1) * grid.step + grid.reach) / grid.rate, found[0].float().cpu()
+        )
+
+    def states_of(self, states: Float[Tensor, "token channel"], count: int) -> Float[Tensor, "frame width"]:
+        """States of columns from those of their tokens, in the order of time."""
+        laid = states.float().view(count, self.backbone.bands, -1)
+        return (laid.flatten(1) if self.apart else laid.mean(dim=1)).cpu()
+
+
+def _refusal(backbone: Backbone, objective: Objective | None) -> str | None:
+    """Why a stream could not be exact."""
+    reason = refusal(backbone)
+    if reason is None and objective is not None and type(objective).answer_tokens is Objective.answer_tokens:
+        reason = f"{type(objective).__name__} must see spectrograms, not tokens alone"
+    return reason
+
+
+class _Exact(_Engine):
+    """The states of a whole pass; labels of a stretch from those of its columns."""
+
+    def __init__(self, options: _Options) -> None:
+        self.options = options
+        self.stream = BackboneStream(options.backbone)
+        grid, together = options.grid, self.stream.together
+        self.delay = ((together - 1) * grid.step + grid.reach) / grid.rate
+        self.every = options.every(together)
+        self._kept: list[Columns] = []
+        self._first = 0
+
+    def feed(self, waveform: Float[Tensor, " sample"]) -> Iterator[Heard]:
+        for columns in self.stream.feed(waveform):
+            yield self._heard(columns)
+
+    def finish(self) -> Iterator[Heard]:
+        for columns in self.stream.finish():
+            yield self._heard(columns)
+        if self._kept:
+            yield self._nothing([self._labels(self.stream.columns)])
+
+    def _nothing(self, stretches: list[StretchLabels]) -> Heard:
+        return Heard(torch.zeros(0, self._width), torch.zeros(0), stretches)
+
+    @property
+    def _width(self) -> int:
+        return self.options.backbone.width * (self.options.backbone.bands if self.options.apart else 1)
+
+    def _heard(self, columns: Columns) -> Heard:
+        options = self.options
+        states = options.states_of(columns.tokens.states[0], columns.count)
+        numbers = torch.arange(columns.first, columns.first + columns.count)
+        stretches = []
+        if options.modules.objective is not None:
+            done = columns.first
+            while done < columns.first + columns.count:
+                end = min(columns.first + columns.count, self._first + self.every)
+                self._kept.append(_part(columns, done, end, options.backbone.bands))
+                done = end
+                if end == self._first + self.every:
+                    stretches.append(self._labels(end))
+        return Heard(states, options.grid.centre(numbers), stretches)
+
+    @torch.inference_mode()
+    def _labels(self, end: int) -> StretchLabels:
+        objective = self.options.modules.objective
+        assert objective is not None
+        kept = self._kept
+        tokens = _joined([one.tokens for one in kept])
+        layers = [_joined(list(found)) for found in zip(*(one.layers for one in kept), strict=True)]
+        answer = objective.answer_tokens(tokens, layers)
+        assert answer is not None
+        assert answer.clips is not None
+        first, self._first, self._kept = self._first, end, []
+        return self.options.stretch(first, end, answer.clips)
+
+
+def _part(columns: Columns, begin: int, end: int, bands: int) -> Columns:
+    """Some of the columns."""
+    place = slice((begin - columns.first) * bands, (end - columns.first) * bands)
+
+    def cut(tokens: Tokens) -> Tokens:
+        index = torch.arange(tokens.clip.shape[1], device=tokens.clip.device)[None, place]
+        return tokens.take(index)
+
+    return Columns(cut(columns.tokens), [cut(layer) for layer in columns.layers], begin, end - begin)
+
+
+def _joined(parts: list[Tokens]) -> Tokens:
+    """Tokens of one row after one another, with times from 0 on."""
+
+    def fields(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts], dim=1)
+
+    time = fields("time")
+    return Tokens(
+        states=fields("states"),
+        clip=fields("clip"),
+        time=time - time[:, :1],
+        band=fields("band"),
+        size=fields("size"),
+        whole=True,
+        clips=1,
+    )
+
+
+class _Windows(_Engine):
+    """Each stretch from a window of sound up to its end, computed anew: overlapping windows."""
+
+    def __init__(self, options: _Options, window_seconds: float | None) -> None:
+        self.options = options
+        grid = options.grid
+        if window_seconds is not None:
+            grid = Grid.of(options.backbone, seconds=window_seconds)
+        self.every = min(options.every(1), grid.columns)
+        self.columns = grid.columns
+        self.delay = ((self.every - 1) * grid.step + grid.reach) / grid.rate
+        self._waiting = torch.zeros(0)
+        self._begin = 0  # the column that the waiting samples begin with
+        self._done = 0
+
+    def feed(self, waveform: Float[Tensor, " sample"]) -> Iterator[Heard]:
+        grid = self.options.grid
+        room = self.columns * grid.step + grid.reach
+        for part in waveform.split(max(1, room)):
+            self._waiting = torch.cat([self._waiting, part])
+            while self._available() >= self._done + self.every:
+                yield self._advance(self._done + self.every)
+
+    def finish(self) -> Iterator[Heard]:
+        available = self._available()
+        if available > self._done:
+            yield self._advance(available)
+
+    def _available(self) -> int:
+        """Columns that the sound so far completes."""
+        grid = self.options.grid
+        return max(0, (self._begin * grid.step + len(self._waiting) - grid.reach) // grid.step + 1)
+
+    @torch.inference_mode()
+    def _advance(self, end: int) -> Heard:
+        options, grid = self.options, self.options.grid
+        first = max(0, end - self.columns)
+        start = (first - self._begin) * grid.step
+        waveform = self._waiting[start : (end - 1 - self._begin) * grid.step + grid.reach]
+        waveform = waveform[None].to(options.backbone.embedding.weight.device)
+        fresh = end - self._done
+        states, numbers = torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64)
+        if options.states:
+            tokens = options.backbone(waveform).unmerged()
+            chosen = tokens.is_patch()[0] & (tokens.time[0] >= end - first - fresh) & (tokens.time[0] < end - first)
+            order = (tokens.time[0] * options.backbone.bands + tokens.band[0])[chosen].argsort()
+            states = options.states_of(tokens.states[0][chosen][order], fresh)
+            numbers = torch.arange(self._done, end)
+        stretches = []
+        objective = options.modules.objective
+        if objective is not None:
+            answer = objective.predict(options.backbone, options.backbone.spectrogram(waveform))
+            if answer is not None and answer.clips is not None:
+                found = options.stretch(self._done, end, answer.clips)
+                stretches.append(found)
+        self._done = end
+        # What the next window may begin with, and no more.
+        keep = max(self._begin, end + 1 - self.columns)
+        self._waiting, self._begin = self._waiting[(keep - self._begin) * grid.step :].clone(), keep
+        if not options.states:
+            states = torch.zeros(0, options.backbone.width * (options.backbone.bands if options.apart else 1))
+        return Heard(states, grid.centre(numbers), stretches)
