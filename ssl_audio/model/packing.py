@@ -74,7 +74,7 @@ def first_fit_decreasing(lengths: Sequence[int], room: int) -> Rows:
 
 
 def balanced(lengths: Sequence[int], room: int) -> Rows:
-    """As many rows as `first_fit_decreasing` needs, of about the same length; its own where some would be too long."""
+    """As many rows as `first_fit_decreasing` needs, of about the same length; its own where those are shorter."""
     wanted = first_fit_decreasing(lengths, room)
     rows: Rows = [[] for _ in wanted]
     filled = [(0, row) for row in range(len(rows))]
@@ -82,7 +82,8 @@ def balanced(lengths: Sequence[int], room: int) -> Rows:
         used, row = heapq.heappop(filled)
         rows[row].append(clip)
         heapq.heappush(filled, (used + lengths[clip], row))
-    if max(used for used, _ in filled) > max(room, *lengths):
+    longest = max(sum(lengths[clip] for clip in row) for row in wanted)
+    if max(used for used, _ in filled) > longest:
         return wanted
     return sorted(sorted(row) for row in rows if row)
 
