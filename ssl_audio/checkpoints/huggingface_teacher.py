@@ -135,9 +135,9 @@ class HuggingFaceTeacher(Teacher):
             lengths = batch.samples.cpu().numpy()
         rows = [row[:length].cpu().numpy() for row, length in zip(batch.waveforms, lengths, strict=True)]
         rate, padding = extractor.sampling_rate, _padding(extractor)
-        inputs = extractor(rows, sampling_rate=rate, return_tensors="pt", padding=padding)
         longest = getattr(extractor, "n_samples", None) or max(lengths)
         with torch.autocast(here.type, enabled=False):
+            inputs = extractor(rows, sampling_rate=rate, return_tensors="pt", padding=padding)
             found = model(**inputs.to(here), **wanted)
         return found, torch.from_numpy(np.minimum(lengths / longest, 1.0)).float().to(here)
 
