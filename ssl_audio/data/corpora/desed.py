@@ -24,7 +24,7 @@ class DESED(Files):
 
     Args:
         root: The folder with `audio` and `metadata`, or the one it is in.
-        part: Only the folders below `audio` whose path begins so, such as `train/weak` or `validation`; all by default.
+        only: The folders below `audio` whose path begins so, such as `train/weak` or `validation`; all by default.
 
     Source: Turpault et al., "Sound event detection in domestic environments with weakly labeled data and soundscape
         synthesis", DCASE 2019.
@@ -32,9 +32,9 @@ class DESED(Files):
 
     licence: ClassVar[str] = "CC BY 4.0; per clip as in its attribution files"
 
-    def __init__(self, root: Path, *, part: str = "") -> None:
+    def __init__(self, root: Path, *, only: str = "") -> None:
         super().__init__(root)
-        self.part = part.strip("/")
+        self.only = only.strip("/")
 
     def recordings(self) -> list[Recording]:
         base = within(self.root, ["dataset", "DESED", "desed"], ["audio", "metadata"], what="DESED")
@@ -42,11 +42,11 @@ class DESED(Files):
             recording
             for table in sorted((base / "metadata").rglob("*.tsv"))
             for place in [table.relative_to(base / "metadata").with_suffix("")]
-            if place.as_posix().startswith(self.part) and not _unlabelled(place)
+            if place.as_posix().startswith(self.only) and not _unlabelled(place)
             for recording in self._table(base, table, place)
         ]
         for folder in sorted((base / "audio/train").glob("unlabel*")):
-            if f"train/{folder.name}".startswith(self.part):
+            if f"train/{folder.name}".startswith(self.only):
                 sources = [path.relative_to(self.root).as_posix() for path in audio_below(folder)]
                 found += [
                     Recording(clip=Clip(key=key, split="train", source=source))
@@ -54,7 +54,7 @@ class DESED(Files):
                 ]
         if not found:
             raise ShardError(
-                f"{base}: no clip beside a table{' in ' * bool(self.part)}{self.part}; expected "
+                f"{base}: no clip beside a table{' in ' * bool(self.only)}{self.only}; expected "
                 f"audio/train/weak/*.wav for metadata/train/weak.tsv; found "
                 f"{found_in(base / 'audio')} in audio and {found_in(base / 'metadata')} in metadata"
             )

@@ -37,7 +37,7 @@ class Soundscapes(Corpus):
     pure function of the seed and of its key, and no two clips share a sound.
 
     Args:
-        part: `strong`: training, validation and test clips with onsets and offsets; `weak`: training clips of which
+        kind: `strong`: training, validation and test clips with onsets and offsets; `weak`: training clips of which
             only the labels are known; `unlabelled`: training clips without labels.
         scale: Times as many clips.
         seed: Another seed gives others.
@@ -46,14 +46,14 @@ class Soundscapes(Corpus):
     licence: ClassVar[str] = "CC0-1.0 (synthesised on this machine)"
 
     def __init__(
-        self, part: Literal["strong", "weak", "unlabelled"] = "strong", *, scale: PositiveInt = 1, seed: int = 0
+        self, kind: Literal["strong", "weak", "unlabelled"] = "strong", *, scale: PositiveInt = 1, seed: int = 0
     ) -> None:
-        self.part = part
+        self.kind = kind
         self.scale = int(scale)
         self.seed = seed
 
     def recordings(self) -> list[Recording]:
-        parts = ("strong", "valid", "test") if self.part == "strong" else (self.part,)
+        parts = ("strong", "valid", "test") if self.kind == "strong" else (self.kind,)
         found = []
         for part in parts:
             for number in range(_COUNTS[part] * self.scale):
