@@ -1,14 +1,15 @@
-"""`ssl-audio predict`: the most probable labels of recordings, or their sound events."""
+"""`ssl-audio predict`: the most probable labels of recordings or of their windows, or their sound events."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 
 from ssl_audio.cli.inputs import names_in
 from ssl_audio.cli.predict_events import check_events_name, finish_events, predict_events
+from ssl_audio.cli.predict_windows import check_windows_name, finish_windows, predict_windows
 from ssl_audio.cli.rows import add_common, checkpoints_in, grids, kept_rows, merge, models_in, recordings_in, share_of
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.ensemble import Ensemble
@@ -37,11 +38,21 @@ def run(words: list[str]) -> None:
     add_common(
         parser,
         out="A .csv or .json file; of events a .tsv, a .json, or a .txt of labels for Audacity (of several recordings "
-        "a folder of them, named without .txt).",
+        "a folder of them, named without .txt); of windows a .csv, .parquet, .tsv, .json or .txt.",
         several=True,
     )
     parser.add_argument(
         "--events", type=bool, default=False, help="Write sound events with onset, offset and confidence instead."
+    )
+    parser.add_argument("--windows", type=bool, default=False, help="Write the labels of each window instead.")
+    parser.add_argument(
+        "--overlap_seconds",
+        type=NonNegativeFloat,
+        default=0.0,
+        help="How much of a window the next one has too.",
+    )
+    parser.add_argument(
+        "--least", type=ClosedUnitInterval, default=0.0, help="Leave out labels less probable than this (--windows)."
     )
     parser.add_argument("--top", type=PositiveInt, default=3, help="So many labels a recording.")
     parser.add_argument(
@@ -52,13 +63,19 @@ def run(words: list[str]) -> None:
     )
     chosen = parser.parse_args(checkpoints_in(words))
     share = share_of(chosen.part)
-    check_events_name(chosen.out) if chosen.events else _check_name(chosen.out)
+    if chosen.events and chosen.windows:
+        raise RecipeError("predict: --events and --windows exclude one another; expected one of them")
+    check = check_events_name if chosen.events else check_windows_name if chosen.windows else _check_name
+    check(chosen.out)
     model = Ensemble(models_in(chosen))
     if chosen.label_names is not None:
         model.name_labels(names_in(chosen.label_names))
     given = {"out": chosen.out, "share": share, "workers": chosen.workers}
     if chosen.events:
         predict_events(model, recordings_in(chosen), **given)
+    elif chosen.windows:
+        options = {"top": chosen.top, "overlap_seconds": chosen.overlap_seconds, "least": chosen.least}
+        predict_windows(model, recordings_in(chosen), **options, **given)
     else:
         predict(model, recordings_in(chosen), top=chosen.top, **given)
 
@@ -122,6 +139,9 @@ def _finish(job: Job, out: Path, tables: Tables) -> None:
     """Write the labels from their rows, and print the first."""
     if job.options.get("events"):
         finish_events(job, out, tables)
+        return
+    if "overlap_seconds" in job.options:
+        finish_windows(job, out, tables)
         return
     _check_name(out)
     write_labels(out, tables, count=int(job.options["top"]))

@@ -18,7 +18,7 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
 from ssl_audio.audio.files import decode, probe
 from ssl_audio.audio.raw import FORMATS, RawSamples
-from ssl_audio.audio.resampling import whole_rate
+from ssl_audio.audio.resampling import RATES
 from ssl_audio.cli.inputs import names_in
 from ssl_audio.errors import AudioError, RecipeError, SslAudioError
 from ssl_audio.evaluation.pretrained import Pretrained, pretrained
@@ -79,7 +79,8 @@ def run(words: list[str]) -> None:
         raise RecipeError(
             f"stream: {printable(chosen.source)} is a folder; `ssl-audio predict --windows` reads folders"
         )
-    whole_rate(chosen.rate)
+    if not RATES[0] <= chosen.rate <= RATES[1]:
+        raise RecipeError(f"--rate {chosen.rate}: expected samples per second, {RATES[0]} to {RATES[1]}")
     model = pretrained(chosen.checkpoint, base=chosen.base, device=chosen.device)
     if chosen.label_names is not None:
         model.name_labels(names_in(chosen.label_names))

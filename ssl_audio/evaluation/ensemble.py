@@ -90,6 +90,36 @@ class Ensemble:
         """Mean probabilities of the labels of each recording, one after the other."""
         return map(averaged, self.apart(sounds))
 
+    def windows(
+        self, sounds: Iterable[Sound], *, overlap_seconds: float
+    ) -> Iterator[list[tuple[float, float, Float[Tensor, " label"]]]]:
+        """Begin, end and mean probabilities of the windows of each recording, one recording after the other.
+
+        Args:
+            sounds: Recordings.
+            overlap_seconds: How much of a window lies in the next.
+
+        Raises:
+            RecipeError: if members cut windows in different ways, or windows overlap by all of their length.
+        """
+        grid = self.grid
+        if any(member.grid != grid for member in self.members):
+            raise RecipeError("--windows: the checkpoints cut recordings into different windows; expected the same")
+        overlap = round(overlap_seconds * grid.rate / grid.step)
+        if overlap >= grid.columns:
+            raise RecipeError(
+                f"--overlap_seconds {overlap_seconds:g}: windows last {grid.window / grid.rate:.2f} s; expected less"
+            )
+        sounds = list(sounds)
+        each = [member.windows(sounds, hop=grid.columns - overlap) for member in self.members]
+        for rows in zip(*each, strict=True):
+            found = []
+            for parts in zip(*rows, strict=True):
+                start, end, _ = parts[0]
+                scores = [scores[order] for (_, _, scores), order in zip(parts, self._orders, strict=True)]
+                found.append((start, end, averaged(torch.stack(scores))))
+            yield found
+
     def frame_logits(
         self, waveforms: Float[Tensor, "clip sample"], samples: Tensor | None = None
     ) -> Float[Tensor, "clip frame label"]:

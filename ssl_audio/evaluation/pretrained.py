@@ -22,7 +22,7 @@ from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import AudioError, CheckpointError, RecipeError
 from ssl_audio.evaluation.checkpoint_modules import CheckpointModules, adapted, modules_of
 from ssl_audio.evaluation.streaming import SoundStream, Way
-from ssl_audio.evaluation.windows import Grid, Sound, batches_of, crossfade, padded, windows_of
+from ssl_audio.evaluation.windows import Grid, Sound, Window, batches_of, crossfade, padded, windows_of
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.names import printable
 from ssl_audio.objectives.event_detection import EventDetection
@@ -331,23 +331,44 @@ class Pretrained:
         Raises:
             CheckpointError: if the checkpoint has no head, or its weights give what is not finite.
         """
+        total, length = torch.zeros(len(self.labels)), 0.0
+        for window, row in self._labelled(windows_of(sounds, self.grid)):
+            total = total + row * len(window.waveform)
+            length += len(window.waveform)
+            if window.last:
+                yield total / length
+                total, length = torch.zeros(len(self.labels)), 0.0
+
+    def windows(
+        self, sounds: Iterable[Sound], *, hop: int
+    ) -> Iterator[list[tuple[float, float, Float[Tensor, " label"]]]]:
+        """Begin, end and probabilities of the windows of each recording, one recording after the other.
+
+        Args:
+            sounds: Recordings.
+            hop: Patch columns from one window to the next.
+        """
+        found = []
+        for window, row in self._labelled(windows_of(sounds, self.grid, hop=hop)):
+            start = window.column * self.grid.step
+            found.append((start / self.grid.rate, (start + len(window.waveform)) / self.grid.rate, row))
+            if window.last:
+                yield found
+                found = []
+
+    def _labelled(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Float[Tensor, " label"]]]:
+        """Windows with the probabilities of their labels."""
         if self.head is None:
             raise CheckpointError(
                 f"{self.checkpoint.path}: has no head, so it labels nothing; fine-tune it with `ssl-audio finetune`"
             )
-        total, length = torch.zeros(len(self.labels)), 0.0
-        for windows in batches_of(windows_of(sounds, self.grid), self.batch_windows):
-            waveforms, samples = padded(windows)
+        for batch in batches_of(windows, self.batch_windows):
+            waveforms, samples = padded(batch)
             with torch.inference_mode():
                 logits = self.logits(waveforms.to(self.device), samples)
             self._check_finite(logits)
             found = logits.sigmoid() if self.several else logits.softmax(dim=1)
-            for window, row in zip(windows, found.float().cpu(), strict=True):
-                total = total + row * len(window.waveform)
-                length += len(window.waveform)
-                if window.last:
-                    yield total / length
-                    total, length = torch.zeros(len(self.labels)), 0.0
+            yield from zip(batch, found.float().cpu(), strict=True)
 
     def frame_logits(
         self, waveforms: Float[Tensor, "clip sample"], samples: Tensor | None = None

@@ -67,10 +67,29 @@ def write_labels(path: Path, tables: Tables, *, count: int) -> None:
         SslAudioError: if it cannot be written.
     """
     rows = (row for table in tables() for row in table.to_pylist())
-    lines = _csv_lines(rows, count) if path.suffix == ".csv" else _json_lines(rows)
+    write_lines(path, _csv_lines(rows, count) if path.suffix == ".csv" else _json_lines(rows))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a file of text.
+
+    Raises:
+        SslAudioError: if it cannot be written.
+    """
     with _told(path), writing(path) as file:
         for line in lines:
             file.write(line.encode())
+
+
+def write_table(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write tables as one Parquet file.
+
+    Raises:
+        SslAudioError: if it cannot be written.
+    """
+    with _told(path), writing(path) as file, pq.ParquetWriter(file, schema) as writer:
+        for group in _grouped(tables):
+            writer.write_table(group)
 
 
 def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -101,18 +101,27 @@ class Grid:
         return (column * self.step + self.reach / 2) / self.rate
 
 
-def windows_of(sounds: Iterable[Sound], grid: Grid) -> Iterator[Window]:
-    """The windows of recordings one after the other: half of each lies in the next, and none is a mere stub.
+def windows_of(sounds: Iterable[Sound], grid: Grid, *, hop: int | None = None) -> Iterator[Window]:
+    """The windows of recordings one after the other, none of them a mere stub.
+
+    Args:
+        sounds: Recordings.
+        grid: What cuts them.
+        hop: Columns from one window to the next, and the last window ends where the recording does; by default half of
+            each lies in the next.
 
     Raises:
         AudioError: if a recording is shorter than one frame or holds NaN or infinity.
     """
-    hop = max(1, grid.columns // 2)
+    shifts, hop = hop is not None, hop or max(1, grid.columns // 2)
     for owner, sound in enumerate(sounds):
         column, last = 0, False
         while not last:
             start = column * grid.step
             last = sound.samples - start <= grid.window
+            if last and shifts:
+                column = min(column, max(0, grid.columns_in(sound.samples) - grid.columns))
+                start = column * grid.step
             waveform = sound.read(start, grid.window)
             check_finite(sound.name, waveform)
             yield Window(owner, column, waveform, last)

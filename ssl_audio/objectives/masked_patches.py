@@ -152,6 +152,9 @@ class MaskedPatches(Objective):
         if self.decoder is not None:
             self.into_decoder = nn.Linear(width, head_width)
             learnt = backbone.positions
+            if learnt.rule == "repeat" and facts.crop_seconds is not None:
+                # The decoder sees all of a clip at once, and must tell all of its places apart.
+                columns = max(columns, backbone.columns_in(facts.crop_seconds))
             self.decoder_positions = Positions((bands, columns), head_width, rule=learnt.rule, begin=learnt.begin)
         if self.discriminative_weight:
             self.identify = _head(head_width, backbone.pixels)

@@ -1,5 +1,6 @@
 """Many recordings: in several processes, in parts, through kills and with several checkpoints, to the same bytes."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -20,6 +21,7 @@ from ssl_audio import ensemble
 from ssl_audio.cli import main, rows
 from ssl_audio.cli.embed import embed
 from ssl_audio.cli.predict import predict
+from ssl_audio.cli.predict_windows import predict_windows
 from ssl_audio.data.facts import Facts
 from ssl_audio.data.index import open_shards
 from ssl_audio.errors import CheckpointError, RecipeError, SslAudioError
@@ -245,3 +247,32 @@ def test_evaluating_several_in_parts(labelling, demo_shards, tmp_path, monkeypat
     assert among["members"][0] == {key: alone[key] for key in among["members"][0]}
     single, mean = (read_predictions(tmp_path / name / "predictions.parquet").scores for name in ("alone", "whole"))
     assert not np.array_equal(single, mean)
+
+
+def test_labels_of_windows_in_every_format(labelling, folder, tmp_path, capsys):
+    model = labelling(0, ["a", "=b", "c"])
+    recordings = recordings_of([folder])
+    single = Ensemble([model])
+    grid = model.grid
+    for ending in (".csv", ".parquet", ".tsv", ".json", ".txt"):
+        predict_windows(single, recordings, out=tmp_path / f"w{ending}", top=2, overlap_seconds=0.4)
+    flat = pq.read_table(tmp_path / "w.parquet").to_pylist()
+    with (tmp_path / "w.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(row["path"], f"{row['start']:.3f}") for row in flat] == [(row["path"], row["start"]) for row in lines]
+    assert {row["label"] for row in lines} <= {"a", "'=b", "c"}
+    assert len(json.loads((tmp_path / "w.json").read_text())) == len(list((tmp_path / "w").glob("*.txt")))
+    # The windows of a long recording follow one another, cover all of it, and each says what its sound alone says.
+    sound = torch.randn(3 * grid.window) * 0.1
+    (windows,) = single.windows(model.sounds(sound, 16000), overlap_seconds=0.4)
+    ends = [end for _, end, _ in windows]
+    hop = grid.columns - round(0.4 * grid.rate / grid.step)
+    assert [start for start, _, _ in windows[:-1]] == [n * hop * grid.step / grid.rate for n in range(len(windows) - 1)]
+    assert 0 <= 3 * grid.window / grid.rate - ends[-1] < grid.step / grid.rate
+    start, end, scores = windows[1]
+    alone = model.predict(sound[round(start * 16000) : round(end * 16000)], sample_rate=16000)[0]
+    torch.testing.assert_close(scores, alone)
+    with pytest.raises(RecipeError, match=r"overlap_seconds 9: windows last 1\.29 s"):
+        list(single.windows(model.sounds(sound, 16000), overlap_seconds=9.0))
+    with pytest.raises(RecipeError, match=r"expected a name that ends in \.csv, \.parquet"):
+        predict_windows(single, recordings, out=tmp_path / "w.xls", top=1)
