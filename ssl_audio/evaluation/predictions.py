@@ -74,6 +74,11 @@ class Predictions:
         return float(mean_over_runs(self.scores, self.targets, self._measure, self.runs)[0])
 
     @property
+    def choice(self) -> float:
+        """What weights are chosen by on validation clips."""
+        return self.headline
+
+    @property
     def _measure(self) -> MeasureOfDraws:
         return mean_average_precision_of_draws if self.several else accuracy_of_draws
 

@@ -196,7 +196,7 @@ def choose(
     scores = {}
     for name, weights in candidates.items():
         module.load_state_dict(weights)
-        scores[name] = predict(module, data, data.parts.valid).headline
+        scores[name] = predict(module, data, data.parts.valid).choice
     # Of equal scores the mean wins, because it is the smoother function, then the best epoch.
     chosen = max(scores, key=lambda name: (scores[name], name.startswith("mean"), name == "best epoch"))
     module.load_state_dict(candidates[chosen])

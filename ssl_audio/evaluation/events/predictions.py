@@ -23,6 +23,7 @@ from ssl_audio.evaluation.predictions import Over, Predictions
 
 _MOST_CHANGES = 200_000
 _DRAWS, _FEWER_DRAWS = 1000, 200
+_TIE = 1e-3
 HARD = 0.5
 """A soft event of more than this weight counts as one."""
 
@@ -72,7 +73,11 @@ class FrameMeasure:
         """
         truth = self.truth.select(clips)
         scored = ScoredClips(scores=scores.astype(np.float64), hop_seconds=self.hop_seconds, seconds=truth.seconds)
-        return PsdsCurves.of(untuned(scores.shape[2]).smoothed(scored), truth, PSDS1).score()
+        return _choice(PsdsCurves.of(untuned(scores.shape[2]).smoothed(scored), truth, PSDS1))
+
+
+def _choice(curves: PsdsCurves) -> float:
+    return curves.score() + _TIE * float(curves.label_scores().mean())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,11 @@ class EventPredictions(Predictions):
     @property
     def headline(self) -> float:
         return float(np.mean([curves.score() for curves in self._by_run()]))
+
+    @property
+    def choice(self) -> float:
+        """PSDS1; where it is 0, as it is while labels differ much, the areas of the labels decide."""
+        return float(np.mean([_choice(curves) for curves in self._by_run()]))
 
     def decided(self, decision: Decision) -> "EventPredictions":
         """The same with smoothing and thresholds."""
