@@ -20,7 +20,7 @@ from ssl_audio.evaluation.cost import arithmetic_of
 from ssl_audio.evaluation.predictions import Predictions, read_predictions
 from ssl_audio.experiments.adapter_recipes import adapter_file, refusal_of
 from ssl_audio.experiments.budget import Budget
-from ssl_audio.experiments.continual_methods import Adapters, Analytic, Method, Stage, probe
+from ssl_audio.experiments.continual_methods import Method, Stage, probe
 from ssl_audio.experiments.continual_models import TaskModel
 from ssl_audio.experiments.continual_plan import Continual, check_resumed, keep_plan
 from ssl_audio.experiments.continual_report import Learnt, Spent, write_continual
@@ -69,7 +69,7 @@ class _Experiment:
     def run(self) -> Finished:
         plan, told = self.plan, check_resumed(self.plan)
         for name, method in plan.methods.items():
-            if isinstance(method, Adapters | Analytic):
+            if method.adapters is not None:
                 self.adapters[name] = adapter_file(method.adapters)
         self.base = self._base()
         self._check_places()
@@ -92,6 +92,7 @@ class _Experiment:
                     found.append(learnt)
                     if name not in spent:
                         spent[name] = self._spent(method, stage)
+            self._blank.clear()
         return write_continual(plan, found, spent, base=self.base)
 
     def _check_places(self) -> None:
@@ -184,6 +185,8 @@ class _Experiment:
                     unknown[step, place] = self._unknown(name, method, stage, one, among)
             if step + 1 < len(order):
                 ahead[step + 1] = self._ahead(name, method, stage, order[step + 1])
+            for kept in [kept for kept in computed if kept[0] == "model"]:  # models may be large
+                del computed[kept]
         unchanged = None if method.ordered else all(self._is_unchanged(name, method, stage, task) for task in order)
         learnt = Learnt(
             method=name,

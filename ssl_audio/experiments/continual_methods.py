@@ -84,11 +84,13 @@ class Method(ABC):
             stay as they are, and it is as well known at the end as it was when it had been learnt.
         tested: The training of a task has tested what answers for it right after it was learnt.
         rehearsed: Clips of each earlier task that are learnt again in every step.
+        adapters: Recipe of `recipes/adapters` that its trainings use.
     """
 
     ordered: bool = False
     tested: bool = True
     rehearsed: int = 0
+    adapters: str | None = None
 
     def __init__(self, *, options: dict[str, OptionValue] | None = None) -> None:
         self.options: dict[str, Any] = dict(options or {})
@@ -148,7 +150,7 @@ class Adapters(Method):
 
     def __init__(self, *, adapters: str, options: dict[str, OptionValue] | None = None) -> None:
         super().__init__(options=options)
-        self.adapters = adapters
+        self.adapters: str = adapters
 
     def learn(self, stage: Stage) -> Path:
         return stage.train((stage.task,), checkpoint=stage.base, adapters=self.adapters)
@@ -265,7 +267,7 @@ class Analytic(Method):
         options: dict[str, OptionValue] | None = None,
     ) -> None:
         super().__init__(options=options)
-        self.adapters = adapters
+        self.adapters: str = adapters
         self.expansion = None if expansion is None else int(expansion)
 
     def learn(self, stage: Stage) -> Path:
