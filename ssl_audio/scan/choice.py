@@ -89,8 +89,10 @@ def refusal(name: str, device_type: str, dtype: torch.dtype) -> str | None:
     if reason is not None or not backend.compiled:
         return reason
     try:
-        # The first use may lie in inference mode or under autocast; the oracle needs neither.
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device_type, enabled=False):
+        # The first use may lie in inference mode or under autocast; the oracle needs neither. Within a block whose
+        # activations are recomputed, what the test keeps must not be counted as the block's.
+        apart = torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept)
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device_type, enabled=False), apart:
             error = self_test(backend, device, dtype)
     except Exception as failure:
         return f"its self-test failed ({type(failure).__name__}: {str(failure)[:200]})"

@@ -407,3 +407,19 @@ def test_what_takes_no_state_is_passed_over_or_refused(monkeypatch):
     finally:
         for cache in (choice.refusal, choice._choose):
             cache.cache_clear()
+
+
+def test_the_self_test_of_a_backend_is_no_part_of_a_block_that_is_recomputed():
+    """Its first use, in another precision, may lie within the block."""
+    from torch.utils.checkpoint import checkpoint
+
+    from ssl_audio.scan.choice import refusal
+
+    def block(x: torch.Tensor) -> torch.Tensor:
+        refusal("cpu", "cpu", torch.bfloat16)
+        return (x * x).sin()
+
+    refusal.cache_clear()
+    x = torch.randn(5, requires_grad=True)
+    checkpoint(block, x, use_reentrant=False).sum().backward()
+    torch.testing.assert_close(x.grad, 2 * x.detach() * (x.detach() ** 2).cos())
