@@ -26,6 +26,7 @@ BENCHES = {
     "lengths": ("bench_lengths", "one model at any length or frame shift beside models trained at one"),
     "merging": ("bench_merging", "score and speed of encoders whose blocks merge tokens"),
     "packing": ("bench_packing", "padded, bucketed and packed batches of clips of unequal lengths"),
+    "streams": ("bench_streams", "score, delay, memory and speed of endless sound in blocks"),
     "data": ("bench_data", "reading and writing shards beside what else one could do"),
 }
 """Benchmark: the module in this package that has a function of its name, and what it does."""

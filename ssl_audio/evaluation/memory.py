@@ -44,6 +44,11 @@ class PeakMemory:
         self.mebibytes = max(0.0, most - self.before)
 
 
+def resident_megabytes() -> float:
+    """Memory of this process now."""
+    return _resident("VmRSS")
+
+
 def _resident(name: str) -> float:
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():

@@ -97,6 +97,11 @@ class Pretrained:
         return self._modules.objective
 
     @property
+    def modules(self) -> CheckpointModules:
+        """What is in use, as modules."""
+        return self._modules
+
+    @property
     def grid(self) -> Grid:
         """How recordings are cut into windows."""
         return self._modules.grid

@@ -1,15 +1,30 @@
 """What a bounded delay costs: small models that stream, and such that see whole clips, on segments of recordings."""
 
-from collections.abc import Callable
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from ssl_audio.audio.fbank import Fbank
+from ssl_audio.checkpoints.checkpoint import Checkpoint
+from ssl_audio.data.facts import Facts
+from ssl_audio.evaluation.checkpoint_modules import CheckpointModules
+from ssl_audio.evaluation.memory import resident_megabytes
 from ssl_audio.evaluation.small_models import SHIFTS, Task, train
+from ssl_audio.evaluation.streaming import SoundStream
+from ssl_audio.evaluation.windows import Grid
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
+from ssl_audio.model.positions import PositionRule
+from ssl_audio.model.streaming import refusal
 from ssl_audio.objectives import Classification, HeadOptions
+
+_LONGEST = 5.0
 
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     "Mamba, forward only": lambda: BiMamba(width=64, depth=6, states=8, forward_only=True),
@@ -50,7 +65,7 @@ def trained(
     backbone, objective = small_model(name, task)
 
     def lengths(draws: Any, count: int) -> Any:
-        return draws.uniform(*seconds, size=count)
+        return draws.uniform(*seconds, size=count).tolist()
 
     shifts = SHIFTS[0]
     train(
@@ -63,3 +78,141 @@ def trained(
         draw_shifts=lambda draws, count: [shifts] * count,
     )
     return backbone.eval(), objective.eval()
+
+
+@torch.inference_mode()
+def by_delay(
+    backbone: Backbone, objective: Classification, task: Task, *, delays: Sequence[float]
+) -> dict[str, Float[np.ndarray, " clip"]]:
+    """How much of each test clip is recognised: 0 or 1 of the whole clip, else the share of its stretches.
+
+    Args:
+        backbone: In evaluation mode.
+        objective: On it.
+        task: The clips.
+        delays: Seconds of the stretches.
+
+    Returns:
+        `whole`; `DELAY s` of a stream; for encoders that see whole clips, which a stream computes in windows, with
+        windows of one stretch (`DELAY s alone`) and of the stretch and up to 5 s before it.
+    """
+    modules = modules_in_memory(backbone, objective, task.facts.labels)
+    wanted = task.test.targets.argmax(dim=1).tolist()
+    found: dict[str, list[float]] = {}
+    for waveform, label in zip(task.test.waveforms, wanted, strict=True):
+        whole = objective.predict(backbone, backbone.spectrogram(waveform[None])).clips
+        assert whole is not None
+        found.setdefault("whole", []).append(float(int(whole.argmax()) == label))
+        for delay in delays:
+            ways = {f"{delay:g} s": _LONGEST}
+            if refusal(backbone) is not None:
+                ways[f"{delay:g} s alone"] = delay
+            for name, window in ways.items():
+                stream = SoundStream(
+                    modules, sample_rate=16000, every_seconds=delay, window_seconds=window, states=False
+                )
+                stretches = stream.feed(waveform).stretches  # the end of a clip that fills no stretch is left out
+                right = [int(stretch.probabilities.argmax()) == label for stretch in stretches]
+                found.setdefault(name, []).append(sum(right) / max(1, len(right)))
+    return {name: np.array(row) for name, row in found.items()}
+
+
+def modules_in_memory(backbone: Backbone, objective: Classification, labels: Sequence[str]) -> CheckpointModules:
+    """Modules that came from no file."""
+    return CheckpointModules(
+        checkpoint=Checkpoint(Path("in memory"), {}, {}, 0, ""),
+        backbone=backbone,
+        objective=objective,
+        grid=Grid.of(backbone),
+        labels=list(labels),
+        several=False,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamCost:
+    """What a stream costs.
+
+    Args:
+        exact: Whether it gives what a whole pass gives.
+        factor: Seconds of computing for a second of sound.
+        frame_delays: From the end of a patch column's own sound until its states are there, in seconds.
+        label_delays: From the end of a stretch until its labels are there.
+        megabytes: Memory of the process after each tenth of the sound, less that after the first.
+    """
+
+    exact: bool
+    factor: float
+    frame_delays: Float[np.ndarray, " frame"]
+    label_delays: Float[np.ndarray, " stretch"]
+    megabytes: Float[np.ndarray, " tenth"]
+
+
+def stream_cost(
+    modules: CheckpointModules,
+    *,
+    seconds: float,
+    block_seconds: float = 0.01,
+    every_seconds: float = 1.0,
+    window_seconds: float | None = None,
+) -> StreamCost:
+    """Feed noise in small blocks, as if they came from a microphone.
+
+    A block is taken when it has come and the one before is done; the clock of the sound is that of its samples, so that
+    hours of it need not be waited for.
+
+    Args:
+        modules: What computes.
+        seconds: How much sound.
+        block_seconds: Of each block.
+        every_seconds: Of a stretch that is labelled.
+        window_seconds: Of windows, where windows are computed.
+    """
+    rate, grid = modules.backbone.frontend.sample_rate, modules.grid
+    stream = SoundStream(modules, sample_rate=rate, every_seconds=every_seconds, window_seconds=window_seconds)
+    block = round(block_seconds * rate)
+    noise = torch.randn(rate, generator=torch.Generator().manual_seed(0)) * 0.05
+    noise = torch.cat([noise, noise[:block]])
+    spent = done = 0.0
+    frames: list[float] = []
+    labels: list[float] = []
+    megabytes: list[float] = []
+    blocks = round(seconds * rate) // block
+    for number in range(blocks):
+        come, place = (number + 1) * block / rate, number * block % rate
+        begun = time.perf_counter()
+        heard = stream.feed(noise[place : place + block])
+        took = time.perf_counter() - begun
+        spent += took
+        done = max(done, come) + took
+        frames += (done - (heard.seconds + grid.reach / 2 / grid.rate)).tolist()
+        labels += [done - stretch.end for stretch in heard.stretches]
+        if (number + 1) % max(1, blocks // 10) == 0:
+            megabytes.append(resident_megabytes())
+    return StreamCost(
+        stream.exact,
+        spent / (blocks * block / rate),
+        np.array(frames),
+        np.array(labels),
+        np.array(megabytes) - megabytes[0],
+    )
+
+
+def recipe_models() -> dict[str, CheckpointModules]:
+    """Untrained models of the sizes of the recipes for streams, and of `demo`'s Transformer, with ten labels."""
+    encoders: dict[str, tuple[Encoder, int]] = {
+        "causal (Mamba, forward only)": (BiMamba(width=192, depth=12, forward_only=True), 16),
+        "chunks (Mamba, 0.96 s)": (BiMamba(width=192, depth=10, chunk=6), 96),
+        "chunks_transformer (0.96 s)": (Transformer(width=192, depth=6, heads=3, chunk=6, chunk_past=2), 96),
+        "Mamba, whole clips": (BiMamba(width=192, depth=10), 1024),
+        "Transformer, whole clips": (Transformer(width=192, depth=6, heads=3), 1024),
+    }
+    labels = [str(number) for number in range(10)]
+    found = {}
+    for name, (encoder, frames) in encoders.items():
+        rule: PositionRule = "start" if frames == 1024 else "repeat"
+        backbone = Backbone(frontend=Fbank(), encoder=encoder, position_frames=frames, position_rule=rule).eval()
+        objective = Classification()
+        objective.attach(backbone, Facts(labels=tuple(labels)))
+        found[name] = modules_in_memory(backbone, objective.eval(), labels)
+    return found

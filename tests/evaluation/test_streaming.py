@@ -4,16 +4,22 @@ import os
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.raw import FORMATS, RawSamples
 from ssl_audio.audio.resampling import ResamplingStream, resample
+from ssl_audio.cli import main
+from ssl_audio.cli import stream as cli_stream
 from ssl_audio.cli.stream import Rows, raw_blocks
 from ssl_audio.data.facts import Facts
 from ssl_audio.errors import AudioError, RecipeError
+from ssl_audio.evaluation import stream_benchmark
 from ssl_audio.evaluation.checkpoint_modules import CheckpointModules
-from ssl_audio.evaluation.memory import _resident
+from ssl_audio.evaluation.memory import resident_megabytes
+from ssl_audio.evaluation.small_models import Clips, Task
+from ssl_audio.evaluation.stream_benchmark import by_delay, stream_cost, trained
 from ssl_audio.evaluation.streaming import Heard, SoundStream, StretchLabels
 from ssl_audio.evaluation.windows import Grid
 from ssl_audio.model.backbone import Backbone
@@ -156,7 +162,56 @@ def test_memory_does_not_grow():
     stream, block = SoundStream(modules(), sample_rate=16000, states=False), sound(5.0)
     for _ in range(4):
         stream.feed(block)
-    before = _resident("VmRSS")
+    before = resident_megabytes()
     for _ in range(20):
         stream.feed(block)
-    assert _resident("VmRSS") - before < 4  # MB; 100 s of sound are 6 MB
+    assert resident_megabytes() - before < 4  # MB; 100 s of sound are 6 MB
+
+
+def test_the_verb_streams_a_file_and_a_pipe_to_the_same_rows(model, tmp_path, monkeypatch, capfd):
+    objective = Classification()
+    objective.attach(model.backbone, Facts(labels=LABELS))
+    model._modules.objective, model._modules.labels = objective.eval(), list(LABELS)
+    monkeypatch.setattr(cli_stream, "pretrained", lambda *_, **__: model)
+    samples = (sound(2.6) * 32767).round().short().numpy()
+    soundfile.write(tmp_path / "a.wav", samples, 16000)
+    words = ["stream", "--checkpoint", "x.ckpt", "--every", "0.8", "--top", "2"]
+    main([*words, str(tmp_path / "a.wav")])
+    first = capfd.readouterr()
+    assert "overlapping windows (the tokens of this Transformer see the whole clip" in first.err
+    assert [len(line.split(",")) for line in first.out.splitlines()] == [4] * 9  # a header, 4 stretches of 2 labels
+    (tmp_path / "a.raw").write_bytes(samples.tobytes())
+    with (tmp_path / "a.raw").open("rb") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        main([*words, "-"])
+    assert capfd.readouterr().out == first.out
+    for wrong, reason in (
+        (["a.wav", "--microphone"], "expected one source"),
+        ([str(tmp_path)], "is a folder"),
+        (["nowhere.wav"], "no file nowhere.wav"),
+        (["-", "--rate", "7"], "--rate 7: expected samples per second, 1000 to 768000"),
+        (["-", "--way", "exact"], "an exact stream needs an encoder with chunk"),
+        (["--microphone"], "none of arecord, parec, rec is installed; pipe raw samples in"),
+    ):
+        monkeypatch.setattr(cli_stream.shutil, "which", lambda name: None)
+        with pytest.raises(SystemExit) as stopped:
+            main([*words, *wrong])
+        assert stopped.value.code == 2
+        assert reason in capfd.readouterr().err
+
+
+def test_costs_and_scores_of_streams(monkeypatch):
+    cost = stream_cost(modules(), seconds=1.0, block_seconds=0.05, every_seconds=0.3)
+    assert cost.exact
+    assert len(cost.label_delays) == 3
+    assert cost.factor > 0
+    assert 0 < cost.frame_delays.min() <= cost.frame_delays.max() < 0.05 + 20 * cost.factor
+    encoders = {"Mamba": lambda: BiMamba(width=16, depth=1), "stream": lambda: BiMamba(width=16, depth=1, chunk=2)}
+    monkeypatch.setattr(stream_benchmark, "ENCODERS", encoders)
+    waveforms = [sound(1.1), sound(1.3).flip(0)]
+    clips = Clips(waveforms, torch.eye(2), {0.01: [Fbank()(waveform[None]).values[0] for waveform in waveforms]})
+    task = Task(clips, clips, Facts(labels=("a", "b")), fill=0.0)
+    for name, columns in (("Mamba", ["whole", "0.5 s", "0.5 s alone"]), ("stream", ["whole", "0.5 s"])):
+        found = by_delay(*trained(name, task, seed=0, steps=1, seconds=(1.0, 1.2)), task, delays=[0.5])
+        assert list(found) == columns
+        assert all(len(row) == 2 and 0 <= row.min() <= row.max() <= 1 for row in found.values())

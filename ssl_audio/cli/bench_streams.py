@@ -1,0 +1,107 @@
+"""`ssl-audio bench streams`: what a bounded delay costs, and what a stream costs."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
+from ssl_audio.evaluation.report import ReportTable
+from ssl_audio.experiments.output_files import write_text
+
+
+def streams(
+    shards: Path | None = None,
+    target: str = "label",
+    fold: NonNegativeInt | None = None,
+    delays: list[PositiveFloat] = [1.0, 2.0],  # noqa: B006
+    seeds: PositiveInt = 3,
+    steps: PositiveInt = 150,
+    seconds: PositiveFloat = 60.0,
+    block_seconds: PositiveFloat = 0.01,
+    checkpoint: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Accuracy at bounded delays (with shards), or delay, memory and speed of streams (without).
+
+    With shards: small models are trained from scratch, and asked for the label of every stretch of the test clips; with
+    95 % intervals of a bootstrap over the clips. Without: models of the size of the recipes `causal`, `chunks` and
+    `chunks_transformer`, untrained, and such that see whole clips, in windows of 10 s; on one thread.
+
+    Args:
+        shards: A folder with labelled clips of up to 5 s.
+        target: Kind of label; `speaker` is one too.
+        fold: The test fold, counted from 0; by default the clips' splits.
+        delays: Seconds of the stretches.
+        seeds: Trainings of each.
+        steps: Batches of 16 clips of each.
+        seconds: How much sound is fed, without shards.
+        block_seconds: In blocks of this length.
+        checkpoint: The stream of this one alone.
+        out: Also write the figures to this JSON file.
+    """
+    figures = _costs(seconds, block_seconds, checkpoint) if shards is None else {}
+    if shards is not None:
+        figures = _scores(shards, target=target, fold=fold, delays=delays, seeds=seeds, steps=steps)
+    if out is not None:
+        write_text(out, json.dumps(figures, indent=1) + "\n")
+
+
+def _scores(
+    shards: Path, *, target: str, fold: int | None, delays: list[float], seeds: int, steps: int
+) -> dict[str, Any]:
+    from ssl_audio.evaluation.small_models import interval, load_task
+    from ssl_audio.evaluation.stream_benchmark import ENCODERS, by_delay, trained
+
+    task = load_task(shards, target=target, fold=fold, seconds=5.0)
+    rows, figures = [], {}
+    for name in ENCODERS:
+        found: dict[str, list[Any]] = {}
+        for seed in range(seeds):
+            backbone, objective = trained(name, task, seed=seed, steps=steps, seconds=(min(delays), 5.0))
+            for what, row in by_delay(backbone, objective, task, delays=delays).items():
+                found.setdefault(what, []).append(row)
+            print(f"{name}: seed {seed}", file=sys.stderr, flush=True)
+        each = {what: interval(np.stack(table)) for what, table in found.items()}
+        figures[name] = each
+        rows += [[name, what, f"{mean:.3f}", f"{low:.3f} to {high:.3f}"] for what, (mean, low, high) in each.items()]
+    head = ["encoder", "label of", "accuracy", "95 %"]
+    caption = f"{len(task.train)} training and {len(task.test)} test clips, {steps} batches, {seeds} seeds"
+    print(ReportTable(caption, head, rows).text())
+    return figures
+
+
+def _costs(seconds: float, block_seconds: float, checkpoint: Path | None) -> dict[str, Any]:
+    from ssl_audio.evaluation.pretrained import pretrained
+    from ssl_audio.evaluation.stream_benchmark import recipe_models, stream_cost
+
+    models = {} if checkpoint is not None else recipe_models()
+    if checkpoint is not None:
+        models[checkpoint.name] = pretrained(checkpoint).modules
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows, figures = [], {}
+    try:
+        for name, modules in models.items():
+            cost = stream_cost(modules, seconds=seconds, block_seconds=block_seconds, window_seconds=10.0)
+            quantiles = [np.percentile(part, [50, 99, 100]) for part in (cost.frame_delays, cost.label_delays)]
+            figures[name] = {
+                "exact": cost.exact,
+                "real_time_factor": cost.factor,
+                "frame_delays": quantiles[0].tolist(),
+                "label_delays": quantiles[1].tolist(),
+                "megabytes": cost.megabytes.tolist(),
+            }
+            shown = [" / ".join(f"{1000 * value:.0f}" for value in part) for part in quantiles]
+            how = "whole pass" if cost.exact else "windows"
+            grown = f"{cost.megabytes[-1]:+.1f}"
+            rows.append([name, how, f"{cost.factor:.3f}", *shown, grown])
+    finally:
+        torch.set_num_threads(threads)
+    head = ["model", "as", "real-time factor", "frame, ms: 50 / 99 / 100 %", "label, ms", "MB"]
+    caption = f"{seconds:g} s of sound in blocks of {1000 * block_seconds:g} ms, one thread"
+    print(ReportTable(caption, head, rows).text())
+    return figures
