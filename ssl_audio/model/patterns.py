@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from jsonargparse.typing import NonNegativeInt
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ssl_audio.errors import LayoutError, RecipeError
 from ssl_audio.model.attention import Attend, attend, barrier
@@ -18,6 +19,9 @@ FEWEST_PATCHES = 512
 
 Measured with torch 2.14 on one core of a Xeon with AMX in fp32, forward and backward, 8 bands; see docs/continual.md.
 """
+
+FEWEST_RECOMPUTED = 1024
+"""Patches of a clip from which on the weights along lines are computed twice in training rather than kept."""
 
 
 class Pattern(ABC):
@@ -235,7 +239,11 @@ class Lines:
                 mask = mask.expand(-1, 1, asking.shape[2], -1)
             others.append(attend(asking, torch.cat([k, keys], dim=2), torch.cat([v, values], dim=2), mask))
         q, k, v = (part.unflatten(2, self.grid) for part in (q, k, v))
-        along = self._along(q * q.shape[-1] ** -0.5, k, v, keys, values, known)
+        if torch.is_grad_enabled() and patches >= FEWEST_RECOMPUTED:
+            # Weights and transposed copies are made again on the way back: what is kept is what attention is given.
+            along = checkpoint(self._along, q, k, v, keys, values, known, use_reentrant=False, preserve_rng_state=False)
+        else:
+            along = self._along(q, k, v, keys, values, known)
         return self._back(along.flatten(2, 3), others)
 
     def _along(
@@ -250,6 +258,7 @@ class Lines:
         """What patches get: from their lines, and from what every token of their clip sees."""
         bands, columns = self.grid
         filled = None if self.filled is None else self.filled[:, : bands * columns].view(-1, 1, bands, columns)
+        q = q * q.shape[-1] ** -0.5
         scores = [(q.flatten(2, 3) @ seen.transpose(2, 3)).unflatten(2, self.grid)]
         if known is not None:
             scores[0] += barrier(known, q.dtype)[:, None, None, None]

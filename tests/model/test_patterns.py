@@ -160,6 +160,19 @@ def test_allowed_pairs_are_as_many_as_published():
     assert int(FrequencyTime().mask(front).sum()) == f * t * (f + t - 1) + 2 * f * t + 2 * (f * t + 2)
 
 
+@pytest.mark.parametrize("lying", COLUMNS)
+def test_weights_that_are_made_again_give_the_same_gradients(lying, monkeypatch):
+    tokens = tokens_of(COLUMNS[lying], "middle")
+    encoder = Transformer(width=WIDTH, depth=2, heads=HEADS, pattern=FrequencyTime())
+    found = []
+    for fewest in (0, 10**9):
+        monkeypatch.setattr(patterns, "FEWEST_RECOMPUTED", fewest)
+        encoder.zero_grad()
+        encoder(tokens).states.square().sum().backward()
+        found.append([parameter.grad.clone() for parameter in encoder.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_clips_are_the_same_alone_padded_packed_and_without_a_grid(name):
     kind, options = CASES[name]
