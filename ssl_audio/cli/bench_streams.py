@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
+from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.report import ReportTable
 from ssl_audio.experiments.output_files import write_text
 
@@ -22,6 +23,7 @@ def streams(
     steps: PositiveInt = 150,
     seconds: PositiveFloat = 60.0,
     block_seconds: PositiveFloat = 0.01,
+    width: PositiveInt = 192,
     checkpoint: Path | None = None,
     out: Path | None = None,
 ) -> None:
@@ -40,10 +42,11 @@ def streams(
         steps: Batches of 16 clips of each.
         seconds: How much sound is fed, without shards.
         block_seconds: In blocks of this length.
+        width: Channels of the models, without shards; a multiple of 3.
         checkpoint: The stream of this one alone.
         out: Also write the figures to this JSON file.
     """
-    figures = _costs(seconds, block_seconds, checkpoint) if shards is None else {}
+    figures = _costs(seconds, block_seconds, checkpoint, width) if shards is None else {}
     if shards is not None:
         figures = _scores(shards, target=target, fold=fold, delays=delays, seeds=seeds, steps=steps)
     if out is not None:
@@ -74,11 +77,13 @@ def _scores(
     return figures
 
 
-def _costs(seconds: float, block_seconds: float, checkpoint: Path | None) -> dict[str, Any]:
+def _costs(seconds: float, block_seconds: float, checkpoint: Path | None, width: int) -> dict[str, Any]:
+    if width % 3:
+        raise RecipeError(f"--width {width}: expected a multiple of 3, the attention heads of the Transformers")
     from ssl_audio.evaluation.pretrained import pretrained
     from ssl_audio.evaluation.stream_benchmark import recipe_models, stream_cost
 
-    models = {} if checkpoint is not None else recipe_models()
+    models = {} if checkpoint is not None else recipe_models(width=width)
     if checkpoint is not None:
         models[checkpoint.name] = pretrained(checkpoint).modules
     threads = torch.get_num_threads()

@@ -27,13 +27,13 @@ from ssl_audio.objectives import Classification, HeadOptions
 _LONGEST = 5.0
 
 ENCODERS: dict[str, Callable[[], Encoder]] = {
-    "Mamba, forward only": lambda: BiMamba(width=64, depth=6, states=8, forward_only=True),
-    "Mamba, chunks of 0.96 s": lambda: BiMamba(width=64, depth=6, states=8, chunk=6),
-    "Mamba, whole clips": lambda: BiMamba(width=64, depth=6, states=8),
+    "Mamba, forward only": lambda: BiMamba(width=64, depth=4, states=8, forward_only=True),
+    "Mamba, chunks of 0.96 s": lambda: BiMamba(width=64, depth=4, states=8, chunk=6),
+    "Mamba, whole clips": lambda: BiMamba(width=64, depth=4, states=8),
     "Transformer, chunks of 0.96 s": lambda: Transformer(width=64, depth=4, heads=4, chunk=6, chunk_past=2),
     "Transformer, whole clips": lambda: Transformer(width=64, depth=4, heads=4),
 }
-"""Of about 0.2 million parameters; patch columns of 0.16 s."""
+"""Of 0.1 to 0.2 million parameters; four patches in each column of 0.16 s."""
 
 
 def small_model(name: str, task: Task) -> tuple[Backbone, Classification]:
@@ -43,7 +43,9 @@ def small_model(name: str, task: Task) -> tuple[Backbone, Classification]:
         name: Of the encoder.
         task: For the labels.
     """
-    backbone = Backbone(frontend=Fbank(), encoder=ENCODERS[name](), position_frames=192, position_rule="repeat")
+    backbone = Backbone(
+        frontend=Fbank(), encoder=ENCODERS[name](), patch=(32, 16), position_frames=192, position_rule="repeat"
+    )
     objective = Classification(head=HeadOptions(pooling="mean"))
     objective.attach(backbone, task.facts)
     return backbone, objective
@@ -198,14 +200,18 @@ def stream_cost(
     )
 
 
-def recipe_models() -> dict[str, CheckpointModules]:
-    """Untrained models of the sizes of the recipes for streams, and of `demo`'s Transformer, with ten labels."""
+def recipe_models(*, width: int = 192) -> dict[str, CheckpointModules]:
+    """Untrained models as deep as the recipes for streams, and such that see whole clips, with ten labels.
+
+    Args:
+        width: Channels of a token; 192 is that of the recipes.
+    """
     encoders: dict[str, tuple[Encoder, int]] = {
-        "causal (Mamba, forward only)": (BiMamba(width=192, depth=12, forward_only=True), 16),
-        "chunks (Mamba, 0.96 s)": (BiMamba(width=192, depth=10, chunk=6), 96),
-        "chunks_transformer (0.96 s)": (Transformer(width=192, depth=6, heads=3, chunk=6, chunk_past=2), 96),
-        "Mamba, whole clips": (BiMamba(width=192, depth=10), 1024),
-        "Transformer, whole clips": (Transformer(width=192, depth=6, heads=3), 1024),
+        "causal (Mamba, forward only)": (BiMamba(width=width, depth=12, forward_only=True), 16),
+        "chunks (Mamba, 0.96 s)": (BiMamba(width=width, depth=10, chunk=6), 96),
+        "chunks_transformer (0.96 s)": (Transformer(width=width, depth=6, heads=3, chunk=6, chunk_past=2), 96),
+        "Mamba, whole clips": (BiMamba(width=width, depth=10), 1024),
+        "Transformer, whole clips": (Transformer(width=width, depth=6, heads=3), 1024),
     }
     labels = [str(number) for number in range(10)]
     found = {}
