@@ -66,7 +66,12 @@ def run(words: list[str]) -> None:
         default="auto",
         help="exact: as a whole pass would see it, for encoders trained for streams; windows: overlapping windows.",
     )
-    parser.add_argument("--window_seconds", type=PositiveFloat | None, default=None, help="Length of windows.")
+    parser.add_argument(
+        "--window_seconds",
+        type=PositiveFloat | None,
+        default=None,
+        help="Seconds of sound up to its end that a stretch has its labels from.",
+    )
     parser.add_argument("--base", type=Path | None, default=None, help="What an adapter checkpoint was trained on.")
     parser.add_argument("--device", type=str, default="cpu", help="Where to compute: cpu, cuda.")
     parser.add_argument("--label_names", type=Path | None, default=None, help="Names of the labels, one a line.")

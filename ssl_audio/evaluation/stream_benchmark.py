@@ -21,7 +21,6 @@ from ssl_audio.evaluation.windows import Grid
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
 from ssl_audio.model.positions import PositionRule
-from ssl_audio.model.streaming import refusal
 from ssl_audio.objectives import Classification, HeadOptions
 
 _LONGEST = 5.0
@@ -95,8 +94,9 @@ def by_delay(
         delays: Seconds of the stretches.
 
     Returns:
-        `whole`; `DELAY s` of a stream; for encoders that see whole clips, which a stream computes in windows, with
-        windows of one stretch (`DELAY s alone`) and of the stretch and up to 5 s before it.
+        `whole`; `DELAY s` of a stream whose labels are from up to 5 s before the end of a stretch, and `DELAY s alone`
+        from the stretch: the states of its frames, which of an exact stream carry what was before, or a window of its
+        sound.
     """
     modules = modules_in_memory(backbone, objective, task.facts.labels)
     wanted = task.test.targets.argmax(dim=1).tolist()
@@ -106,10 +106,7 @@ def by_delay(
         assert whole is not None
         found.setdefault("whole", []).append(float(int(whole.argmax()) == label))
         for delay in delays:
-            ways = {f"{delay:g} s": _LONGEST}
-            if refusal(backbone) is not None:
-                ways[f"{delay:g} s alone"] = delay
-            for name, window in ways.items():
+            for name, window in ((f"{delay:g} s", _LONGEST), (f"{delay:g} s alone", delay)):
                 stream = SoundStream(
                     modules, sample_rate=16000, every_seconds=delay, window_seconds=window, states=False
                 )

@@ -76,8 +76,9 @@ class SoundStream:
         modules: Of the checkpoint.
         sample_rate: Of the blocks.
         every_seconds: Labels are given for stretches of this length, one after the other; rounded to whole chunks.
-        window_seconds: With `windows`, how much sound up to its end each stretch is computed from; None takes as much
-            as the backbone has positions for.
+        window_seconds: How much sound up to its end a stretch has its labels from, no less than the stretch. Exact
+            streams pool the states of so much, and by default those of the stretch alone, which carry what was before;
+            windows are computed from so much, by default as much as the backbone has positions for.
         way: `exact` gives the states of a whole pass, for encoders that were trained so that a stream can; `windows`
             computes overlapping windows, for all others; `auto` is `exact` where it can be.
         bands: As `Pretrained` has it.
@@ -117,7 +118,7 @@ class SoundStream:
         self._rate = ResamplingStream(have=sample_rate, want=backbone.frontend.sample_rate)
         self._samples = 0
         options = _Options(modules, every_seconds, bands == "apart", states)
-        self._engine: _Engine = _Exact(options) if self.exact else _Windows(options, window_seconds)
+        self._engine: _Engine = _Exact(options, window_seconds) if self.exact else _Windows(options, window_seconds)
 
     @property
     def delay_seconds(self) -> float:
@@ -200,14 +201,15 @@ def _refusal(backbone: Backbone, objective: Objective | None) -> str | None:
 class _Exact(_Engine):
     """The states of a whole pass; labels of a stretch from those of its columns."""
 
-    def __init__(self, options: _Options) -> None:
+    def __init__(self, options: _Options, window_seconds: float | None) -> None:
         self.options = options
         self.stream = BackboneStream(options.backbone)
         grid, together = options.grid, self.stream.together
         self.delay = ((together - 1) * grid.step + grid.reach) / grid.rate
         self.every = options.every(together)
+        self.window = max(self.every, round((window_seconds or 0.0) / options.backbone.column_seconds))
         self._kept: list[Columns] = []
-        self._first = 0
+        self._first = 0  # of the stretch
 
     def feed(self, waveform: Float[Tensor, " sample"]) -> Iterator[Heard]:
         for columns in self.stream.feed(waveform):
@@ -216,7 +218,7 @@ class _Exact(_Engine):
     def finish(self) -> Iterator[Heard]:
         for columns in self.stream.finish():
             yield self._heard(columns)
-        if self._kept:
+        if self._kept and self.stream.columns > self._first:
             yield self._nothing([self._labels(self.stream.columns)])
 
     def _nothing(self, stretches: list[StretchLabels]) -> Heard:
@@ -245,13 +247,19 @@ class _Exact(_Engine):
     def _labels(self, end: int) -> StretchLabels:
         objective = self.options.modules.objective
         assert objective is not None
-        kept = self._kept
-        tokens = _joined([one.tokens for one in kept])
-        layers = [_joined(list(found)) for found in zip(*(one.layers for one in kept), strict=True)]
-        answer = objective.answer_tokens(tokens, layers)
+        begin = self._kept[0].first
+        tokens = _joined([one.tokens for one in self._kept])
+        layers = [_joined(list(found)) for found in zip(*(one.layers for one in self._kept), strict=True)]
+        kept = Columns(tokens, layers, begin, end - begin)
+        bands = self.options.backbone.bands
+        if kept.count > self.window:
+            kept = _part(kept, end - self.window, end, bands)
+        answer = objective.answer_tokens(_from_zero(kept.tokens), [_from_zero(layer) for layer in kept.layers])
         assert answer is not None
         assert answer.clips is not None
-        first, self._first, self._kept = self._first, end, []
+        left = self.window - self.every
+        self._kept = [_part(kept, max(kept.first, end - left), end, bands)] if left else []
+        first, self._first = self._first, end
         return self.options.stretch(first, end, answer.clips)
 
 
@@ -267,21 +275,25 @@ def _part(columns: Columns, begin: int, end: int, bands: int) -> Columns:
 
 
 def _joined(parts: list[Tokens]) -> Tokens:
-    """Tokens of one row after one another, with times from 0 on."""
+    """Tokens of one row after one another."""
 
     def fields(name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts], dim=1)
 
-    time = fields("time")
     return Tokens(
         states=fields("states"),
         clip=fields("clip"),
-        time=time - time[:, :1],
+        time=fields("time"),
         band=fields("band"),
         size=fields("size"),
         whole=True,
         clips=1,
     )
+
+
+def _from_zero(tokens: Tokens) -> Tokens:
+    """The same as of a clip that begins with them."""
+    return dataclasses.replace(tokens, time=tokens.time - tokens.time[:, :1])
 
 
 class _Windows(_Engine):

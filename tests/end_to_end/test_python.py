@@ -52,12 +52,14 @@ def here(tmp_path, demo_shards, monkeypatch) -> Path:
 
 
 def test_the_page_about_python(here, capsys, monkeypatch):
-    train, compare, objective, stages = blocks("python")
+    train, stream, compare, objective, stages = blocks("python")
     scope: dict = {}
     exec(train.replace("450", "3"), scope)
     assert scope["run"].checkpoint.exists()
     assert {"gain", "low", "high", "p", "over"} <= set(scope["task"].summary["gain"])
     assert len(scope["task"].checkpoints) == 2
+    exec(stream, scope)
+    assert "the tokens of this Transformer see the whole clip" in capsys.readouterr().out
     monkeypatch.setattr(cost.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="1"))
     exec(compare.replace("steps=20", "steps=2").replace("seeds=2", "seeds=1"), scope)
     assert len(scope["compared"].summary["rows"]) == 3

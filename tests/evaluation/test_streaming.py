@@ -93,6 +93,10 @@ def test_one_stretch_over_all_has_the_label_of_the_clip():
     stream = SoundStream(found, sample_rate=16000, every_seconds=100.0)
     (stretch,) = heard(stream, waveform, 700).stretches
     torch.testing.assert_close(stretch.probabilities, expected[0].detach(), atol=1e-5, rtol=0)
+    # The labels of short stretches may be from as much.
+    short = heard(SoundStream(found, sample_rate=16000, every_seconds=0.2, window_seconds=5.0), waveform, 700).stretches
+    assert len(short) > 3
+    torch.testing.assert_close(short[-1].probabilities, expected[0].detach(), atol=1e-5, rtol=0)
     # A window over all is the clip too.
     other = SoundStream(found, sample_rate=16000, every_seconds=5.0, window_seconds=5.0, way="windows", states=False)
     (stretch,) = heard(other, waveform, 700).stretches
@@ -211,7 +215,7 @@ def test_costs_and_scores_of_streams(monkeypatch):
     waveforms = [sound(1.1), sound(1.3).flip(0)]
     clips = Clips(waveforms, torch.eye(2), {0.01: [Fbank()(waveform[None]).values[0] for waveform in waveforms]})
     task = Task(clips, clips, Facts(labels=("a", "b")), fill=0.0)
-    for name, columns in (("Mamba", ["whole", "0.5 s", "0.5 s alone"]), ("stream", ["whole", "0.5 s"])):
+    for name in ("Mamba", "stream"):
         found = by_delay(*trained(name, task, seed=0, steps=1, seconds=(1.0, 1.2)), task, delays=[0.5])
-        assert list(found) == columns
+        assert list(found) == ["whole", "0.5 s", "0.5 s alone"]
         assert all(len(row) == 2 and 0 <= row.min() <= row.max() <= 1 for row in found.values())
