@@ -212,9 +212,9 @@ class EventHead(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains(backbone)):
             tokens = backbone.embed(patches)
             if self.mixing is None:
-                layers = [backbone.encoder(tokens)]
+                layers = [backbone.encode(tokens)]
             else:
-                layers = list(backbone.encoder.layers(tokens))
+                layers = backbone.encode_layers(tokens)
         last = layers[-1] if self.mixing is None else weighted_sum(layers, self.mixing)
         states = frame_states(last, bands=bands, columns=columns, keep=self.options.bands)
         assert self.norm is not None

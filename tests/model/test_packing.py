@@ -17,6 +17,7 @@ from ssl_audio.model.merging import Merging
 from ssl_audio.model.packing import Packing, balanced, first_fit_decreasing, lengths_of, next_fit, pack, unpack, waste
 from ssl_audio.model.patterns import FrequencyTime, SameTime
 from ssl_audio.objectives import MaskedPatches
+from ssl_audio.objectives.frame_states import frame_states
 from ssl_audio.objectives.masking import RandomMasking
 from ssl_audio.tokens import Tokens
 
@@ -183,3 +184,16 @@ def test_both_ways_among_clips_are_that_of_the_mask(biased, front):
     detached = (part.detach() for part in (query, key, value))  # on a CPU it has no way back
     blocks = Blocks(clip, bias, compiled=False)(*detached) * inside
     torch.testing.assert_close(blocks, expected, atol=1e-5, rtol=0)
+
+
+@each
+def test_frames_are_those_of_clips_alone(kind):
+    waveforms, samples = sounds()
+    found = []
+    for packing in (None, Packing(room=100)):
+        backbone = build(kind, packing=packing)
+        patches = backbone.cut(backbone.spectrogram(waveforms, samples))
+        bands, columns = patches.grid
+        tokens = backbone.encode(backbone.embed(patches))
+        found.append(frame_states(tokens, bands=bands, columns=columns, keep="mean"))
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=0)
