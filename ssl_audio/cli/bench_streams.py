@@ -20,7 +20,7 @@ def streams(
     fold: NonNegativeInt | None = None,
     delays: list[PositiveFloat] = [1.0, 2.0],  # noqa: B006
     seeds: PositiveInt = 3,
-    steps: PositiveInt = 150,
+    steps: PositiveInt = 200,
     seconds: PositiveFloat = 60.0,
     block_seconds: PositiveFloat = 0.01,
     width: PositiveInt = 192,
@@ -60,7 +60,8 @@ def _scores(
     from ssl_audio.evaluation.stream_benchmark import ENCODERS, by_delay, trained
 
     task = load_task(shards, target=target, fold=fold, seconds=5.0)
-    rows, figures = [], {}
+    rows: list[list[str | float]] = []
+    figures: dict[str, Any] = {}
     for name in ENCODERS:
         found: dict[str, list[Any]] = {}
         for seed in range(seeds):
@@ -68,10 +69,13 @@ def _scores(
             for what, row in by_delay(backbone, objective, task, delays=delays).items():
                 found.setdefault(what, []).append(row)
             print(f"{name}: seed {seed}", file=sys.stderr, flush=True)
-        each = {what: interval(np.stack(table)) for what, table in found.items()}
-        figures[name] = each
-        rows += [[name, what, f"{mean:.3f}", f"{low:.3f} to {high:.3f}"] for what, (mean, low, high) in each.items()]
-    head = ["encoder", "label of", "accuracy", "95 %"]
+        whole = np.stack(found["whole"])
+        for what, table in found.items():
+            mean, lost = interval(np.stack(table)), interval(np.stack(table) - whole)
+            figures.setdefault(name, {})[what] = {"accuracy": mean, "against whole": lost}
+            against = f"{lost[0]:+.3f} ({lost[1]:+.3f} to {lost[2]:+.3f})" if what != "whole" else ""
+            rows.append([name, what, f"{mean[0]:.3f} ({mean[1]:.3f} to {mean[2]:.3f})", against])
+    head = ["encoder", "label of", "accuracy (95 %)", "against whole clips"]
     caption = f"{len(task.train)} training and {len(task.test)} test clips, {steps} batches, {seeds} seeds"
     print(ReportTable(caption, head, rows).text())
     return figures

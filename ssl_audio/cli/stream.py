@@ -122,6 +122,8 @@ def listen(stream: SoundStream, blocks: Iterator[Float[np.ndarray, " _"]], rows:
             rows.write(stretch)
     for stretch in stream.finish().stretches:
         rows.write(stretch)
+    if not rows.stretches:
+        print("stream: the sound ended before its first patch was complete, so there are no rows", file=sys.stderr)
 
 
 def file_blocks(path: Path, model: Pretrained) -> Iterator[Float[np.ndarray, " sample"]]:
@@ -186,6 +188,7 @@ class Rows:
         self.least = least
         self.form = form
         self.out = sys.stdout.fileno() if out is None else out
+        self.stretches = 0
 
     def begin(self) -> None:
         """The names of the columns."""
@@ -194,6 +197,7 @@ class Rows:
 
     def write(self, stretch: StretchLabels) -> None:
         """The rows of a stretch, the most probable label first."""
+        self.stretches += 1
         best = stretch.probabilities.topk(self.top)
         lines = []
         for place, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True):
