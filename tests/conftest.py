@@ -54,3 +54,17 @@ def demo_shards(tmp_path_factory, worker_id) -> Path:
         if not folder.exists():
             write_shards(Demo("small"), folder, name="demo", shard_clips=64)
     return folder
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Draws pictures in full, for the tests of whole verbs that look at them."""
+
+
+@pytest.fixture(autouse=True)
+def _laid_out(request, monkeypatch) -> None:
+    """In the other tests of whole verbs they are laid out and not drawn, which takes longer than the runs they show."""
+    if request.path.parent.name == "end_to_end" and "drawn" not in request.fixturenames:
+        from matplotlib.figure import Figure
+
+        monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(b"\x89PNG"))

@@ -5,6 +5,7 @@ from pathlib import Path
 from ssl_audio.errors import CheckpointError
 
 FOLD = "{fold}"
+NEWEST = "newest"
 
 
 def newest_checkpoint(runs: Path) -> Path | None:
@@ -28,7 +29,7 @@ def chosen_checkpoint(word: str, runs: Path, *, fold: int = 0) -> Path | None:
     """
     if word == "none":
         return None
-    if word == "newest":
+    if word == NEWEST:
         newest = newest_checkpoint(runs)
         if newest is None:
             raise CheckpointError(

@@ -217,6 +217,8 @@ def planned_objective(path: Path, task: Mapping[str, Any], recipe: Mapping[str, 
         several = typed(task.get("several"), bool, "task.several")
         target = typed(task.get("target"), str, "task.target")
         spec = task.get("objective") or recipe["model"].get("objective")
+        while isinstance(spec, dict) and isinstance(inner := (spec.get("init_args") or {}).get("objective"), dict):
+            spec = inner  # what is around it, such as a teacher, was for training
         planned = plan(spec, Objective, "objective")
         if planned.kind.wraps:  # type: ignore[attr-defined]
             raise OptionError(f"names {planned.kind.__name__}, which answers nothing by itself")

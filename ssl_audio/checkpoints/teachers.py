@@ -1,16 +1,20 @@
 """Fine-tuned checkpoints as teachers."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ssl_audio.audio.frontend import Spectrogram
+from ssl_audio.checkpoints.base import tensors_digest
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.data.batch import Batch
 from ssl_audio.data.facts import Facts
-from ssl_audio.errors import RecipeError
+from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.objective import Answer, Objective
 from ssl_audio.objectives.teacher import Teacher, mean_of_scores
@@ -22,12 +26,14 @@ class CheckpointTeacher(Teacher):
     Of clips that is the mean of their probabilities, of frames that of their logits.
 
     Each applies its own frontend to the student's waveforms. Their weights are not part of the student's checkpoint: a
-    resumed run reads them from their files again.
+    resumed run reads them from their files again, and refuses other weights.
 
     Args:
         checkpoints: Their files.
         hints: What a published file does not say.
     """
+
+    identity: Tensor
 
     def __init__(self, *, checkpoints: list[Path], hints: Hints = NO_HINTS) -> None:
         super().__init__()
@@ -37,16 +43,36 @@ class CheckpointTeacher(Teacher):
         self.hints = hints
         # Not registered, so that they are neither saved, nor sharded, nor trained.
         self._models: list[tuple[Backbone, Objective, list[int]]] = []
+        self.register_buffer("identity", torch.zeros(32, dtype=torch.uint8))
 
     def attach(self, backbone: Backbone, objective: Objective, facts: Facts) -> None:
         self.several = facts.several
-        self._models = [self._opened(path, backbone, facts) for path in self.checkpoints]
+        whole = hashlib.sha256()
+        self._models = [self._opened(path, backbone, facts, whole) for path in self.checkpoints]
+        self.identity.copy_(torch.tensor(list(whole.digest()), dtype=torch.uint8))
 
-    def _opened(self, path: Path, student: Backbone, facts: Facts) -> tuple[Backbone, Objective, list[int]]:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
+        saved = state_dict.setdefault(f"{prefix}identity", self.identity)  # earlier versions did not save it
+        if not torch.equal(saved.cpu(), self.identity.cpu()):
+            raise CheckpointError(
+                f"{', '.join(map(str, self.checkpoints))}: not the weights that taught this run before; give them "
+                "back, or begin a new run with --resume never"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def _opened(
+        self, path: Path, student: Backbone, facts: Facts, whole: "hashlib._Hash"
+    ) -> tuple[Backbone, Objective, list[int]]:
         found = open_checkpoint(path, hints=self.hints)
         backbone = found.backbone()
         objective = found.objective(backbone)
         assert found.task is not None
+        whole.update(tensors_digest(found.weights).encode())
+        if bool(found.task["several"]) != facts.several:
+            one, other = (("several labels" if many else "one label") for many in (not facts.several, facts.several))
+            raise RecipeError(
+                f"{path}: gives a clip {one}, and the student {other}; expected a teacher of the same kind"
+            )
         if backbone.frontend.sample_rate != student.frontend.sample_rate:
             raise RecipeError(
                 f"{path}: its sample rate is {backbone.frontend.sample_rate} Hz, "

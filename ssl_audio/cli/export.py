@@ -17,7 +17,7 @@ from ssl_audio.training.checkpoint_files import AtomicCheckpointIO
 def run(words: list[str]) -> None:
     """Parse and call `export`; `--merge` needs no value."""
     values = ("true", "false", "True", "False")
-    bare = [word == "--merge" and after not in values for word, after in zip(words, [*words[1:], ""], strict=True)]
+    bare = [word == "--merge" and after not in values for word, after in zip(words, [*words, ""][1:], strict=True)]
     words = ["--merge=true" if alone else word for word, alone in zip(words, bare, strict=True)]
     call(export, words, prog="ssl-audio export", positional=False)
 

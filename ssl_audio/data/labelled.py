@@ -25,6 +25,8 @@ from ssl_audio.data.streams import Quotas, Shuffled, Stream, Weighted
 from ssl_audio.data.targets import balanced_shares
 from ssl_audio.errors import RecipeError
 
+_SHORTEST_FRAME = 1e-3
+
 
 class LabelledShards(ShardModule):
     """A task on labelled shards. An epoch is as many steps as the training clips fill.
@@ -129,6 +131,11 @@ class LabelledShards(ShardModule):
         self.frames = frame_seconds
         if frame_seconds is not None and frame_seconds != "model":
             self.frame_seconds = float(frame_seconds)
+            if not _SHORTEST_FRAME <= self.frame_seconds <= crop_seconds:
+                raise RecipeError(
+                    f"data.frame_seconds is {self.frame_seconds:g}; expected {_SHORTEST_FRAME} to data.crop_seconds, "
+                    f"{crop_seconds:g}"
+                )
         self.sources = sources
         self.pseudo_labels = pseudo_labels
         self._parts: TaskParts | None = None

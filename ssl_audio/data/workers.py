@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import multiprocessing.util
 import signal
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -44,3 +45,19 @@ def deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def without_script() -> Iterator[None]:
+    """Processes that begin meanwhile do not run the user's script again, which Python does to find its functions there;
+    a script would need `if __name__ == "__main__"` only because of us.
+    """
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), main.__dict__.pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file

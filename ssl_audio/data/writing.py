@@ -28,7 +28,7 @@ from ssl_audio.data.job import JOURNAL, PLAN, Entry, ShardPlan, WritingJob, list
 from ssl_audio.data.manifest import FILE_NAME, Manifest, Shard
 from ssl_audio.data.preparing import ENDINGS, Form, Rejected, Written, moments_of, prepare
 from ssl_audio.data.tars import clips_of
-from ssl_audio.data.workers import begin_process, deaf_to_interrupts
+from ssl_audio.data.workers import begin_process, deaf_to_interrupts, without_script
 from ssl_audio.errors import ShardError
 from ssl_audio.locking import Lock
 from ssl_audio.names import cell
@@ -273,13 +273,15 @@ def _prepare_all(
             yield prepare(corpus, form, recording, measure=measure)
         return
     context = multiprocessing.get_context("spawn")
+    # A corpus that the script itself defines is found only there.
+    begun = contextlib.nullcontext if type(corpus).__module__ == "__main__" else without_script
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=begin_process)
     waiting: deque[Future[list[list[Written | Rejected]]]] = deque()
     ahead = iter(chunks)
     try:
         while True:
             while len(waiting) < 3 * processes and (chunk := next(ahead, None)) is not None:
-                with deaf_to_interrupts():
+                with deaf_to_interrupts(), begun():
                     waiting.append(pool.submit(_prepare_chunk, corpus, form, chunk))
             if not waiting:
                 return

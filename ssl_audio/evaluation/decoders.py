@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ssl_audio.data.workers import deaf_to_interrupts
+from ssl_audio.data.workers import deaf_to_interrupts, without_script
 from ssl_audio.errors import AudioError, SslAudioError
 from ssl_audio.evaluation.decoding import LONG_SECONDS, DecodedRecording, Reply, Wanted, receive, reply_to, serve
 from ssl_audio.evaluation.recordings import Recordings
@@ -144,7 +144,7 @@ class _Process:
         context.set_forkserver_preload(["ssl_audio.evaluation.decoding"])
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, rate, recordings.reading), daemon=True)
-        with deaf_to_interrupts():
+        with deaf_to_interrupts(), without_script():
             self._process.start()
         theirs.close()
 

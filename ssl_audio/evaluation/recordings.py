@@ -38,6 +38,11 @@ class _FileList:
     def __len__(self) -> int:
         return len(self._ends)
 
+    @property
+    def binary(self) -> bool:
+        """Whether there is a NUL in a name, which no path has."""
+        return self._letters.count(0) > len(self)
+
     def named(self) -> Iterator[bytes]:
         yield self._letters
 
@@ -162,6 +167,8 @@ def _listed(path: Path) -> _FileList:
         raise SslAudioError(
             f"{path}: no list of files ({error.strerror}); expected a text file, one path a line"
         ) from error
+    if found.binary:
+        raise SslAudioError(f"{path}: is no text; expected the path of an audio file on each line")
     if not len(found):
         raise SslAudioError(f"{path}: lists no files; expected the path of an audio file on each line")
     return found

@@ -10,16 +10,17 @@ from jsonargparse.typing import NonNegativeInt
 
 from ssl_audio.checkpoints.adaptation import Adaptation
 from ssl_audio.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from ssl_audio.checkpoints.newest import chosen_checkpoint, newest_checkpoint, of_fold
+from ssl_audio.checkpoints.newest import NEWEST, chosen_checkpoint, newest_checkpoint, of_fold
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.parsing import VerbParser, add_runs_argument
-from ssl_audio.experiments.recipes import read_recipe, section
+from ssl_audio.experiments.recipes import read_recipe, section, started_from
 from ssl_audio.model import encoders
 from ssl_audio.model.backbone import Backbone
+from ssl_audio.training.run import check_name
 
-_BACKBONE = "--model.backbone"
+_PARTS = ("--model.backbone.frontend=", "--model.backbone.encoder")
 
 
 def add_start_arguments(parser: Any) -> None:
@@ -29,7 +30,8 @@ def add_start_arguments(parser: Any) -> None:
         type=str,
         default="newest",
         help="Where the backbone comes from: a checkpoint of ours or a published one, newest (of the "
-        "pretraining runs), or none (from scratch). {fold} in its path is the number of the fold, from 0: a "
+        "pretraining runs), or none (from scratch: the architecture of the newest pretraining run, or a small "
+        "Transformer, unless --model.backbone describes one). {fold} in its path is the number of the fold, from 0: a "
         "pretraining of its own, without the clips that the fold tests.",
     )
     parser.add_argument(
@@ -60,14 +62,18 @@ def with_backbone(words: list[str]) -> list[str]:
     """
     parser = VerbParser(prog="ssl-audio finetune", add_help=False)
     parser.add_argument("--config", action="config")
+    parser.add_argument("--name", type=str | None, default=None)
+    parser.add_argument("--resume", type=str, default="auto")
     add_runs_argument(parser)
     add_start_arguments(parser)
     names = {action.dest.split(".")[0] for action in parser._actions} - {"print_config"}
-    told, backbones, early = [], [any(word.startswith(_BACKBONE) for word in words)], []
+    told, complete, early = [], all(any(word.startswith(part) for word in words) for part in _PARTS), []
+    paths = []
     for before, word in zip(["", *words], words, strict=False):
         if before == "--config":
             recipe = read_recipe(Path(word))
-            backbones.append(_is_whole(section(recipe, "model").get("backbone")))
+            paths.append(Path(word))
+            complete = complete or _is_complete(section(recipe, "model").get("backbone"))
             told.append({name: value for name, value in recipe.items() if name in names and name != "config"})
     for place, word in enumerate(words):
         if word.startswith("--") and word[2:].split("=")[0].split(".")[0] in names and word != "--config":
@@ -76,22 +82,26 @@ def with_backbone(words: list[str]) -> list[str]:
         return words
     chosen = parser.parse_args([*(part for one in told for part in ("--config", json.dumps(one))), *early])
     fold = (chosen.folds or [0])[0]
+    if chosen.checkpoint == NEWEST and chosen.resume == "auto":
+        # An unfinished run goes on from where it started, whichever pretraining has ended since then.
+        name = check_name(chosen.name or "+".join(path.stem for path in paths) or "unnamed")
+        chosen.checkpoint = started_from(chosen.runs, "finetune", name) or NEWEST
+        words = [*words, f"--checkpoint={chosen.checkpoint}"]
     path = chosen_checkpoint(chosen.checkpoint, chosen.runs, fold=fold)
     adaptation = Adaptation(**vars(chosen.adaptation))
     if path is not None:
         spec = adaptation.spec(opened(path, chosen, fold=fold))
-    elif any(backbones):
-        return words  # from scratch, with a complete backbone
+    elif complete:
+        return words  # from scratch, with a backbone of its own
     else:
         spec = adaptation.spec(_untold(chosen.runs, adaptation))
     return ["--config", json.dumps({"model": {"backbone": spec}}), *words]
 
 
-def _is_whole(backbone: Any) -> bool:
-    """Whether a recipe describes a backbone, and not only options of one that is described elsewhere."""
-    if not isinstance(backbone, dict):
-        return backbone is not None
-    return "class_path" in backbone or "encoder" in {*backbone, *(backbone.get("init_args") or {})}
+def _is_complete(backbone: Any) -> bool:
+    """Whether a recipe describes a backbone, rather than changes of another one."""
+    options = backbone.get("init_args", backbone) if isinstance(backbone, dict) else {}
+    return isinstance(backbone, str) or (isinstance(options, dict) and {"frontend", "encoder"} <= options.keys())
 
 
 def opened(path: Path, chosen: Namespace, *, fold: int) -> Checkpoint:

@@ -1,6 +1,7 @@
 """The budget of a training, which replaces the epochs or steps of its recipe."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 from jsonargparse.typing import PositiveInt
@@ -17,23 +18,31 @@ class Budget:
         steps: Optimizer steps.
         seconds: Of training.
         clips: Training clips, counted over all epochs.
+
+    Raises:
+        RecipeError: if one is no whole number from 1 on, or there are several.
     """
 
     steps: PositiveInt | None = None
     seconds: PositiveInt | None = None
     clips: PositiveInt | None = None
 
+    def __post_init__(self) -> None:
+        for name, number in self.stated.items():
+            if not isinstance(number, numbers.Integral) or isinstance(number, bool) or number < 1:
+                raise RecipeError(f"budget: {name} is {number!r}; expected a whole number from 1 on")
+        if len(self.stated) > 1:
+            raise RecipeError(f"--{' and --'.join(self.stated)}: one budget for all; expected one of them")
+
+    @property
+    def stated(self) -> dict[str, int]:
+        """The limits that it sets."""
+        return {name: number for name, number in dataclasses.asdict(self).items() if number is not None}
+
     @property
     def words(self) -> str:
-        """The budget in words.
-
-        Raises:
-            RecipeError: if it is stated in more than one way.
-        """
-        stated = {name: number for name, number in dataclasses.asdict(self).items() if number is not None}
-        if len(stated) > 1:
-            raise RecipeError(f"--{' and --'.join(stated)}: one budget for all; expected one of them")
-        return next((f"{number} {name} each" for name, number in stated.items()), "the task's epochs each")
+        """The budget in words."""
+        return next((f"{number} {name} each" for name, number in self.stated.items()), "the task's epochs each")
 
     def limit(self, built: RunBuilder) -> None:
         """Replace the recipe's epochs or steps by the budget, in the trainer and in the saved recipe."""

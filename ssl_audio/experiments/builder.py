@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +21,7 @@ from ssl_audio.errors import RecipeError, SslAudioError
 from ssl_audio.experiments.assessment import Probing
 from ssl_audio.experiments.display import TERMINAL, Display, Silent
 from ssl_audio.experiments.panel_content import WatchOptions, device_peak, looker
-from ssl_audio.experiments.parsing import OneLine, add_runs_argument, one_line, unwrapped
+from ssl_audio.experiments.parsing import OneLine, add_runs_argument, one_line, quiet_warnings, unwrapped
 from ssl_audio.experiments.recipes import asked_alone, recipe_name, with_recipe_paths
 from ssl_audio.locking import BusyError, Lock
 from ssl_audio.storing import sweep
@@ -34,7 +35,7 @@ from ssl_audio.training.panels import Panels
 from ssl_audio.training.precision import default_precision
 from ssl_audio.training.preemption import Stopping
 from ssl_audio.training.random_state import RandomState
-from ssl_audio.training.run import METRICS, Run, open_run, run_folder
+from ssl_audio.training.run import METRICS, Run, check_name, open_run, run_folder
 from ssl_audio.training.wandb import send_alert, wandb_logger, wandb_wanted
 from ssl_audio.training.watching import Watching
 
@@ -91,6 +92,16 @@ class RunBuilder(LightningCLI):
         # Modules refer to this object (their optimizer factory does) and are copied; a lock cannot be copied.
         self._held = None
 
+    @classmethod
+    def check_options(cls, words: list[str]) -> None:
+        """Parse options, and build nothing.
+
+        Raises:
+            RecipeError: if the verb does not have them.
+        """
+        with quiet_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+            cls([*words, "--print_config"], display=Silent())
+
     def completed(self, words: list[str]) -> list[str]:
         """The options with those that the verb adds; recipes come first, with their full paths."""
         return words
@@ -124,6 +135,12 @@ class RunBuilder(LightningCLI):
             "Only on the command line: a recipe cannot set it.",
         )
 
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        seed = self.config.seed_everything
+        if isinstance(seed, int) and not 0 <= seed < 2**32:
+            raise RecipeError(f"seed_everything is {seed}; expected 0 to {2**32 - 1}")
+
     def before_instantiate_classes(self) -> None:
         config = self.config
         if config.remote != self._remote:
@@ -132,7 +149,7 @@ class RunBuilder(LightningCLI):
                 f"--remote {config.remote} on the command line"
             )
         allow(config.remote)
-        name = config.name or recipe_name(config)
+        name = check_name(config.name or recipe_name(config))
         self.recipe = self.plain_config()
         for outside in ("config", "resume", "remote", "verb"):
             self.recipe.pop(outside, None)

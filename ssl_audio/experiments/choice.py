@@ -19,6 +19,7 @@ from ssl_audio.objectives.classification import Classification
 from ssl_audio.objectives.heads import Standardised
 from ssl_audio.objectives.linear_fit import PENALTIES, fit_linear
 from ssl_audio.objectives.pooling import QueryPooling
+from ssl_audio.objectives.returned import checked_answer
 from ssl_audio.tokens import pool
 from ssl_audio.training.averaging import WeightAverage
 from ssl_audio.training.checkpointing import Checkpoints
@@ -136,11 +137,9 @@ def answer_of(module: Finetuning, batch: Batch) -> tuple[torch.Tensor, torch.Ten
         RecipeError: if its objective gives no scores of clips.
     """
     answer = module.objective.predict(module.backbone, module.backbone.spectrogram(batch.waveforms, batch.samples))
-    if answer is None or answer.clips is None:
-        raise RecipeError(
-            f"{type(module.objective).__name__} gives no scores of clips, so it can be neither validated nor tested; "
-            "expected an objective with `predict`"
-        )
+    labels = None if batch.targets is None else batch.targets.shape[1]
+    answer = checked_answer(module.objective, answer, clips=len(batch.keys), labels=labels)
+    assert answer.clips is not None
     return answer.clips, answer.frames
 
 

@@ -26,7 +26,7 @@ def with_demo(words: list[str], verb: str = "finetune", *, display: Display = TE
     tasks = []  # the others, such as adapters, are laid over whatever task there is
     for place in places:
         recipe = read_recipe(Path(words[place]))
-        told |= recipe
+        told |= {**recipe, "data": {**section(told, "data"), **section(recipe, "data")}}
         tasks += [place] if "demo" in recipe or "data" in recipe else []
     listed = section(told, "data").get("shards")
     shards = [Path(folder) for folder in listed if isinstance(folder, str)] if isinstance(listed, list) else []

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 
 from ssl_audio.checkpoints.adaptation import load_backbone
 from ssl_audio.checkpoints.adapters_only import only_trained
-from ssl_audio.checkpoints.checkpoint import answering, describe
+from ssl_audio.checkpoints.base import shortened, tensors_digest
+from ssl_audio.checkpoints.checkpoint import Checkpoint, answering, describe
 from ssl_audio.checkpoints.imported import report as fates_report
+from ssl_audio.checkpoints.newest import FOLD
 from ssl_audio.checkpoints.opening import base_behind
 from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.data.labelled import LabelledShards
@@ -20,6 +23,7 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.events.predictions import FrameMeasure, truth_of
 from ssl_audio.evaluation.metrics import headline
 from ssl_audio.evaluation.predictions import check_speakers, read_predictions
+from ssl_audio.experiments.arguments import checked
 from ssl_audio.experiments.budget import WHOLE, Budget
 from ssl_audio.experiments.choice import (
     begin_at_blocks,
@@ -38,6 +42,7 @@ from ssl_audio.experiments.finished import Finished
 from ssl_audio.experiments.kept_head import keep_head
 from ssl_audio.experiments.outcomes import TIMELINES, Outcome, write_report
 from ssl_audio.experiments.overlap import heard_before
+from ssl_audio.experiments.recipes import recipe_of
 from ssl_audio.experiments.running import fit, quiet_training
 from ssl_audio.experiments.values import NO_OPTIONS, Recipe, words_of
 from ssl_audio.model.tuning import trained_tensors
@@ -45,13 +50,16 @@ from ssl_audio.training.checking import check_positions, check_training, is_limi
 from ssl_audio.training.checkpoint_files import AtomicCheckpointIO
 from ssl_audio.training.engines import end_process_group
 from ssl_audio.training.finetuning import Finetuning
-from ssl_audio.training.resuming import check_resume
-from ssl_audio.training.run import Run, circumstances
+from ssl_audio.training.resuming import check_resume, check_unchanged
+from ssl_audio.training.run import Run, circumstances, json_text
 
 PREDICTIONS = "predictions.parquet"
 BEST = "checkpoints/best.ckpt"
+# Options besides model, data and trainer that decide what an unfinished run computes.
+_BOUND = ("start", "beside_scratch", "keep_head", "statistics", "adaptation", "average_from_epoch", "patience")
 
 
+@checked
 def finetune(
     recipe: Recipe,
     *,
@@ -128,6 +136,9 @@ def finetune_built(cli: FinetuneBuilder) -> Finished | None:
     if cli.config.keep_head and cli.source is None:
         raise RecipeError("--keep_head true, but there is no checkpoint; give one with --checkpoint")
     numbers = cli.folds()
+    check_unchanged(recipe_of(whole), cli.recipe, _BOUND, whole.folder)
+    if cli.source is not None and FOLD not in cli.config.checkpoint:
+        _check_start(whole, cli.source, write=cli.trainer.is_global_zero)
     whole.save_recipe(cli.recipe)
     starts: list[Start] = [cli.config.start if cli.source is not None else "scratch"]
     if cli.config.beside_scratch and starts == ["pretrained"]:
@@ -175,6 +186,8 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
     fates, heard = [], None
     if start == "pretrained":
         assert cli.source is not None
+        if FOLD in cli.config.checkpoint:
+            _check_start(this, cli.source, write=trainer.is_global_zero)
         fates = load_backbone(module.backbone, cli.source, rule=cli.config.adaptation.rule)
         if cli.config.keep_head:
             keep_head(module, cli.source)
@@ -236,6 +249,26 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
         this.write(PREDICTIONS, predictions.parquet())
         this.write("outcome.json", outcome.json())
     return outcome
+
+
+def _check_start(this: Run, source: Checkpoint, *, write: bool) -> None:
+    """Keep which weights a run starts from, and refuse to resume it from others.
+
+    Raises:
+        RecipeError: if it was started from others.
+    """
+    now = {"checkpoint": str(source.path), "digest": tensors_digest(source.weights)}
+    file = this.folder / "start.json"
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before.get("digest") != now["digest"]:
+            raise RecipeError(
+                f"{this.folder} was started from the weights of {before.get('checkpoint')} (sha256 "
+                f"{shortened(str(before.get('digest')))}), not from {source.path} as it is now (sha256 "
+                f"{shortened(now['digest'])}); give them back, or begin a new run with --resume never or another --name"
+            )
+    elif write:
+        this.write(file.name, json_text(now))
 
 
 def _frame_measure(data: LabelledShards) -> FrameMeasure | None:
@@ -305,6 +338,11 @@ def _announce(
 def _check(module: Finetuning, data: LabelledShards, trainer: L.Trainer) -> None:
     """Find contradictions of recipe, data and backbone before training."""
     check_training(module, data)
+    if not module.objective.answers:
+        raise RecipeError(
+            f"model.objective: {type(module.objective.answering).__name__} gives no scores, so it can be neither "
+            "validated nor tested on labels; expected an objective with `predict`, or `ssl-audio pretrain`"
+        )
     if not is_limited(trainer) and (trainer.max_epochs or -1) < 0 and module.options.kind != "knn":
         raise RecipeError(
             "trainer.max_epochs is not set; set the length of training, such as --trainer.max_epochs 10 or "

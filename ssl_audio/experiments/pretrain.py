@@ -9,6 +9,7 @@ import torch
 
 from ssl_audio.data.unlabelled import AudioShards
 from ssl_audio.errors import RecipeError
+from ssl_audio.experiments.arguments import checked
 from ssl_audio.experiments.assessment import Probing, assess, check_probing
 from ssl_audio.experiments.builder import RunBuilder
 from ssl_audio.experiments.display import TERMINAL, Display
@@ -47,6 +48,7 @@ class PretrainBuilder(RunBuilder):
         return self.config_init.probe
 
 
+@checked
 def pretrain(
     recipe: Recipe = "demo",
     *,
@@ -78,7 +80,13 @@ def pretrain(
     Raises:
         SslAudioError: if the recipe, the data or the machine do not allow it.
     """
-    chosen = {"data.shards": shards, "trainer.max_steps": max_steps, "seed_everything": seed, "name": name}
+    chosen = {
+        "data.shards": shards,
+        "trainer.max_steps": max_steps,
+        "seed_everything": seed,
+        "data.seed": seed,
+        "name": name,
+    }
     return pretrain_words(words_of(recipe, {**chosen, "runs": runs, "resume": resume}, options), display=display)
 
 

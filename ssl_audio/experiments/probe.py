@@ -7,10 +7,12 @@ from typing import Literal
 from jsonargparse.typing import PositiveFloat
 
 from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.experiments.arguments import checked
 from ssl_audio.experiments.assessment import Probing, Scores, probe_all
 from ssl_audio.experiments.display import TERMINAL, Display
 
 
+@checked
 def probe(
     checkpoint: str | Path,
     *,

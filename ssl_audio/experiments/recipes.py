@@ -8,6 +8,7 @@ import yaml
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.recipe_files import expected, find, names_in
 from ssl_audio.experiments.yaml_limits import load_yaml
+from ssl_audio.training.run import RECIPE, Run, numbered
 
 _FLAGS = ("--config", "-c")
 _LARGEST = 2**20
@@ -23,17 +24,26 @@ def with_recipe_paths(words: list[str], verb: str) -> list[str]:
 
     Recipes are moved before all other options, so that an option always overrides them.
     """
+    recipes = []
+    named, options = recipes_among(words)
+    for name in named:
+        path = recipe_path(name, verb)
+        read_recipe(Path(path))
+        recipes += ["--config", path]
+    # The parser reports a flag without a value.
+    return [*recipes, *map(_with_path, options), *(words[-1:] if words and words[-1] in _FLAGS else [])]
+
+
+def recipes_among(words: list[str]) -> tuple[list[str], list[str]]:
+    """The names of recipes on a command line, and the other words of it."""
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     recipes, options = [], []
     for before, word in zip(["", *words], words, strict=False):
         if before in _FLAGS:
-            path = recipe_path(word, verb)
-            read_recipe(Path(path))
-            recipes += ["--config", path]
+            recipes.append(word)
         elif word not in _FLAGS:
-            options.append(_with_path(word))
-    # The parser reports a flag without a value.
-    return [*recipes, *options, *(words[-1:] if words and words[-1] in _FLAGS else [])]
+            options.append(word)
+    return recipes, options
 
 
 def _with_path(word: str) -> str:
@@ -50,6 +60,11 @@ def recipe_path(word: str, verb: str) -> str:
     Raises:
         RecipeError: if there is none; the message lists the existing ones.
     """
+    if Path(word).is_dir() and find(f"{verb}/{word}") is None:
+        raise RecipeError(
+            f"--config {word}: is a folder; expected a recipe. `ssl-audio finetune --config FOLDER` runs the numbered "
+            "recipes of a folder one after the other"
+        )
     group, _, name = word.partition("/")
     if name and not Path(word).is_absolute() and names_in(group):
         return str(expected(name, [group], option="--config"))
@@ -81,6 +96,19 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise RecipeError(f"{path}: holds a {type(found).__name__}; expected options by name, such as trainer: ...")
     return found
+
+
+def recipe_of(run: Run) -> dict[str, Any]:
+    """The recipe that a run saved; empty before it did."""
+    path = run.folder / RECIPE
+    return read_recipe(path) if path.exists() else {}
+
+
+def started_from(runs: Path, verb: str, name: str) -> str | None:
+    """The checkpoint that the unfinished run of this name started from; None if there is none."""
+    made = numbered(runs / verb / name)
+    found = recipe_of(made[-1]).get("checkpoint") if made and made[-1].summary() is None else None
+    return found if isinstance(found, str) else None
 
 
 def section(recipe: dict[str, Any], name: str) -> dict[str, Any]:

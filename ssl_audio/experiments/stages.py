@@ -1,33 +1,46 @@
 """Experiments of several stages: a folder of recipes, each a run that starts from the checkpoint of the one before."""
 
 import itertools
+import json
+import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssl_audio.errors import RecipeError
-from ssl_audio.experiments.display import TERMINAL, Display
+from ssl_audio.errors import Ended, RecipeError
+from ssl_audio.experiments.arguments import checked
+from ssl_audio.experiments.builder import RunBuilder
+from ssl_audio.experiments.display import TERMINAL, Display, Silent
 from ssl_audio.experiments.finetune import BEST, finetune
+from ssl_audio.experiments.finetune_builder import FinetuneBuilder
 from ssl_audio.experiments.finished import Finished
-from ssl_audio.experiments.pretrain import pretrain
+from ssl_audio.experiments.pretrain import PretrainBuilder, pretrain
 from ssl_audio.experiments.pseudo import pseudo_labels
-from ssl_audio.experiments.recipe_files import PACKAGED, RECIPES
+from ssl_audio.experiments.recipe_files import PACKAGED, RECIPES, find
 from ssl_audio.experiments.recipes import read_recipe, section
-from ssl_audio.experiments.values import NO_OPTIONS
-from ssl_audio.training.run import Run, numbered
+from ssl_audio.experiments.values import NO_OPTIONS, words_of
+from ssl_audio.training.engines import is_first_process, process_group_kept
+from ssl_audio.training.resuming import flatten
+from ssl_audio.training.run import Run, check_name, json_text, numbered
 
 _STAGE = re.compile(r"(\d+)[_-](.+)")
 _NAMED = re.compile(r"stage (\d+)")
 _VERBS: dict[str, Callable[..., Finished | None]] = {"pretrain": pretrain, "finetune": finetune}
+_BUILDERS: dict[str, type[RunBuilder]] = {"pretrain": PretrainBuilder, "finetune": FinetuneBuilder}
+_STAGE_FILE = "stage.json"
 
 
 def stages_folder(name: str, *, verb: str = "finetune") -> Path | None:
     """The folder of stages of this name, or None if the name is that of a recipe file."""
+    if not name or find(f"{verb}/{name}") is not None:
+        return None
     places = [Path(name), *(folder / below for folder in (RECIPES, PACKAGED) for below in (name, f"{verb}/{name}"))]
     return next((place for place in places if place.is_dir()), None)
 
 
+@checked
 def stages(
     folder: str | Path,
     *,
@@ -63,33 +76,89 @@ def stages(
     if found is None:
         raise RecipeError(f"{folder}: no such folder of recipes; expected one with 1_NAME.yaml, 2_NAME.yaml, ...")
     recipes = recipes_of(found)
-    below = Path(runs) / "stages" / (name or found.name)
+    display = display if is_first_process() else Silent()
+    below = Path(runs) / "stages" / check_name(name or found.resolve().name)
+    for path in recipes:
+        _check_options(path, options)
     ended: list[Finished | Run] = []
     made: dict[int, Path | None] = {}
     pseudo: Path | None = None
-    for number, path in enumerate(recipes, 1):
-        verb, told = _told(path)
-        before = next((made[n] for n in sorted(made, reverse=True) if made[n] is not None), None)
-        if verb == "pseudo":
-            pseudo = below / "pseudo" / path.stem
-            if not (pseudo / "pseudo.json").exists():
-                display.line(f"stage {number} of {len(recipes)}: {path.stem}")
-                _write_pseudo(path, told, before, recipes[number:], pseudo, options, display)
-            continue
-        runs_of = numbered(below / verb / path.stem)
-        if runs_of and runs_of[-1].summary() is not None:
-            run: Finished | Run = runs_of[-1]
-        else:
-            display.line(f"stage {number} of {len(recipes)}: {path.stem}")
+    with process_group_kept():
+        for number, path in enumerate(recipes, 1):
+            verb, told = _told(path)
+            before = next((made[n] for n in sorted(made, reverse=True) if made[n] is not None), None)
+            if verb == "pseudo":
+                pseudo = below / "pseudo" / path.stem
+                if not (pseudo / "pseudo.json").exists():
+                    display.line(f"stage {number} of {len(recipes)}: {path.stem}")
+                    _write_pseudo(path, told, before, recipes[number:], pseudo, options, display)
+                continue
             own = _own_options(path, told, before, made, pseudo, verb)
             chosen = {**own, **{key: value for key, value in options.items() if key != "checkpoint" or not ended}}
-            this = _VERBS[verb](path, name=path.stem, runs=below, options=chosen, display=display)
-            if this is None:
-                return ended  # not the first rank
-            run = this
-        ended.append(run)
-        made[number] = _checkpoint(run, verb)
+            stage = {"recipe": told, "options": _plain(chosen)}
+            run: Finished | Run | None = _ended(below / verb / path.stem, stage, again=options.get("resume") == "never")
+            if run is None:
+                display.line(f"stage {number} of {len(recipes)}: {path.stem}")
+                this = _VERBS[verb](path, name=path.stem, runs=below, options=chosen, display=display)
+                if this is not None:
+                    this.run.write(_STAGE_FILE, json_text(stage))
+                run = this or _awaited(below / verb / path.stem)
+            ended.append(run)
+            made[number] = _checkpoint(run, verb)
     return ended
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(values), default=str))
+
+
+def _ended(folder: Path, stage: dict[str, Any], *, again: bool) -> Run | None:
+    """The run of a stage that has ended, if it is not to be done again.
+
+    Raises:
+        RecipeError: if it ended with another recipe or other options.
+    """
+    runs = numbered(folder)
+    if again or not runs or runs[-1].summary() is None:
+        return None
+    file = runs[-1].folder / _STAGE_FILE
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else stage
+    one, other = flatten(before), flatten(_plain(stage))
+    differs = sorted(name for name in {**one, **other} if one.get(name) != other.get(name))
+    if differs:
+        name = differs[0]
+        raise RecipeError(
+            f"{runs[-1].folder} has ended with another {name.replace('.', ': ', 1)} ({one.get(name)!s:.100}; now "
+            f"{other.get(name)!s:.100}); give it back, or --name for another experiment, or --resume never to do all "
+            "stages again"
+        )
+    return runs[-1]
+
+
+def _awaited(folder: Path) -> Run:
+    """The run of a stage whose report the first rank is writing.
+
+    Raises:
+        Ended: if the process that started this one has gone.
+    """
+    parent = os.getppid()
+    while (runs := numbered(folder)) and not (runs[-1].folder / _STAGE_FILE).exists():
+        if os.getppid() != parent:
+            raise Ended("the first rank has gone")
+        time.sleep(0.2)
+    return runs[-1]
+
+
+def _check_options(path: Path, options: Mapping[str, Any]) -> None:
+    """Parse the recipe of a stage, before the first of them is trained.
+
+    Raises:
+        RecipeError: if it has an option that its verb does not have.
+    """
+    verb, _ = _told(path)
+    if verb != "pseudo":
+        later = {"checkpoint": "none"} if verb == "finetune" else {}  # of a stage that has not run yet
+        _BUILDERS[verb].check_options(words_of(path, {}, {**options, **later}))
 
 
 def _own_options(
@@ -111,7 +180,9 @@ def _own_options(
         if made.get(int(named[1])) is None:
             raise RecipeError(f"{path}: checkpoint is {told['checkpoint']}; expected a stage before it that trained")
         own["checkpoint"] = made[int(named[1])]
-    elif before is not None and "checkpoint" not in told and verb != "pretrain":
+    elif "checkpoint" not in told and verb != "pretrain" and made:
+        if before is None:
+            raise RecipeError(f"{path}: the stages before it left no checkpoint; expected `checkpoint` in it")
         own["checkpoint"] = before
     if section(told, "data").get("pseudo_labels") == "previous":
         if pseudo is None:
@@ -155,6 +226,9 @@ def recipes_of(folder: Path) -> list[Path]:
         RecipeError: if there are none, or two have one number.
     """
     found = {path: int(named[1]) for path in folder.glob("*.yaml") if (named := _STAGE.fullmatch(path.stem))}
+    other = next((path for path in sorted(folder.glob("*.y*ml")) if path not in found), None)
+    if found and other is not None:
+        raise RecipeError(f"{other}: is no stage; expected a name such as 1_NAME.yaml, or another folder for it")
     if not found:
         raise RecipeError(f"{folder}: has no stages; expected recipes named 1_NAME.yaml, 2_NAME.yaml, ...")
     order = sorted(found, key=lambda path: found[path])

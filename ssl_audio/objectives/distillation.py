@@ -77,7 +77,7 @@ class Distillation(Objective):
 
     def check(self, backbone: Backbone, facts: Facts) -> None:
         self.objective.check(backbone, facts)
-        if type(self.objective).predict is Objective.predict:
+        if not self.objective.answers:
             raise RecipeError(
                 f"model.objective: Distillation of {type(self.objective).__name__}, which gives no scores that a "
                 "teacher's could be compared with; expected an objective that answers, such as Classification"
@@ -88,7 +88,8 @@ class Distillation(Objective):
 
     def validate(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> tuple[Losses, Answer | None]:
         losses, answer = self.objective.validate(backbone, batch, spectrogram)
-        assert answer is not None
+        if answer is None:
+            raise RecipeError(f"model.objective: {type(self.objective).__name__} gave no answer; expected scores")
         with torch.no_grad():
             taught = self.teacher.answer(batch, spectrogram)
         distilled = self.difference(answer, taught)

@@ -112,7 +112,12 @@ class Objective(nn.Module, ABC):
 
     def validate(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> tuple[Losses, Answer | None]:
         """Losses of a validation batch as `forward` gives them, and what `predict` says of it, in one pass."""
-        return self(backbone, batch, spectrogram), None
+        return self(backbone, batch, spectrogram), self.predict(backbone, spectrogram)
+
+    @property
+    def answers(self) -> bool:
+        """Whether it says anything of clips after training."""
+        return type(self.answering).predict is not Objective.predict
 
     def predict(self, backbone: Backbone, spectrogram: Spectrogram) -> Answer | None:
         """What it says of clips after training; None where an objective answers nothing (self-supervision)."""

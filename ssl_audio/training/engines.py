@@ -1,9 +1,10 @@
 """Distributing the same computation over devices, and making it fit."""
 
+import contextlib
 import functools
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,28 @@ def is_first_process() -> bool:
     return all(environment.get(part, "0") == "0" for part in ("NODE_RANK", "GROUP_RANK", "LOCAL_RANK"))
 
 
+_KEPT = False
+
+
+@contextlib.contextmanager
+def process_group_kept() -> Iterator[None]:
+    """Several trainings in one group of ranks, which ends with the block: at one address there can be no second one."""
+    global _KEPT
+    _KEPT = True
+    try:
+        yield
+    finally:
+        _KEPT = False
+    end_process_group()
+
+
 def end_process_group() -> None:
     """End the group of ranks, and its threads, once all of them have come this far.
 
     A process that ends while threads of its group live is now and then aborted by them. Lightning ends NCCL's group
     when Python exits, and gloo's never.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if not _KEPT and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
         # The last reference ends the threads; wrapped models hold one, in cycles.

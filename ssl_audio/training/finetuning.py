@@ -1,5 +1,7 @@
 """Supervised training: a classification where the recipe names no other objective."""
 
+import logging
+
 import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat
 from lightning.pytorch.cli import OptimizerCallable
@@ -14,6 +16,8 @@ from ssl_audio.objectives.objective import Objective
 from ssl_audio.objectives.views import Views
 from ssl_audio.training.module import AUGMENTATION, TUNING, Measure, Training
 from ssl_audio.training.optimisation import DecayOn, Schedule
+
+_log = logging.getLogger(__name__)
 
 
 class Finetuning(Training):
@@ -68,9 +72,10 @@ class Finetuning(Training):
             else:
                 objective.complete(own)
         elif (head, loss, label_smoothing, drop_tokens) != (HEAD, "auto", 0.0, 0.0):
-            raise RecipeError(
-                "model.objective is given together with model.head, model.loss, model.label_smoothing or "
-                "model.drop_tokens, which are options of Classification; expected them within model.objective"
+            _log.warning(
+                "model.objective is %s: model.head, model.loss, model.label_smoothing and model.drop_tokens of the "
+                "recipe, which describe a Classification, are not used",
+                type(objective).__name__,
             )
         super().__init__(
             backbone=backbone,

@@ -20,6 +20,7 @@ from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.model.tuning import Tuning, set_modes
 from ssl_audio.objectives.augmentation import Augmentation
 from ssl_audio.objectives.objective import Answer, Losses, Objective
+from ssl_audio.objectives.returned import checked_answer, checked_losses
 from ssl_audio.objectives.views import Views
 from ssl_audio.training.engines import compile_blocks, recompute_activations, shard
 from ssl_audio.training.gathering import gathered
@@ -156,11 +157,12 @@ class Training(L.LightningModule):
 
     def losses(self, batch: Batch) -> Losses:
         """The objective's losses of a batch."""
-        return self.objective(self.backbone, *self.inputs(batch))
+        return checked_losses(self.objective, self.objective(self.backbone, *self.inputs(batch)))
 
     def validated(self, batch: Batch) -> tuple[Losses, Answer | None]:
         """The objective's losses of a batch, and its answer."""
-        return self.objective.validate(self.backbone, *self.inputs(batch))
+        losses, answer = self.objective.validate(self.backbone, *self.inputs(batch))
+        return checked_losses(self.objective, losses), answer
 
     def on_train_start(self) -> None:
         # A checkpoint restores the schedule's attributes, including its old length.
@@ -193,8 +195,11 @@ class Training(L.LightningModule):
             batch_size=0 if batch.filler else len(batch.keys),
             sync_dist=True,
         )
-        if answer is None or answer.clips is None or batch.targets is None or batch.filler:
+        if answer is None or self.measure is None or batch.targets is None or batch.filler:
             return
+        clips, labels = batch.targets.shape
+        answer = checked_answer(self.objective, answer, clips=clips, labels=labels)
+        assert answer.clips is not None
         assert batch.clip_numbers is not None
         seen = (batch.clip_numbers, answer.clips.float(), batch.targets)
         if self.frame_measure is not None and answer.frames is not None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,27 @@ def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
         raise RecipeError(
             f"{checkpoint} is of another {part} ({shown}{'; ...' if len(changed) > _SHOWN else ''}); give it back, or "
             "begin a new run with --resume never or another --name"
+        )
+
+
+def check_unchanged(before: dict[str, Any], now: dict[str, Any], names: Sequence[str], place: Path) -> None:
+    """Refuse other values of some options than an unfinished run has.
+
+    Args:
+        before: Its recipe; empty for a new run.
+        now: The current recipe.
+        names: Of the options.
+        place: What to call the run.
+
+    Raises:
+        RecipeError: naming an option that differs.
+    """
+    one, other = ({name: recipe.get(name) for name in names if name in before} for recipe in (before, now))
+    differs = [name for name, value in flatten(one).items() if flatten(other).get(name) != value]
+    if differs:
+        raise RecipeError(
+            f"{place} was started with {differs[0]} {flatten(one)[differs[0]]}, not {flatten(other).get(differs[0])}; "
+            "give it back, or begin a new run with --resume never or another --name"
         )
 
 

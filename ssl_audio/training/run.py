@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import platform
+import re
 import subprocess
 from collections.abc import Sequence
 from importlib import metadata
@@ -15,7 +16,8 @@ import yaml
 
 from ssl_audio import __version__
 from ssl_audio.data.manifest import manifest_digest
-from ssl_audio.errors import SslAudioError
+from ssl_audio.errors import RecipeError, SslAudioError
+from ssl_audio.names import printable
 from ssl_audio.storing import store
 from ssl_audio.training.resuming import newest_whole
 
@@ -87,6 +89,17 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_name(name: str) -> str:
+    """The name of a run, if it can be that of a folder.
+
+    Raises:
+        RecipeError: if it cannot.
+    """
+    if not name or name in (".", "..") or re.search(r"[/\\\0]", name):
+        raise RecipeError(f"name {printable(name)[:100]!r}: expected the name of a folder, without slashes")
+    return name
 
 
 def run_folder(root: Path, verb: str, name: str, *, resume: str = "auto") -> Path:

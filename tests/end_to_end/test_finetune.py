@@ -321,6 +321,37 @@ def test_a_fold_begins_at_its_own_pretraining(finetune, pretraining_of, tmp_path
     assert not (tmp_path / "runs/finetune/sounds/1/pretrained").exists(), "found out before the first fold trained"
 
 
+def test_an_unfinished_run_goes_on_from_the_weights_it_started_from(
+    finetune, pretraining_of, tmp_path, monkeypatch, capsys
+):
+    def newest(path: Path) -> Path:
+        place = tmp_path / f"runs/pretrain/{path.stem}/0/checkpoints/last.ckpt"
+        place.parent.mkdir(parents=True)
+        return path.rename(place)
+
+    def crash(self, batch, batch_idx):
+        raise RuntimeError("power cut")
+
+    words = [
+        word
+        for word in finetune.words("--checkpoint=newest")
+        if not word.startswith(("--model.backbone", "--checkpoint=none"))
+    ]
+    first = newest(pretraining_of([16, 16]))
+    with monkeypatch.context() as patched:
+        patched.setattr(Finetuning, "training_step", crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            main(words)
+    second = newest(pretraining_of([16, 16], name="later", mean=-5.0))
+    assert "was started from the weights of runs/pretrain/begun" in fails(
+        capsys, [*words, f"--checkpoint={second}"], code=2
+    )
+    assert "was started with patience None, not 3" in fails(capsys, [*words, "--patience=3"], code=2)
+    main(words)
+    folder = tmp_path / "runs/finetune/sounds/0"
+    assert json.loads((folder / "summary.json").read_text())["checkpoint"] == str(first.relative_to(tmp_path))
+
+
 def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, monkeypatch, capsys):
     straight = load_checkpoint(finetune("--trainer.max_epochs=3") / "checkpoints/last.ckpt").weights
     original = Finetuning.training_step
@@ -374,7 +405,7 @@ def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, mon
         (["--data.target=speaker"], 1, r"no training clip has the speaker"),
         (["--model.head.pooling=class"], 2, r"no class tokens; expected mean or attentive"),
         (["--trainer.max_epochs=-1"], 2, r"max_epochs is not set"),
-        (["--folds=[3]"], 2, r"--folds 3: there are 0 folds"),
+        (["--folds=[3]"], 2, r"--folds: the data have no folds; expected none"),
         (["--intervals=speakers"], 1, r"test clips name no speaker; expected several, each clip with one"),
     ],
 )

@@ -5,15 +5,19 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 import ssl_audio
 from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.teachers import CheckpointTeacher
 from ssl_audio.cli import main
-from ssl_audio.errors import RecipeError
+from ssl_audio.cli.finetune import run as run_finetune
+from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.evaluation import cost
+from ssl_audio.experiments.values import words_of
 from ssl_audio.training.metrics_log import read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +94,85 @@ def test_the_page_about_python(here, capsys, monkeypatch):
     capsys.readouterr()
     main(["finetune", "--config", "mine"])
     assert capsys.readouterr().out.count("had ended before") == 2
+    # What ended is not done again, and a change of it is not passed over.
+    with pytest.raises(RecipeError, match=r"1_words/0 has ended with another options: trainer.max_steps \(None; now 3"):
+        ssl_audio.stages("mine", options={"trainer.max_steps": 3})
+    second = here / "recipes/finetune/mine/2_events.yaml"
+    second.write_text(second.read_text().replace("target: event", "target: emotion"))
+    with pytest.raises(RecipeError, match=r"2_events/0 has ended with another recipe: data.target \(event; now emo"):
+        ssl_audio.stages("mine")
+    # Stages are read before the first is trained.
+    second.write_text(second.read_text().replace("target: emotion", "tarjet: emotion"))
+    with pytest.raises(RecipeError, match="does not accept option 'tarjet'"):
+        ssl_audio.stages("mine", name="other")
+    assert not (here / "runs/stages/other").exists()
+    second.rename(second.with_name("events.yaml"))
+    with pytest.raises(RecipeError, match=r"events\.yaml: is no stage"):
+        ssl_audio.stages("mine", name="other")
+    with pytest.raises(RecipeError, match="mine is a folder of stages, over which no recipe can be laid"):
+        run_finetune(["--config", "adapters/lora", "--config", "mine"])
+
+
+LOUDER = '''
+from loudness import Loudness
+import torch
+from ssl_audio.objectives.objective import Answer
+
+
+class Louder(Loudness):
+    """Also answers, whatever the labels."""
+
+    def attach(self, backbone, facts):
+        super().attach(backbone, facts)
+        self.head = torch.nn.Linear(backbone.width, len(facts.labels))
+
+    def predict(self, backbone, spectrogram):
+        tokens = backbone.encoder(backbone.embed(backbone.cut(spectrogram)))
+        return Answer(clips=self.head(tokens.states.mean(dim=1)))
+'''
+
+
+def test_an_objective_of_somebody_else_is_fine_tuned_if_it_answers(here):
+    (here / "loudness.py").write_text(blocks("python")[2])
+    (here / "louder.py").write_text(LOUDER)
+    options = {"model.backbone.encoder": ENCODER, "model.backbone.frontend": "ssl_audio.audio.fbank.Fbank"}
+    finetune = lambda objective, **others: ssl_audio.finetune(  # noqa: E731
+        "demo_event", checkpoint="none", beside_scratch=False, budget=ssl_audio.Budget(steps=3),
+        display=ssl_audio.Silent(), options={**options, "model.objective": objective, **others},
+    )  # fmt: skip
+    with pytest.raises(RecipeError, match="Loudness gives no scores, so it can be neither validated nor tested"):
+        finetune("loudness.Loudness")
+    assert finetune("louder.Louder").summary["scores"]["scratch"]["clips"] > 0
+    teacher = {"class_path": "ssl_audio.objectives.AveragedTeacher"}
+    around = {"objective": {"class_path": "louder.Louder"}, "teacher": teacher}
+    finetune({"class_path": "ssl_audio.objectives.Distillation", "init_args": around}, name="taught")
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda: ssl_audio.pretrain(None), "pretrain: recipe is None; expected"),
+        (lambda: ssl_audio.pretrain(seed=1.5), "pretrain: seed is 1.5; expected"),
+        (lambda: ssl_audio.pretrain(seed=-1), "seed_everything is -1; expected 0 to"),
+        (lambda: ssl_audio.pretrain(name="../x"), r"name '\.\./x': expected the name of a folder, without slashes"),
+        (lambda: ssl_audio.pretrain(display=None), "pretrain: display is None; expected Display"),
+        (lambda: ssl_audio.pretrain(options={"print_config": ""}), "print_config is for the command line"),
+        (lambda: ssl_audio.pretrain(options={"a": torch.ones(2)}), "a Tensor is no value of an option"),
+        (lambda: ssl_audio.finetune("demo_event", budget=5), "finetune: budget is 5; expected Budget"),
+        (lambda: ssl_audio.Budget(steps=0), "budget: steps is 0; expected a whole number from 1 on"),
+        (lambda: ssl_audio.Budget(steps=5, seconds=5), "--steps and --seconds: one budget for all"),
+        (lambda: ssl_audio.probe("x", shards=["y"], targets="event"), "probe: targets is 'event'; expected"),
+        (lambda: ssl_audio.probe("x", shards=["y"], targets=[], protocol="folds"), "probe: protocol is 'folds'"),
+    ],
+)
+def test_wrong_values_are_one_line(here, call, line):
+    with pytest.raises(RecipeError, match=line) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_numpy_number_is_a_number(here):
+    assert words_of("demo", {"seed": np.arange(4)[3]}, {"a": [np.float32(0.5)]})[2:] == ["--seed=3", "--a=[0.5]"]
 
 
 def test_a_teacher_moves_its_student_and_a_killed_distillation_goes_on_to_the_bit(here, monkeypatch):
@@ -135,6 +218,13 @@ def test_a_teacher_moves_its_student_and_a_killed_distillation_goes_on_to_the_bi
     taught = finetune("taught", **options, **{"trainer.log_every_n_steps": 1})
     losses = [row for _, row in read_rows(taught.folder / "metrics.csv") if "train/distilled" in row]
     assert all(row["train/loss"] == pytest.approx(row["train/distilled"]) for row in losses)
+    # The weights that taught it are known again.
+    state = torch.load(taught.run.last, weights_only=True)["state_dict"]
+    state["objective.teacher.identity"][0] ^= 1
+    with pytest.raises(CheckpointError, match=r"best\.ckpt: not the weights that taught this run before"):
+        CheckpointTeacher(checkpoints=[straight.checkpoint]).load_state_dict(
+            {"identity": state["objective.teacher.identity"]}
+        )
     with pytest.raises(RecipeError, match=r"does not know the label '\w+' \(4 of 4 are unknown"):
         finetune("other", **options, **{"data.target": "emotion"})
     masking = {"class_path": "ssl_audio.objectives.masking.ClusterMasking", "init_args": {"hidden": 0.5}}

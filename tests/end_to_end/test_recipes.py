@@ -1,5 +1,6 @@
 """What a recipe of somebody else may do: be refused in one line. Asking for its options writes nothing."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -9,6 +10,7 @@ import pytest
 from hostile import watched
 
 from ssl_audio.cli import main
+from ssl_audio.cli.main import VERBS
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments import recipe_files
 from ssl_audio.experiments.backbone_choice import changed, changes, parsed
@@ -200,3 +202,28 @@ def test_a_summary_that_is_none_is_one_line(tmp_path, capsys, text):
     with pytest.raises(SystemExit):
         main(["inspect", str(tmp_path)])
     assert re.fullmatch(r"ssl-audio: .*summary.json: is no summary of a run \(\w+\);.*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_lists_its_options_and_does_nothing_without_any(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for words in ([verb, "--help"], [verb]):
+        with contextlib.suppress(SystemExit):
+            main(words)
+        told = capsys.readouterr()
+        if "--help" in words:
+            assert f"usage: ssl-audio {verb}" in told.out
+        elif told.err:
+            assert re.fullmatch(r"ssl-audio: .*\n", told.err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recipe_comes_before_a_folder_of_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ks2").mkdir()
+    with pytest.raises(SystemExit):
+        main(["finetune", "--config", "ks2", "--checkpoint=none", "--print_config"])
+    assert "target: keyword" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["pretrain", "--config", "./ks2"])
+    assert "--config ./ks2: is a folder; expected a recipe" in capsys.readouterr().err
