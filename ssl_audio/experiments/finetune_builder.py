@@ -162,8 +162,6 @@ class FinetuneBuilder(RunBuilder):
             CheckpointError: if the checkpoint of a fold is missing.
         """
         folds = self.datamodule.parts.folds
-        if self.config.folds is not None and not folds:
-            raise RecipeError("--folds: the data have no folds; expected none, or --data.protocol fold")
         wanted = self.config.folds if self.config.folds is not None else range(max(folds, 1))
         wrong = [fold for fold in wanted if fold >= max(folds, 1)]
         if wrong:

@@ -405,7 +405,7 @@ def test_a_stopped_run_goes_on_and_ends_like_a_whole_one(finetune, tmp_path, mon
         (["--data.target=speaker"], 1, r"no training clip has the speaker"),
         (["--model.head.pooling=class"], 2, r"no class tokens; expected mean or attentive"),
         (["--trainer.max_epochs=-1"], 2, r"max_epochs is not set"),
-        (["--folds=[3]"], 2, r"--folds: the data have no folds; expected none"),
+        (["--folds=[3]"], 2, r"--folds 3: there are 0 folds"),
         (["--intervals=speakers"], 1, r"test clips name no speaker; expected several, each clip with one"),
     ],
 )
