@@ -69,7 +69,7 @@ def write_arrow(path: Path, fields: Sequence[Field], values: Mapping[str, Any], 
     """
     import pyarrow as pa  # only writing needs it, and it takes a quarter of a second to import
 
-    fields = [field for field in fields if not (field.optional and values[field.name] is None)]
+    fields = [field for field in fields if not (field.optional and values.get(field.name) is None)]
     rows = len(values[fields[0].name])
     arrays = [_arrow(pa, field, values, field.name, rows) for field in fields]
     text = json.dumps(metadata, ensure_ascii=False).encode()
@@ -87,7 +87,7 @@ def _arrow(pa: Any, field: Field, values: Mapping[str, Any], name: str, rows: in
         children = {
             child.name: _arrow(pa, child, values, f"{name}.{child.name}", int(value[-1]) if rows else 0)
             for child in field.fields
-            if not (child.optional and values[f"{name}.{child.name}"] is None)
+            if not (child.optional and values.get(f"{name}.{child.name}") is None)
         }
         kind = pa.struct([(child, array.type) for child, array in children.items()])
         count = len(next(iter(children.values())))
