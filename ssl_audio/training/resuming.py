@@ -1,6 +1,8 @@
 """Which checkpoint a run resumes from, and whether the recipe allows it."""
 
 import dataclasses
+import importlib
+import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,6 +90,7 @@ def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
         changed = [name for name in one if name in other and one[name] != other[name]]
         if part == "model":
             one = {name: value for name, value in _ADDED.items() if name in other} | one
+            one |= {name: value for name in other if name not in one for value in _default(name, other)}
             changed = [name for name in {**one, **other} if one.get(name) != other.get(name)]
         if not changed:
             continue
@@ -120,6 +123,20 @@ def check_unchanged(before: dict[str, Any], now: dict[str, Any], names: Sequence
             f"{place} was started with {differs[0]} {flatten(one)[differs[0]]}, not {flatten(other).get(differs[0])}; "
             "give it back, or begin a new run with --resume never or another --name"
         )
+
+
+def _default(name: str, options: dict[str, Any]) -> list[Any]:
+    """The default of an option that an earlier version did not have, if its class, which the recipe names, has one.
+
+    Args:
+        name: Of the option, such as `backbone.init_args.encoder.init_args.width`.
+        options: The recipe, flattened.
+    """
+    owner, _, option = name.rpartition(".init_args.")
+    module, _, kind = str(options.get(f"{owner}.class_path")).rpartition(".")
+    found = getattr(importlib.import_module(module), kind, None) if module.startswith("ssl_audio.") else None
+    known = {} if found is None else inspect.signature(found).parameters
+    return [known[option].default] if option in known else []
 
 
 def _named_alike(tree: Any) -> Any:

@@ -66,7 +66,7 @@ def test_a_table_becomes_shards_and_comes_back(table, tmp_path):
         key="audio/clip_1",
         duration=0.5,
         sample_rate=RATE,
-        labels={"label": ["dog", "rain"]},
+        labels={"event": ["dog"], "label": ["dog", "rain"]},
         events=[Event(label="dog", onset=0.1, offset=0.3)],
         split="train",
         fold=2,
@@ -77,7 +77,7 @@ def test_a_table_becomes_shards_and_comes_back(table, tmp_path):
     np.testing.assert_allclose(stored[4], sound(9, 2.0)[4000:12000], atol=1 / 32767)
     assert len(stored[5]) == RATE
     assert [shard.clips for shard in manifest.shards] == [4, 2]
-    assert manifest.labels == {"label": {"cat": 1, "dog": 2, "rain": 3}}
+    assert manifest.labels == {"event": {"dog": 1}, "label": {"cat": 1, "dog": 2, "rain": 3}}
     assert manifest.splits == {"test": 1, "train": 4, "valid": 1}
     assert (manifest.clips, manifest.speakers, manifest.licence) == (6, 2, "CC0")
     assert Manifest.load(out) == verify_shards(out) == manifest
