@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -14,6 +15,9 @@ from ssl_audio.model.encoders import Transformer
 SMALL_GOLDENS = Path(__file__).parent / "golden"
 GOLDENS = Path(__file__).parents[1] / ".." / "shared" / "goldens"
 torch.set_num_threads(1)
+# The same examples in every run; the soak draws others.
+hypothesis.settings.register_profile("suite", derandomize=True)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture

@@ -36,6 +36,21 @@ _PLAIN = (type(None), bool, int, float, str)
 _VERSION = re.compile(r"[\w.+-]{1,64}")
 
 
+def _odd_key(value: Any) -> Any:
+    """A key at any depth that is not text; None if there is none."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            odd = next((key for key in one if not isinstance(key, str)), None)
+            if odd is not None:
+                return odd
+            left += one.values()
+        elif isinstance(one, list | tuple):
+            left += one
+    return None
+
+
 def check_described(path: Path, found: Mapping[str, Any]) -> None:
     """What a checkpoint of ours says of itself has the right types.
 
@@ -54,6 +69,8 @@ def check_described(path: Path, found: Mapping[str, Any]) -> None:
     wrong = None
     if odd:
         wrong = f"what it says of itself holds a {type(odd[0]).__name__}; expected numbers and text"
+    elif (key := _odd_key(described)) is not None:
+        wrong = f"what it says of itself has the key {str(key)[:40]!r}, a {type(key).__name__}; expected text"
     elif not isinstance(recipe, dict) or not isinstance(model, dict):
         wrong = "its recipe describes no model; expected a dictionary with model"
     elif not isinstance(model.get("backbone"), dict):

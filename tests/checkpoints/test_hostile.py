@@ -150,6 +150,17 @@ def test_adapters_join_the_classes_by_their_base():
     assert all(issubclass(one, Adapter) for one in names.values())
 
 
+def test_keys_that_are_no_text_are_one_line(folder):
+    for at in (("task",), ("recipe", "data"), ("recipe", "model", "backbone", "init_args")):
+        content = torch.load(folder / "whole.ckpt", weights_only=True)
+        inner = content["ssl_audio"]
+        for name in at[:-1]:
+            inner = inner[name]
+        inner[at[-1]] = {1: 2}
+        torch.save(content, folder / "k.ckpt")
+        assert "has the key '1', a int; expected text" in str(opens(folder / "k.ckpt"))
+
+
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
