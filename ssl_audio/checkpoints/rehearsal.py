@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import safetensors.torch
@@ -18,7 +19,8 @@ from ssl_audio.data.facts import Facts
 from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.model.backbone import Backbone, fit_frames
 from ssl_audio.objectives.classification import Classification
-from ssl_audio.objectives.objective import Answer, Losses, Objective
+from ssl_audio.objectives.objective import Losses, Objective
+from ssl_audio.objectives.wrapping import Wrapping
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def save_clips(path: Path, batches: list[Batch]) -> int:
     return path.stat().st_size
 
 
-class Rehearsal(Objective):
+class Rehearsal(Wrapping):
     """An objective, and beside it the losses of earlier tasks on clips of theirs that were kept.
 
     The heads of the earlier tasks stay as they were learnt: what is rehearsed keeps the backbone such that they fit it.
@@ -69,8 +71,7 @@ class Rehearsal(Objective):
     Differs: the earlier heads are not trained on.
     """
 
-    wraps = True
-    objective: Objective
+    added_titles: ClassVar = {"task": "loss of the task", "rehearsed": "loss of earlier tasks"}
 
     def __init__(
         self,
@@ -94,32 +95,15 @@ class Rehearsal(Objective):
         if objective is not None:
             self.complete(objective)
 
-    @property
-    def incomplete(self) -> bool:
-        return not hasattr(self, "objective")
-
-    def complete(self, objective: Objective) -> None:
-        self.objective = objective
-        self.views, self.score, self.shown = objective.views, objective.score, objective.shown
-        self.titles = {**objective.titles, "task": "loss of the task", "rehearsed": "loss of earlier tasks"}
-
     def attach(self, backbone: Backbone, facts: Facts) -> None:
-        if self.incomplete:
-            raise RecipeError("model.objective: Rehearsal beside nothing; expected init_args.objective")
-        self.objective.attach(backbone, facts)
+        super().attach(backbone, facts)
         self._earlier = [_opened(checkpoint, clips, backbone) for checkpoint, clips in self.paths]
-
-    def check(self, backbone: Backbone, facts: Facts) -> None:
-        self.objective.check(backbone, facts)
 
     def forward(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> Losses:
         losses = self.objective(backbone, batch, spectrogram)
         rehearsed = torch.stack([self._loss(backbone, one, batch, n) for n, one in enumerate(self._earlier)]).mean()
         total = losses["loss"] + self.weight * rehearsed
         return {**losses, "loss": total, "task": losses["loss"], "rehearsed": rehearsed}
-
-    def validate(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> tuple[Losses, Answer | None]:
-        return self.objective.validate(backbone, batch, spectrogram)
 
     def _loss(self, backbone: Backbone, one: _Earlier, batch: Batch, number: int) -> Float[Tensor, ""]:
         """Of kept clips of an earlier task, drawn by the seed of the batch."""
@@ -140,19 +124,6 @@ class Rehearsal(Objective):
         targets = one.clips["targets"][rows].to(device)
         found = Batch(waveforms, samples, numbers, numbers, tuple(map(str, rows.tolist())), targets=targets)
         return one.objective.loss_of(one.objective.logits(backbone, spectrogram).float(), found)
-
-    def predict(self, backbone: Backbone, spectrogram: Spectrogram) -> Answer | None:
-        return self.objective.predict(backbone, spectrogram)
-
-    def after_step(self, backbone: Backbone, step: int) -> None:
-        self.objective.after_step(backbone, step)
-
-    @property
-    def answering(self) -> Objective:
-        return self.objective.answering
-
-    def described(self) -> dict | None:
-        return self.objective.described()
 
 
 def _opened(path: Path, clips: Path, backbone: Backbone) -> _Earlier:

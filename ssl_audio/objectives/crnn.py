@@ -37,7 +37,7 @@ class CnnOptions:
 
 
 class Draws:
-    """A source of random numbers that several modules share, begun anew in every step."""
+    """A source of random numbers that several modules share, seeded again in every step."""
 
     def __init__(self) -> None:
         self.generator: torch.Generator | None = None

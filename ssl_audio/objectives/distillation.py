@@ -1,7 +1,7 @@
 """Distillation: any objective that answers, with a teacher beside the targets."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +14,12 @@ from ssl_audio.data.batch import Batch
 from ssl_audio.data.facts import Facts
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.objectives.objective import Answer, Losses, Objective
 from ssl_audio.objectives.teacher import Teacher
+from ssl_audio.objectives.wrapping import Wrapping
 
 
-class Distillation(Objective):
+class Distillation(Wrapping):
     """An objective and a teacher, whose scores the student is to match beside its targets.
 
     Unlabelled clips, of which only the teacher says anything, take part too.
@@ -37,8 +37,7 @@ class Distillation(Objective):
         weight 0.5, the teacher's logits tempered).
     """
 
-    wraps = True
-    objective: Objective
+    added_titles: ClassVar = {"loss": "loss", "task": "loss on targets", "distilled": "loss on the teacher"}
 
     def __init__(
         self,
@@ -57,26 +56,13 @@ class Distillation(Objective):
         if objective is not None:
             self.complete(objective)
 
-    @property
-    def incomplete(self) -> bool:
-        return not hasattr(self, "objective")
-
-    def complete(self, objective: Objective) -> None:
-        self.objective = objective
-        self.views = objective.views
-        self.score, self.shown = objective.score, objective.shown
-        own = {"loss": "loss", "task": "loss on targets", "distilled": "loss on the teacher"}
-        self.titles = {**objective.titles, **own}
-
     def attach(self, backbone: Backbone, facts: Facts) -> None:
-        if self.incomplete:
-            raise RecipeError("model.objective: Distillation of nothing; expected init_args.objective")
-        self.objective.attach(backbone, facts)
+        super().attach(backbone, facts)
         self.several = facts.several
         self.teacher.attach(backbone, self.objective, facts)
 
     def check(self, backbone: Backbone, facts: Facts) -> None:
-        self.objective.check(backbone, facts)
+        super().check(backbone, facts)
         if not self.objective.answers:
             raise RecipeError(
                 f"model.objective: Distillation of {type(self.objective).__name__}, which gives no scores that a "
@@ -117,24 +103,10 @@ class Distillation(Objective):
         wanted = other.log_softmax(dim=-1)
         return size * F.kl_div(one.log_softmax(dim=-1), wanted, log_target=True, reduction="batchmean")
 
-    def predict(self, backbone: Backbone, spectrogram: Spectrogram) -> Answer | None:
-        return self.objective.predict(backbone, spectrogram)
-
     def before_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
-        self.objective.before_training(batches)
+        super().before_training(batches)
         self.teacher.before_training(batches)
 
     def after_step(self, backbone: Backbone, step: int) -> None:
-        self.objective.after_step(backbone, step)
+        super().after_step(backbone, step)
         self.teacher.after_step(backbone, self.objective, step)
-
-    @property
-    def answering(self) -> Objective:
-        return self.objective.answering
-
-    def described(self) -> dict[str, Any] | None:
-        return self.objective.described()
-
-    @property
-    def encoders(self) -> list[Encoder]:
-        return self.objective.encoders

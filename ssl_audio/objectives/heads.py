@@ -53,7 +53,7 @@ class Head(nn.Module):
         bands: Rows of patches that the backbone cuts a spectrogram into.
         layers: Blocks whose outputs are summed with learnt weights; None takes the encoder's output.
         projection: Channels of a linear layer before pooling, as SUPERB has; None has none.
-        norm: On the pooled vector: a `layer` norm, as the ancestors have, a `batch` norm without parameters, which
+        norm: On the pooled vector: a `layer` norm, as the published code has, a `batch` norm without parameters, which
             puts small differences between clips on the same footing as large ones, or `none`, as SUPERB has it.
 
     Source: YuanGongND/ssast@a1a3eec `mlp_head` (LayerNorm, linear; PyTorch's initialisation); arXiv 2105.01051

@@ -39,7 +39,7 @@ def patch_info_nce(
         targets: The hidden patches.
         valid: Which places hold a hidden patch; None means all.
         direction: `paper` chooses the target for a prediction (equation 1), `published` the prediction for a target,
-            and counts as accurate what the ancestor counts.
+            and counts as accurate what the published code counts.
         temperature: Compare directions (cosine) over this temperature; None compares by plain inner products.
 
     Source: arXiv 2110.09784 equation 1; YuanGongND/ssast@a1a3eec `ASTModel.mpc` (published).

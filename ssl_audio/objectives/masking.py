@@ -1,7 +1,7 @@
 """Which patches are hidden.
 
 A masking draws for each clip a set of exactly as many patches as asked, as a pure function of the clip's seed. Ours
-give every patch of a clip the same chance and always terminate; `PublishedMasking` reproduces the ancestor.
+give every patch of a clip the same chance and always terminate; `PublishedMasking` reproduces the published sampler.
 """
 
 import random
@@ -171,12 +171,12 @@ def _earliest_around_in_time(
 
 
 class PublishedMasking(Masking):
-    """The ancestor's sampler on Python's `random`, slips included: for reproducing it, not for use.
+    """The published sampler on Python's `random`, slips included: for reproducing it, not for use.
 
     Clips of a batch must be equally long. Grids of one band draw unclustered patches, all others clusters.
 
     Raises:
-        RecipeError: where the ancestor would run for ever (as many hidden as there are patches it can hide).
+        RecipeError: where the published code would run for ever (as many hidden as there are patches it can hide).
 
     Source: YuanGongND/ssast@a1a3eec `ast_models.py`, `gen_maskid_patch` and `gen_maskid_frame`.
     """
@@ -197,7 +197,7 @@ class PublishedMasking(Masking):
         return hidden.view(-1, bands, width).to(seeds.device)
 
     def sample(self, grid: tuple[int, int], draws: random.Random) -> list[int]:
-        """One clip's hidden patches, in the ancestor's order."""
+        """One clip's hidden patches, in the published code's order."""
         patches = grid[0] * grid[1]
         count = self.count(patches)
         if grid[0] == 1:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,13 @@ from ssl_audio.data.batch import Batch
 from ssl_audio.data.facts import Facts
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
-from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.objectives.event_augmentation import EventAugmentation
 from ssl_audio.objectives.event_detection import HEAD, EventDetection, Rows, both, mean_over, only_valid
 from ssl_audio.objectives.event_head import EventHeadOptions, FrameScores
 from ssl_audio.objectives.event_mixing import Mixture, known_pseudo, mixed_labels, mixed_spectrogram, within_groups
-from ssl_audio.objectives.objective import Answer, Losses, Objective
+from ssl_audio.objectives.objective import Losses
 from ssl_audio.objectives.teacher import Teacher
+from ssl_audio.objectives.wrapping import Wrapping
 from ssl_audio.randomness import uniform
 
 _PLAIN = EventAugmentation()
@@ -71,7 +71,7 @@ class Mixing:
 CONSISTENCY, MIXING = Consistency(), Mixing()
 
 
-class SoundEvents(Objective):
+class SoundEvents(Wrapping):
     """Detection of events from strong and weak labels, a teacher and the scores of other models.
 
     The loss is `scale * (sum of source_weights * supervised losses + consistency + pseudo_weight * loss on the scores
@@ -99,7 +99,8 @@ class SoundEvents(Objective):
         statistics of batch norm.
     """
 
-    wraps = True
+    objective: EventDetection
+    added_titles: ClassVar = {"teacher": "difference from the teacher", "pseudo": "loss on the scores of others"}
 
     def __init__(
         self,
@@ -118,11 +119,13 @@ class SoundEvents(Objective):
         frame_seconds: PositiveFloat | None = None,
     ) -> None:
         super().__init__()
-        self.objective = EventDetection(
-            head=head,
-            clip_weight=clip_weight,
-            strong_clip_weight=strong_clip_weight,
-            frame_seconds=frame_seconds,
+        self.complete(
+            EventDetection(
+                head=head,
+                clip_weight=clip_weight,
+                strong_clip_weight=strong_clip_weight,
+                frame_seconds=frame_seconds,
+            )
         )
         self.teacher = teacher
         self.consistency = consistency
@@ -132,21 +135,17 @@ class SoundEvents(Objective):
         self.source_groups = None if source_groups is None else [int(group) for group in source_groups]
         self.pseudo_weight = float(pseudo_weight)
         self.scale = float(scale)
-        own = {"teacher": "difference from the teacher", "pseudo": "loss on the scores of others"}
-        self.titles = {**self.objective.titles, **own}
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     steps: Tensor
 
     def attach(self, backbone: Backbone, facts: Facts) -> None:
-        self.objective.attach(backbone, facts)
+        super().attach(backbone, facts)
         if self.teacher is not None:
             self.teacher.attach(backbone, self.objective, facts)
 
-    def frame_seconds(self, backbone: Backbone) -> float:
-        return self.objective.frame_seconds(backbone)
-
     def check(self, backbone: Backbone, facts: Facts) -> None:
+        super().check(backbone, facts)
         for name, given in (("source_weights", self.source_weights), ("source_groups", self.source_groups)):
             if given is not None and len(given) != facts.folders:
                 raise RecipeError(
@@ -196,31 +195,16 @@ class SoundEvents(Objective):
             total = total + self.pseudo_weight * losses["pseudo"]
         return {**losses, "loss": self.scale * total}
 
-    def validate(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> tuple[Losses, Answer]:
-        return self.objective.validate(backbone, batch, spectrogram)
-
-    def predict(self, backbone: Backbone, spectrogram: Spectrogram) -> Answer:
-        return self.objective.predict(backbone, spectrogram)
-
     def before_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        super().before_training(batches)
         if self.teacher is not None:
             self.teacher.before_training(batches)
 
     def after_step(self, backbone: Backbone, step: int) -> None:
+        super().after_step(backbone, step)
         self.steps.fill_(step)
         if self.teacher is not None:
             self.teacher.after_step(backbone, self.objective, step)
-
-    @property
-    def answering(self) -> Objective:
-        return self.objective
-
-    def described(self) -> dict[str, Any]:
-        return self.objective.described()
-
-    @property
-    def encoders(self) -> list[Encoder]:
-        return self.objective.encoders
 
     def _shifted(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> tuple[Batch, Spectrogram]:
         """Clips turned round by whole frames of the targets: spectrograms, labels and scores of others."""

@@ -12,7 +12,7 @@ from ssl_audio.audio.frontend import Spectrogram
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Views:
-    """Random changes of recording and voice, drawn anew for every view.
+    """Random changes of recording and voice, drawn again for every view.
 
     Args:
         gain_db: Largest change of level, either way.
