@@ -10,10 +10,18 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveIn
 from ssl_audio.cli.inputs import names_in
 from ssl_audio.cli.predict_events import check_events_name, finish_events, predict_events
 from ssl_audio.cli.predict_windows import check_windows_name, finish_windows, predict_windows
-from ssl_audio.cli.rows import add_common, checkpoints_in, grids, kept_rows, merge, models_in, recordings_in, share_of
+from ssl_audio.cli.rows import (
+    add_common,
+    checkpoints_in,
+    kept_rows,
+    merge,
+    models_in,
+    prediction_job,
+    recordings_in,
+    share_of,
+)
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.ensemble import Ensemble
-from ssl_audio.evaluation.journal import hashed
 from ssl_audio.evaluation.parts import WHOLE, Job, Share
 from ssl_audio.evaluation.recordings import Recordings
 from ssl_audio.evaluation.tables import Tables, write_labels
@@ -108,21 +116,7 @@ def predict(
             names = [printable(model.labels[place]) for place in best.indices.tolist()]
             yield {"path": sound.name, "labels": names, "probabilities": best.values.tolist()}
 
-    options = {
-        "top": count,
-        "labels": hashed(model.labels),
-        "windows": grids(model.members),
-        "batch_windows": model.batch_windows,
-        "reading": str(recordings.reading),
-    }
-    job = Job(
-        verb="predict",
-        checkpoints=[member.digest for member in model.members],
-        options=options,
-        inputs=recordings.digest(),
-        recordings=len(recordings),
-        facts={},
-    )
+    job = prediction_job(model, recordings, top=count)
     with kept_rows(
         model, recordings, rows, out=out, job=job, schema=_SCHEMA, share=share, workers=workers, title="labelling"
     ) as tables:

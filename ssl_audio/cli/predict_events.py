@@ -6,12 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from ssl_audio.cli.rows import grids, kept_rows
+from ssl_audio.cli.rows import kept_rows, prediction_job
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.ensemble import Ensemble
 from ssl_audio.evaluation.event_files import ENDINGS, write_events
 from ssl_audio.evaluation.event_finder import EventFinder
-from ssl_audio.evaluation.journal import hashed
 from ssl_audio.evaluation.parts import WHOLE, Job, Share
 from ssl_audio.evaluation.recordings import Recordings
 from ssl_audio.evaluation.tables import Tables
@@ -51,21 +50,7 @@ def predict_events(
             times = {"onset": found.onset.tolist(), "offset": found.offset.tolist()}
             yield {"path": sound.name, **times, "label": labels, "confidence": found.confidence.tolist()}
 
-    options = {
-        "events": finder.decision.plain(),
-        "labels": hashed(model.labels),
-        "windows": grids(model.members),
-        "batch_windows": model.batch_windows,
-        "reading": str(recordings.reading),
-    }
-    job = Job(
-        verb="predict",
-        checkpoints=[member.digest for member in model.members],
-        options=options,
-        inputs=recordings.digest(),
-        recordings=len(recordings),
-        facts={},
-    )
+    job = prediction_job(model, recordings, events=finder.decision.plain())
     with kept_rows(
         model, recordings, rows, out=out, job=job, schema=_SCHEMA, share=share, workers=workers, title="detecting"
     ) as tables:

@@ -8,11 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ssl_audio.cli.rows import grids, kept_rows
+from ssl_audio.cli.rows import kept_rows, prediction_job
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.ensemble import Ensemble
 from ssl_audio.evaluation.event_files import ENDINGS, write_events
-from ssl_audio.evaluation.journal import hashed
 from ssl_audio.evaluation.parts import WHOLE, Job, Share
 from ssl_audio.evaluation.recordings import Recordings
 from ssl_audio.evaluation.tables import Tables, write_lines, write_table
@@ -66,23 +65,8 @@ def predict_windows(
                             row[name].append(value)
             yield row
 
-    options = {
-        "overlap_seconds": float(overlap_seconds),
-        "least": float(least),
-        "top": count,
-        "labels": hashed(model.labels),
-        "windows": grids(model.members),
-        "batch_windows": model.batch_windows,
-        "reading": str(recordings.reading),
-    }
-    job = Job(
-        verb="predict",
-        checkpoints=[member.digest for member in model.members],
-        options=options,
-        inputs=recordings.digest(),
-        recordings=len(recordings),
-        facts={},
-    )
+    own = {"overlap_seconds": float(overlap_seconds), "least": float(least), "top": count}
+    job = prediction_job(model, recordings, **own)
     with kept_rows(
         model, recordings, rows, out=out, job=job, schema=_SCHEMA, share=share, workers=workers, title="labelling"
     ) as tables:

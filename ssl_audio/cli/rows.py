@@ -18,7 +18,7 @@ from ssl_audio.cli.part_option import part_of
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.decoders import Decoders, workers_for
 from ssl_audio.evaluation.ensemble import Ensemble
-from ssl_audio.evaluation.journal import Journal, job_in
+from ssl_audio.evaluation.journal import Journal, hashed, job_in
 from ssl_audio.evaluation.opening import Openings, say_refused
 from ssl_audio.evaluation.parts import Job, ResultParts, Share
 from ssl_audio.evaluation.pretrained import Pretrained, pretrained
@@ -246,6 +246,30 @@ def merge(words: list[str], finish: Callable[[Job, Path, Tables], None], *, verb
         say_refused(parts.job.recordings - rows, parts.job.recordings, say)
         finish(parts.job, out, parts.tables)
         parts.remove()
+
+
+def prediction_job(model: Ensemble, recordings: Recordings, **options: Any) -> Job:
+    """What the rows of a prediction depend on.
+
+    Args:
+        model: What predicts.
+        recordings: All of them.
+        options: Of this kind of prediction, as plain values.
+    """
+    shared = {
+        "labels": hashed(model.labels),
+        "windows": grids(model.members),
+        "batch_windows": model.batch_windows,
+        "reading": str(recordings.reading),
+    }
+    return Job(
+        verb="predict",
+        checkpoints=[member.digest for member in model.members],
+        options={**options, **shared},
+        inputs=recordings.digest(),
+        recordings=len(recordings),
+        facts={},
+    )
 
 
 def grids(models: Sequence[Pretrained]) -> list[str]:

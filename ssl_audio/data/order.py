@@ -93,7 +93,42 @@ class Order(Plan):
         return [Request(int(clip), int(turn)) for clip, turn in zip(clips[mine], turns[mine], strict=True)]
 
 
-class Bucketed(Plan):
+class Epochs(Plan):
+    """Batches of different sizes: an epoch of the stream is divided into a fixed number of them, so the batch of any
+    place is found at once.
+
+    Args:
+        stream: The clips.
+        rank: This process among `world`.
+        world: How many processes share the stream.
+    """
+
+    unit = "batches"
+    epoch_batches: int
+
+    def __init__(self, stream: Shuffled, *, rank: int = 0, world: int = 1) -> None:
+        super().__init__(rank=rank, world=world)
+        self.stream = stream
+        self._epoch = -1
+        self._parts: list[Int[np.ndarray, " _"]] = []
+
+    @abstractmethod
+    def divided(self, clips: Int[np.ndarray, " clip"]) -> list[Int[np.ndarray, " _"]]:
+        """The batches of an epoch, from its clips in the order of the stream."""
+
+    @property
+    def stride(self) -> int:
+        return self.world
+
+    def batch(self, place: int) -> list[Request]:
+        epoch, number = divmod(place + self.rank, self.epoch_batches)
+        if epoch != self._epoch:
+            clips, _ = self.stream.draw(epoch * len(self.stream), len(self.stream))
+            self._epoch, self._parts = epoch, self.divided(clips)
+        return [Request(int(clip), epoch) for clip in self._parts[number]]
+
+
+class Bucketed(Epochs):
     """Batches of clips of about the same length, each as large as a budget of seconds allows; every clip once an epoch.
 
     Clips are sorted into buckets by length, in steps of `step`, in the order of the stream; a full bucket becomes a
@@ -110,8 +145,6 @@ class Bucketed(Plan):
         world: How many processes share the stream.
     """
 
-    unit = "batches"
-
     def __init__(
         self,
         stream: Shuffled,
@@ -123,8 +156,7 @@ class Bucketed(Plan):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        super().__init__(rank=rank, world=world)
-        self.stream = stream
+        super().__init__(stream, rank=rank, world=world)
         lengths = np.maximum(seconds, 1e-3)
         numbers = np.floor(np.log(lengths / lengths.min()) / np.log(step) + 1e-6).astype(np.int64)
         used, self.bucket = np.unique(numbers, return_inverse=True)
@@ -133,22 +165,9 @@ class Bucketed(Plan):
         self.sizes = np.clip(batch_seconds / longest + 1e-6, 1, most_clips).astype(np.int64)
         self.each = -(-np.bincount(self.bucket) // self.sizes)
         self.epoch_batches = int(self.each.sum())
-        self._epoch = -1
-        self._parts: list[Int[np.ndarray, " _"]] = []
 
-    @property
-    def stride(self) -> int:
-        return self.world
-
-    def batch(self, place: int) -> list[Request]:
-        epoch, number = divmod(place + self.rank, self.epoch_batches)
-        if epoch != self._epoch:
-            self._epoch, self._parts = epoch, self._deal(epoch)
-        return [Request(int(clip), epoch) for clip in self._parts[number]]
-
-    def _deal(self, epoch: int) -> list[Int[np.ndarray, " _"]]:
+    def divided(self, clips: Int[np.ndarray, " clip"]) -> list[Int[np.ndarray, " _"]]:
         """The batches of an epoch, in the order in which they fill up."""
-        clips, _ = self.stream.draw(epoch * len(self.stream), len(self.stream))
         bucket = self.bucket[clips]
         by_bucket = np.argsort(bucket, kind="stable")
         firsts = np.cumsum(np.bincount(bucket)) - np.bincount(bucket)
@@ -159,7 +178,7 @@ class Bucketed(Plan):
         return [parts[number] for number in np.argsort(by_bucket[ends], kind="stable")]
 
 
-class Filled(Plan):
+class Filled(Epochs):
     """Batches of clips in the order of the stream, as many as a budget allows: for rows that clips share, in which
     nothing is padding. Every clip once an epoch, and every epoch has the same number of batches.
 
@@ -174,13 +193,10 @@ class Filled(Plan):
         RecipeError: if fewer than three of the largest clips fit into a batch; then some batches might be empty.
     """
 
-    unit = "batches"
-
     def __init__(
         self, stream: Shuffled, sizes: Int[np.ndarray, " clip"], *, budget: int, rank: int = 0, world: int = 1
     ) -> None:
-        super().__init__(rank=rank, world=world)
-        self.stream = stream
+        super().__init__(stream, rank=rank, world=world)
         self.sizes = np.maximum(sizes.astype(np.int64), 1)
         largest, self.total = int(self.sizes.max()), int(self.sizes.sum())
         if budget < 3 * largest:
@@ -190,22 +206,13 @@ class Filled(Plan):
             )
         # A clip belongs to the batch in which it begins, so that no batch exceeds its share by more than one clip.
         self.epoch_batches = -(-self.total // (budget - largest))
-        self._epoch = -1
-        self._parts: list[Int[np.ndarray, " _"]] = []
 
-    @property
-    def stride(self) -> int:
-        return self.world
-
-    def batch(self, place: int) -> list[Request]:
-        epoch, number = divmod(place + self.rank, self.epoch_batches)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            clips, _ = self.stream.draw(epoch * len(self.stream), len(self.stream))
-            begin = np.cumsum(self.sizes[clips]) - self.sizes[clips]
-            of = begin * self.epoch_batches // self.total
-            self._parts = np.split(clips, np.searchsorted(of, np.arange(1, self.epoch_batches)))
-        return [Request(int(clip), epoch) for clip in self._parts[number]]
+    def divided(self, clips: Int[np.ndarray, " clip"]) -> list[Int[np.ndarray, " _"]]:
+        """The batches of an epoch: each clip is in the one in which it begins."""
+        begin = np.cumsum(self.sizes[clips]) - self.sizes[clips]
+        return np.split(
+            clips, np.searchsorted(begin * self.epoch_batches // self.total, np.arange(1, self.epoch_batches))
+        )
 
 
 class InOrder(Stream):

@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -74,15 +75,32 @@ class AudioSet(Files):
                     source=files[video],
                 )
                 found.append(Recording(clip=clip))
-        if len(found) < max(1, self.min_found * segments):
-            raise ShardError(
-                f"{self.root}: {len(found)} of the {segments} segments of {', '.join(self.parts)} have a file; "
-                f"expected {self.min_found:.0%} at least, called ID.flac, YID.wav, ID_30.000.flac or "
-                f"ID_30000_40000.wav anywhere below it; found {found_in(self.root)}. If that is all, lower --min_found"
-            )
-        if len(found) < segments:
-            _log.warning("%d of %d segments have no file and are left out", segments - len(found), segments)
+        called = "ID.flac, YID.wav, ID_30.000.flac or ID_30000_40000.wav"
+        check_found(self.root, len(found), segments, parts=self.parts, least=self.min_found, called=called)
         return found
+
+
+def check_found(root: Path, found: int, segments: int, *, parts: Sequence[str], least: float, called: str) -> None:
+    """Warn of segments without a file.
+
+    Args:
+        root: Where files were searched for.
+        found: Segments with a file.
+        segments: All of them.
+        parts: Of which parts of AudioSet.
+        least: Share that must have a file.
+        called: What files may be called, for the message.
+
+    Raises:
+        ShardError: if fewer have one.
+    """
+    if found < max(1, least * segments):
+        raise ShardError(
+            f"{root}: {found} of the {segments} segments of {', '.join(parts)} have a file; expected {least:.0%} at "
+            f"least, called {called} anywhere below it; found {found_in(root)}. If that is all, lower --min_found"
+        )
+    if found < segments:
+        _log.warning("%d of %d segments have no file and are left out", segments - found, segments)
 
 
 def _segments(path: Path) -> list[tuple[str, list[str]]]:

@@ -1,15 +1,14 @@
 """AudioSet with onsets and offsets: the part of it whose events were located."""
 
-import logging
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from jsonargparse.typing import ClosedUnitInterval
 
 from ssl_audio.data.clip import Clip, Event
-from ssl_audio.data.corpora.audioset import files_by_video
+from ssl_audio.data.corpora.audioset import check_found, files_by_video
 from ssl_audio.data.corpora.corpus import Recording
-from ssl_audio.data.corpora.files import Files, found_in, rows_of, within
+from ssl_audio.data.corpora.files import Files, rows_of, within
 from ssl_audio.data.events import names_of
 from ssl_audio.data.json_values import finite
 from ssl_audio.errors import ShardError
@@ -17,7 +16,6 @@ from ssl_audio.errors import ShardError
 Part = Literal["train", "eval"]
 LISTS: dict[Part, str] = {"train": "audioset_train_strong.tsv", "eval": "audioset_eval_strong.tsv"}
 NAMES = "mid_to_display_name.tsv"
-_log = logging.getLogger(__name__)
 
 
 class AudioSetStrong(Files):
@@ -69,14 +67,8 @@ class AudioSetStrong(Files):
                     source=files[video],
                 )
                 found.append(Recording(clip=clip))
-        if len(found) < max(1, self.min_found * segments):
-            raise ShardError(
-                f"{self.root}: {len(found)} of the {segments} segments of {', '.join(self.parts)} have a file; "
-                f"expected {self.min_found:.0%} at least, called ID.flac or YID.wav anywhere below it; found "
-                f"{found_in(self.root)}. If that is all, lower --min_found"
-            )
-        if len(found) < segments:
-            _log.warning("%d of %d segments have no file and are left out", segments - len(found), segments)
+        called = "ID.flac or YID.wav"
+        check_found(self.root, len(found), segments, parts=self.parts, least=self.min_found, called=called)
         return found
 
 
