@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from adapter_files import NECK, base_at, spec_of, trained_at
-from conftest import SMALL_GOLDENS
 from safetensors.torch import load_file, save_file
 
 import ssl_audio
@@ -18,6 +17,7 @@ from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.peft_writing import write_peft
 from ssl_audio.errors import CheckpointError, RecipeError
 
+SMALL_GOLDENS = Path(__file__).parents[1] / "golden"
 MAMBA = {"class_path": "ssl_audio.model.encoders.BiMamba", "init_args": {"width": 16, "depth": 1}}
 
 
