@@ -24,7 +24,7 @@ class Adaptation:
         frames: Length that positions are for, in frames of 10 ms.
         fixed: Cut or pad every clip to that length and treat the padding as content, as published.
         rule: How positions come to another grid. `place` gives each patch the position of the same bins and frames;
-            `published` cuts and stretches as the ancestor of the checkpoint did, whatever the stride.
+            `published` cuts and stretches as the published code of the checkpoint did, whatever the stride.
         mean: Mean of the log-mel to normalise with.
         std: Its standard deviation.
     """

@@ -62,7 +62,7 @@ class Checkpoint:
         kind: What it is, in words.
         task: What its objective tells apart, if it answers: target, labels, several, objective.
         fates: What became of each tensor of a published file.
-        position_rule: How its ancestors bring positions to another grid.
+        position_rule: How its published code brings positions to another grid.
         image: Its positions are places in a picture.
         base: What it stands on, if its file holds only what trained.
         manifests: SHA-256 of the manifest of each of the shards that it was pretrained on, where the file says so.

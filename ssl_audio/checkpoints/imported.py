@@ -35,9 +35,9 @@ class Imported:
         weights: `backbone.*` tensors, and `head.*` of a fine-tuned file. Positions stand on the grid they were
             learnt on, whatever grid the recipe has.
         fates: One a tensor of the file.
-        position_rule: How its ancestors bring positions to another grid.
+        position_rule: How its published code brings positions to another grid.
         image: Its positions are places in a picture, so that nothing is known of their seconds.
-        pooling: How its ancestor makes one vector of a clip, if it has a head.
+        pooling: How its published code makes one vector of a clip, if it has a head.
     """
 
     kind: str

@@ -74,7 +74,7 @@ def _ssast(weights: dict[str, Tensor], hints: Hints) -> Imported:
     fates = [
         Fate(name, "ignored", "size of the input, now in the recipe")
         if name.startswith("p_input")
-        else Fate(name, "ignored", "ImageNet head that the ancestor never uses")
+        else Fate(name, "ignored", "ImageNet head that the published code never uses")
         if name.startswith("v.head")
         else Fate(name, "used", "backbone")
         if name.startswith("v.")
@@ -215,7 +215,7 @@ def _vit(bare: dict[str, Tensor], hints: Hints, *, kind: str, fixed: bool, image
 
 
 def _with_head(found: Imported, bare: dict[str, Tensor], *, norm: str, linear: str, pooling: Pooling) -> Imported:
-    """With the ancestors' head: a LayerNorm and a linear layer on the pooled state."""
+    """With the published head: a LayerNorm and a linear layer on the pooled state."""
     ours = {
         f"head.{place}.{kind}": bare[f"{theirs}.{kind}"]
         for place, theirs in (("norm", norm), ("linear", linear))

@@ -36,10 +36,10 @@ def from_ssamba(published: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of an SSAMBA pretraining checkpoint under the names of `Training`.
 
     Args:
-        published: State dict of the ancestor, with or without the `module.` of its DataParallel.
+        published: State dict of the published code, with or without the `module.` of its DataParallel.
 
     Returns:
-        `backbone.*` and `objective.*` tensors. The ImageNet head, which the ancestor never uses, is left out.
+        `backbone.*` and `objective.*` tensors. The ImageNet head, which the published code never uses, is left out.
 
     Raises:
         CheckpointError: if it is another kind of file, or has tensors that SSAMBA does not.
@@ -136,7 +136,7 @@ def _fate(name: str) -> Fate:
     if name.startswith("p_input"):
         return Fate(name, "ignored", "size of the input, now in the recipe")
     if name.startswith("v.head"):
-        return Fate(name, "ignored", "ImageNet head that the ancestor never uses")
+        return Fate(name, "ignored", "ImageNet head that the published code never uses")
     if name.startswith("mlp_head"):
         return Fate(name, "used", "head")
     return Fate(name, "used", "backbone") if name.startswith("v.") else Fate(name, "ignored", "pretraining head")

@@ -15,10 +15,11 @@ def from_ssast(published: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of an SSAST pretraining checkpoint under the names of `Training`.
 
     Args:
-        published: State dict of the ancestor, with or without the `module.` of its DataParallel.
+        published: State dict of the published code, with or without the `module.` of its DataParallel.
 
     Returns:
-        `backbone.*` and `objective.*` tensors. The two ImageNet heads, which the ancestor never uses, are left out.
+        `backbone.*` and `objective.*` tensors. The two ImageNet heads, which the published code never uses, are left
+        out.
 
     Raises:
         CheckpointError: if it is another kind of file, or has tensors that SSAST does not.

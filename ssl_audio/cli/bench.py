@@ -20,7 +20,7 @@ SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
 
 
 BENCHES = {
-    "step": ("bench", "a pretraining step beside the ancestor's way of computing it"),
+    "step": ("bench", "a pretraining step beside the reference, which computes it as the published code does"),
     "scan": ("bench_scan", "the selective scan's backends beside a loop"),
     "encoders": ("bench_encoders", "time and memory of the encoders at growing length"),
     "lengths": ("bench_lengths", "one model at any length or frame shift beside models trained at one"),
@@ -66,9 +66,9 @@ def step(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     out: Path | None = None,
 ) -> None:
-    """A pretraining step beside the ancestor's way of computing it, in turn in one run.
+    """A pretraining step beside the reference, which computes it as the published code does, in turn in one run.
 
-    Every step begins at waveforms and ends with updated weights. `ancestor`: two passes, fp32, materialised
+    Every step begins at waveforms and ends with updated weights. `reference`: two passes, fp32, materialised
     attention, Python loops. `published`: the same numbers, batched; also in bf16. `default`: one pass,
     bf16. `dropped`: and hidden patches leave the encoder. Products inside torch's fused attention are not counted.
 
@@ -94,12 +94,12 @@ def step(
     for s in steps:
         took, flops = times[s.name], s.flops(waveforms)
         share = flops / took.seconds / rates[s.precision]
-        ratio = times["ancestor"].seconds / took.seconds
+        ratio = times["reference"].seconds / took.seconds
         figures[s.name] = {
             "milliseconds": took.seconds * 1e3,
             "spread": took.spread,
             "clips_per_second": clips / took.seconds,
-            "times_ancestor": ratio,
+            "times_reference": ratio,
             "gflop": flops / 1e9,
             "share_of_product_bound": share,
         }
@@ -114,7 +114,7 @@ def step(
                 f"{share:.0%}",
             ]
         )
-    head = ["step", "precision", "ms", "clips/s", "times ancestor", "GFLOP", "of product bound"]
+    head = ["step", "precision", "ms", "clips/s", "times reference", "GFLOP", "of product bound"]
     bound = ", ".join(f"{str(kind).removeprefix('torch.')} {rate / 1e12:.2f}" for kind, rate in rates.items())
     caption = f"{size}, {clips} clips of {seconds:g} s, {where}, {torch.get_num_threads()} threads, {rounds} rounds"
     print(ReportTable(caption, head, rows).text())

@@ -333,7 +333,7 @@ def open_shards(folders: Sequence[Path | str]) -> ShardIndex:
     Raises:
         ShardError: if a folder is missing or holds no shards.
     """
-    # A path may lead to another file than it did: shards are written anew, and relative paths follow the process.
+    # A path may lead to another file than it did: shards are rewritten, and relative paths follow the process.
     _open.cache_clear()
     if not folders:
         raise ShardError("no shards were given; expected at least one folder with tar files")

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.data.batch import Batch
 from ssl_audio.data.facts import Facts
-from ssl_audio.evaluation.ancestor import AncestorStep
+from ssl_audio.evaluation.reference_step import ReferenceStep
 from ssl_audio.model.backbone import Backbone, fit_frames
 from ssl_audio.model.encoders import Transformer
 from ssl_audio.objectives.masked_patches import MaskedPatches
@@ -103,19 +103,19 @@ class Step:
 
 
 def training_steps(*, width: int, depth: int, heads: int, device: torch.device) -> list[Step]:
-    """The ancestor's way of computing, and ours: `published` in both precisions, `default` and `dropped`."""
+    """The reference, which computes as the published code does; ours: `published` twice, `default` and `dropped`."""
     torch.manual_seed(0)
     fbank = Fbank(pad_value="published").to(device)
-    ancestor = AncestorStep(width=width, depth=depth, heads=heads).to(device)
+    reference = ReferenceStep(width=width, depth=depth, heads=heads).to(device)
 
     def encoder() -> Transformer:
         return Transformer(width=width, depth=depth, heads=heads)
 
     steps = [
         Step(
-            "ancestor",
-            ancestor,
-            lambda waveforms: ancestor(fit_frames(fbank(waveforms), 1024).values),
+            "reference",
+            reference,
+            lambda waveforms: reference(fit_frames(fbank(waveforms), 1024).values),
             precision=torch.float32,
             device=device,
         )

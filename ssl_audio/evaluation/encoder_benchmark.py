@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from ssl_audio.data.workers import begin_process, deaf_to_interrupts
-from ssl_audio.evaluation.ancestor import AncestorBlock
 from ssl_audio.evaluation.memory import PeakMemory
+from ssl_audio.evaluation.reference_step import ReferenceBlock
 from ssl_audio.model import patterns
 from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
 from ssl_audio.model.merging import Merging
 from ssl_audio.tokens import Tokens
 
 CONTENDERS = ("transformer", "bimamba", "naive", "frequency_time", "frequency_time_table")
-"""`naive` is the Transformer with attention scores written out, as the ancestors compute it; `frequency_time` has the
-pattern of that name along bands and columns at every length, `frequency_time_table` with a table of all pairs.
+"""`naive` is the Transformer with attention scores written out, as published; `frequency_time` has the pattern of that
+name along bands and columns at every length, `frequency_time_table` with a table of all pairs.
 """
 
 BANDS = 8
@@ -85,7 +85,7 @@ def encoder_of(contender: str, width: int) -> nn.Module:
         # In this process alone.
         patterns.FEWEST_PATCHES = sys.maxsize if contender.endswith("table") else 0
         return Transformer(width=width, depth=12, heads=heads, pattern=patterns.FrequencyTime())
-    return nn.Sequential(*(AncestorBlock(width, heads) for _ in range(12)), nn.LayerNorm(width, eps=1e-6))
+    return nn.Sequential(*(ReferenceBlock(width, heads) for _ in range(12)), nn.LayerNorm(width, eps=1e-6))
 
 
 def measure_setting(setting: Setting) -> Measurement:

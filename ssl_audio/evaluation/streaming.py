@@ -25,7 +25,7 @@ Way = Literal["auto", "exact", "windows"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StretchLabels:
-    """What is heard in a stretch of a stream.
+    """What is said of a stretch of a stream.
 
     Args:
         start: Where it begins, in seconds since the begin of the stream.
@@ -39,7 +39,7 @@ class StretchLabels:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Heard:
+class StreamOutput:
     """What the last block completed.
 
     Args:
@@ -59,11 +59,11 @@ class _Engine(ABC):
     delay: float
 
     @abstractmethod
-    def feed(self, waveform: Float[Tensor, " sample"]) -> Iterator[Heard]:
+    def feed(self, waveform: Float[Tensor, " sample"]) -> Iterator[StreamOutput]:
         """What the next samples complete."""
 
     @abstractmethod
-    def finish(self) -> Iterator[Heard]:
+    def finish(self) -> Iterator[StreamOutput]:
         """What is left at the end."""
 
 
@@ -125,7 +125,7 @@ class SoundStream:
         """See the class."""
         return self._engine.delay
 
-    def feed(self, block: Tensor | np.ndarray) -> Heard:
+    def feed(self, block: Tensor | np.ndarray) -> StreamOutput:
         """What the next samples complete.
 
         Args:
@@ -145,16 +145,16 @@ class SoundStream:
         self._samples += len(samples)
         return self._joined(self._engine.feed(self._rate.feed(samples.float())))
 
-    def finish(self) -> Heard:
+    def finish(self) -> StreamOutput:
         """What is left at the end of the sound; the stream takes no more."""
         last = list(self._engine.feed(self._rate.finish()))
         return self._joined(iter([*last, *self._engine.finish()]))
 
-    def _joined(self, found: Iterator[Heard]) -> Heard:
+    def _joined(self, found: Iterator[StreamOutput]) -> StreamOutput:
         parts = list(found)
         states = torch.cat([torch.zeros(0, self.width), *(part.states for part in parts)])
         seconds = torch.cat([torch.zeros(0), *(part.seconds for part in parts)])
-        return Heard(states, seconds, [one for part in parts for one in part.stretches])
+        return StreamOutput(states, seconds, [one for part in parts for one in part.stretches])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -211,24 +211,24 @@ class _Exact(_Engine):
         self._kept: list[Columns] = []
         self._first = 0  # of the stretch
 
-    def feed(self, waveform: Float[Tensor, " sample"]) -> Iterator[Heard]:
+    def feed(self, waveform: Float[Tensor, " sample"]) -> Iterator[StreamOutput]:
         for columns in self.stream.feed(waveform):
-            yield self._heard(columns)
+            yield self._output(columns)
 
-    def finish(self) -> Iterator[Heard]:
+    def finish(self) -> Iterator[StreamOutput]:
         for columns in self.stream.finish():
-            yield self._heard(columns)
+            yield self._output(columns)
         if self._kept and self.stream.columns > self._first:
             yield self._nothing([self._labels(self.stream.columns)])
 
-    def _nothing(self, stretches: list[StretchLabels]) -> Heard:
-        return Heard(torch.zeros(0, self._width), torch.zeros(0), stretches)
+    def _nothing(self, stretches: list[StretchLabels]) -> StreamOutput:
+        return StreamOutput(torch.zeros(0, self._width), torch.zeros(0), stretches)
 
     @property
     def _width(self) -> int:
         return self.options.backbone.width * (self.options.backbone.bands if self.options.apart else 1)
 
-    def _heard(self, columns: Columns) -> Heard:
+    def _output(self, columns: Columns) -> StreamOutput:
         options = self.options
         states = options.states_of(columns.tokens.states[0], columns.count)
         numbers = torch.arange(columns.first, columns.first + columns.count)
@@ -241,7 +241,7 @@ class _Exact(_Engine):
                 done = end
                 if end == self._first + self.every:
                     stretches.append(self._labels(end))
-        return Heard(states, options.grid.centre(numbers), stretches)
+        return StreamOutput(states, options.grid.centre(numbers), stretches)
 
     @torch.inference_mode()
     def _labels(self, end: int) -> StretchLabels:
@@ -297,7 +297,7 @@ def _from_zero(tokens: Tokens) -> Tokens:
 
 
 class _Windows(_Engine):
-    """Each stretch from a window of sound up to its end, computed anew: overlapping windows."""
+    """Each stretch from a window of sound up to its end, computed again: overlapping windows."""
 
     def __init__(self, options: _Options, window_seconds: float | None) -> None:
         self.options = options
@@ -311,7 +311,7 @@ class _Windows(_Engine):
         self._begin = 0  # the column that the waiting samples begin with
         self._done = 0
 
-    def feed(self, waveform: Float[Tensor, " sample"]) -> Iterator[Heard]:
+    def feed(self, waveform: Float[Tensor, " sample"]) -> Iterator[StreamOutput]:
         grid = self.options.grid
         room = self.columns * grid.step + grid.reach
         for part in waveform.split(max(1, room)):
@@ -319,7 +319,7 @@ class _Windows(_Engine):
             while self._available() >= self._done + self.every:
                 yield self._advance(self._done + self.every)
 
-    def finish(self) -> Iterator[Heard]:
+    def finish(self) -> Iterator[StreamOutput]:
         available = self._available()
         if available > self._done:
             yield self._advance(available)
@@ -330,7 +330,7 @@ class _Windows(_Engine):
         return max(0, (self._begin * grid.step + len(self._waiting) - grid.reach) // grid.step + 1)
 
     @torch.inference_mode()
-    def _advance(self, end: int) -> Heard:
+    def _advance(self, end: int) -> StreamOutput:
         options, grid = self.options, self.options.grid
         first = max(0, end - self.columns)
         start = (first - self._begin) * grid.step
@@ -357,4 +357,4 @@ class _Windows(_Engine):
         self._waiting, self._begin = self._waiting[(keep - self._begin) * grid.step :].clone(), keep
         if not options.states:
             states = torch.zeros(0, options.backbone.width * (options.backbone.bands if options.apart else 1))
-        return Heard(states, grid.centre(numbers), stretches)
+        return StreamOutput(states, grid.centre(numbers), stretches)

@@ -20,11 +20,11 @@ def adapt(
         table: Positions of the grid they were learnt on.
         grid: Bands and columns wanted.
         rule: Where a smaller grid is cut from. `start` takes the first columns and the lowest bands, `centre` the
-            middle, `published` the middle with the ancestor's slip in the frequency cut. `repeat` takes the first too,
+            middle, `published` the middle with the published slip in the frequency cut. `repeat` takes the first too,
             and begins the table again where a larger grid goes beyond its end, as an endless stream does.
 
     Source: YuanGongND/ssast@a1a3eec, `ASTModel.__init__` (fine-tuning stage): time first, then frequency.
-    Differs: the ancestor ends its frequency cut at ``start + t_dim`` (only `published` does).
+    Differs: the published code ends its frequency cut at ``start + t_dim`` (only `published` does).
     """
     bands, columns = grid
     had_bands, had_columns, _ = table.shape

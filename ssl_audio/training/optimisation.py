@@ -22,7 +22,7 @@ def parameter_groups(module: nn.Module, *, decay_on: DecayOn = "weights") -> lis
 
     Args:
         module: Whose parameters; those that need no gradient are left out.
-        decay_on: `everything` lets all of them decay, as the ancestors do.
+        decay_on: `everything` lets all of them decay, as the published code does.
     """
     norms = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
     exempt = {
@@ -178,7 +178,7 @@ class StaircasePlateau(Schedule):
 
 
 class EpochDecay(Schedule):
-    """A cut after so many epochs, and another every few: the ancestors' fine-tuning.
+    """A cut after so many epochs, and another every few: that of published fine-tuning.
 
     Args:
         first: Epochs before the first cut.
@@ -223,5 +223,5 @@ class Constant(Schedule):
 
 
 def _stairs(step: int, warmup_steps: int, stair_steps: int) -> float:
-    """The rise of the ancestors: the first stair has rate 0."""
+    """The rise of the published code: the first stair has rate 0."""
     return min(1.0, (step - step % stair_steps) / warmup_steps) if warmup_steps else 1.0

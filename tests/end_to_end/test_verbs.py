@@ -321,10 +321,10 @@ def test_bench_step_prints_ratios(capsys, tmp_path):
     out = tmp_path / "bench.json"
     main(["bench", "step", "--clips", "1", "--rounds", "1", "--out", str(out)])
     figures = json.loads(out.read_text())
-    assert set(figures) == {"ancestor", "published", "published-bf16", "default", "dropped"}
-    assert figures["ancestor"]["times_ancestor"] == 1.0
+    assert set(figures) == {"reference", "published", "published-bf16", "default", "dropped"}
+    assert figures["reference"]["times_reference"] == 1.0
     assert figures["dropped"]["gflop"] < figures["default"]["gflop"] < figures["published"]["gflop"]
-    assert "times ancestor" in capsys.readouterr().out
+    assert "times reference" in capsys.readouterr().out
 
 
 def test_help_imports_neither_torch_nor_lightning():

@@ -20,7 +20,7 @@ from ssl_audio.evaluation.checkpoint_modules import CheckpointModules
 from ssl_audio.evaluation.memory import resident_megabytes
 from ssl_audio.evaluation.small_models import Clips, Task
 from ssl_audio.evaluation.stream_benchmark import by_delay, stream_cost, trained
-from ssl_audio.evaluation.streaming import Heard, SoundStream, StretchLabels
+from ssl_audio.evaluation.streaming import SoundStream, StreamOutput, StretchLabels
 from ssl_audio.evaluation.windows import Grid
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
@@ -48,9 +48,9 @@ def sound(seconds: float = 1.0, rate: int = 16000) -> torch.Tensor:
     return 0.1 * torch.randn(round(seconds * rate), generator=torch.Generator().manual_seed(1))
 
 
-def heard(stream: SoundStream, waveform: torch.Tensor, block: int) -> Heard:
+def heard(stream: SoundStream, waveform: torch.Tensor, block: int) -> StreamOutput:
     parts = [stream.feed(piece) for piece in waveform.split(block)] + [stream.finish()]
-    return Heard(
+    return StreamOutput(
         torch.cat([part.states for part in parts]),
         torch.cat([part.seconds for part in parts]),
         [one for part in parts for one in part.stretches],

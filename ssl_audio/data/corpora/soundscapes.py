@@ -107,7 +107,7 @@ class Soundscapes(Corpus):
         count, found = round(_SECONDS * SAMPLE_RATE), list[_Placed]()
         for number in range(int(rng.integers(1, 5))):
             name = _CLASSES[int(rng.integers(len(_CLASSES)))]
-            piece = _heard(sound(name, rng=generator(self.seed, key, number, name)))
+            piece = _audible(sound(name, rng=generator(self.seed, key, number, name)))
             start = int(rng.integers(0, count - len(piece)))
             taken = [(one.start, one.start + len(one.samples)) for one in found if one.name == name]
             if all(
@@ -127,7 +127,7 @@ class Soundscapes(Corpus):
         ]
 
 
-def _heard(waveform: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " heard"]:
+def _audible(waveform: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " heard"]:
     """From where a sound is first heard to where it is last."""
     step = round(_ROUGH * SAMPLE_RATE)
     frames = waveform[: len(waveform) // step * step].reshape(-1, step)

@@ -214,7 +214,7 @@ class BiMamba(Encoder):
             and the residual stream doubles at every pair.
         second_final_norm: Published: the final norm is applied twice.
         forward_only: Tokens see those before them alone, in the order of time: a stream is computed token by token.
-        chunk: The direction from the last token to the first begins anew at every so many patch columns, in the order
+        chunk: The direction from the last token to the first starts again at every so many patch columns, in the order
             of time: a stream is computed chunk by chunk, and a column waits for the end of its chunk. None lets it run
             through the whole clip.
         zeroed_backward_dt_bias: Published: the bias of dt of the backward direction begins at 0.

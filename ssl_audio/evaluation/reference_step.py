@@ -1,4 +1,4 @@
-"""A pretraining step computed the way the ancestor computes it: the yardstick of `ssl-audio bench step`.
+"""A pretraining step computed as the published code computes it: the reference of `ssl-audio bench step`.
 
 Two forward passes in fp32, attention scores materialised, Python loops over the clips for masks, predictions and
 losses, and the mask sampler in pure Python. Written from the facts; the numbers it gives are those of `published` mode.
@@ -29,7 +29,7 @@ class _Attention(nn.Module):
         return self.proj((scores @ v).transpose(1, 2).reshape(rows, count, width))
 
 
-class AncestorBlock(nn.Module):
+class ReferenceBlock(nn.Module):
     """A Transformer block whose attention scores are written out."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -43,7 +43,7 @@ class AncestorBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class AncestorStep(nn.Module):
+class ReferenceStep(nn.Module):
     """SSAST's model with its joint loss, on spectrograms of 1024 frames × 128 bins.
 
     Args:
@@ -60,7 +60,7 @@ class AncestorStep(nn.Module):
         self.tokens = nn.Parameter(torch.zeros(1, 2, width))
         self.positions = nn.Parameter(torch.randn(1, 514, width) * 0.02)
         self.mask_embed = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
-        self.blocks = nn.Sequential(*(AncestorBlock(width, heads) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(ReferenceBlock(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.cpred = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 256))
         self.gpred = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 256))
@@ -100,7 +100,7 @@ class AncestorStep(nn.Module):
         nce = torch.zeros((), device=image.device)
         for clip in range(len(image)):
             total = targets[clip] @ predictions[clip].transpose(0, 1)
-            F.softmax(total, dim=-1).argmax(dim=0)  # the ancestor's accuracy
+            F.softmax(total, dim=-1).argmax(dim=0)  # the published accuracy
             nce = nce + F.log_softmax(total, dim=-1).diagonal().sum()
         return nce / (-1.0 * len(image) * predictions.shape[1])
 
