@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +54,7 @@ from ssl_audio.training.run import Run, circumstances, json_text
 
 PREDICTIONS = "predictions.parquet"
 BEST = "checkpoints/best.ckpt"
+_START_FILE = "start.json"
 # Options besides model, data and trainer that decide what an unfinished run computes.
 _BOUND = ("start", "beside_scratch", "keep_head", "statistics", "adaptation", "average_from_epoch", "patience")
 
@@ -258,9 +258,8 @@ def _check_start(this: Run, source: Checkpoint, *, write: bool) -> None:
         RecipeError: if it was started from others.
     """
     now = {"checkpoint": str(source.path), "digest": tensors_digest(source.weights)}
-    file = this.folder / "start.json"
-    if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
+    before = this.read(_START_FILE)
+    if before is not None:
         if before.get("digest") != now["digest"]:
             raise RecipeError(
                 f"{this.folder} was started from the weights of {before.get('checkpoint')} (sha256 "
@@ -268,7 +267,7 @@ def _check_start(this: Run, source: Checkpoint, *, write: bool) -> None:
                 f"{shortened(now['digest'])}); give them back, or begin a new run with --resume never or another --name"
             )
     elif write:
-        this.write(file.name, json_text(now))
+        this.write(_START_FILE, json_text(now))
 
 
 def _frame_measure(data: LabelledShards) -> FrameMeasure | None:

@@ -121,9 +121,8 @@ def _ended(folder: Path, stage: dict[str, Any], *, again: bool) -> Run | None:
     runs = numbered(folder)
     if again or not runs or runs[-1].summary() is None:
         return None
-    file = runs[-1].folder / _STAGE_FILE
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else stage
-    one, other = flatten(before), flatten(_plain(stage))
+    before = runs[-1].read(_STAGE_FILE)
+    one, other = flatten(stage if before is None else before), flatten(_plain(stage))
     differs = sorted(name for name in {**one, **other} if one.get(name) != other.get(name))
     if differs:
         name = differs[0]

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from ssl_audio import __version__
+from ssl_audio.data.json_values import read_json
 from ssl_audio.data.manifest import manifest_digest
 from ssl_audio.errors import RecipeError, SslAudioError
 from ssl_audio.names import printable
@@ -59,9 +60,32 @@ class Run:
         self.write(SUMMARY, json_text(summary))
 
     def summary(self) -> dict[str, Any] | None:
-        """The summary, if the run is finished."""
-        path = self.folder / SUMMARY
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        """The summary, if the run is finished.
+
+        Raises:
+            SslAudioError: if it is damaged.
+        """
+        return self.read(SUMMARY)
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """What a JSON file of the run says; None where it is missing.
+
+        Raises:
+            SslAudioError: if it cannot be read, or holds something other than values by name.
+        """
+        path = self.folder / name
+        try:
+            found = read_json(path.read_bytes())
+            if not isinstance(found, dict):
+                raise TypeError(f"holds a {type(found).__name__}")
+        except FileNotFoundError:
+            return None
+        except (OSError, TypeError, ValueError) as error:
+            raise SslAudioError(
+                f"{path}: is no {path.stem} of a run ({type(error).__name__}); expected what the verbs write: remove "
+                "the run, or begin another with --name"
+            ) from error
+        return found
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write a file of the run, whole or not at all.
