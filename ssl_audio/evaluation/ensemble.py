@@ -53,6 +53,27 @@ class Ensemble:
         return self._orders
 
     @property
+    def frame_hop(self) -> float:
+        """Seconds from one scored frame to the next.
+
+        Raises:
+            CheckpointError: if a member scores no frames, or frames of another length than the first.
+        """
+        first = self.members[0]
+        for member in self.members:
+            if member.frame_hop is None:
+                raise CheckpointError(
+                    f"{member.checkpoint.path}: gives no scores of frames; expected a checkpoint of "
+                    "ssl_audio.objectives.SoundEvents"
+                )
+            if member.frame_hop != first.frame_hop:
+                raise CheckpointError(
+                    f"{member.checkpoint.path}: scores frames of {member.frame_hop:g} s, and {first.checkpoint.path} "
+                    f"frames of {first.frame_hop:g} s; expected one length (data.frame_seconds)"
+                )
+        return float(first.frame_hop or 0.0)
+
+    @property
     def several(self) -> bool:
         """Whether a clip may have several labels."""
         return self.members[0].several

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ssl_audio.errors import CheckpointError
 from ssl_audio.evaluation.ensemble import Ensemble
 from ssl_audio.evaluation.events.deciding import Decision, decision_in
 from ssl_audio.evaluation.events.detections import Detections
@@ -24,14 +23,7 @@ class EventFinder:
 
     def __init__(self, model: Ensemble) -> None:
         self.model = model
-        first = model.members[0]
-        for member in model.members:
-            if member.frame_hop is None or member.frame_hop != first.frame_hop:
-                raise CheckpointError(
-                    f"{member.checkpoint.path}: gives no scores of frames, or of frames of another length than "
-                    f"{first.checkpoint.path}; expected checkpoints of ssl_audio.objectives.SoundEvents"
-                )
-        self.hop_seconds = float(first.frame_hop or 0.0)
+        self.hop_seconds = model.frame_hop
         decisions = [decision_in(member.checkpoint.task, len(member.labels)) for member in model.members]
         orders = model.orders
         thresholds = [one.thresholds[order] for one, order in zip(decisions, orders, strict=True)]

@@ -20,6 +20,11 @@ def one_line(message: str, known: Sequence[str] = ()) -> str:
     text = re.sub(r"^Parser key \"?config\"?: ?", "", text)
     text = re.sub(r"Does not validate against any of the Union subtypes.*?Errors:", "", text)
     text = re.sub(r"\s+", " ", text)
+    # That it may also be null helps nobody; and one alternative is no list of them.
+    text = re.sub(r" - Expected a <class 'NoneType'>(?= |$)", "", text)
+    text = re.sub(r" Given value type: <class '\w+'> Given value:", "; got", text)
+    if len(re.findall(r"[:\]] - |(?<! -) - (?=[A-Z])", text)) == 1:
+        text = re.sub(r'^(Parser key "[^"]+":) - ', r"\1 ", text)
     if re.search(r"Not of type Path: .* not (int|float|bool|NoneType)", text):
         text += "; a name that reads as a number is written with its folder, such as ./0012"
     elif single := re.search(r"Expected a <class 'list'>\. Got value: (\S+)$", text):

@@ -11,8 +11,8 @@ from ssl_audio.data.index import open_shards
 from ssl_audio.data.loading import whole_clips
 from ssl_audio.data.pseudo_labels import PseudoLabels
 from ssl_audio.data.shard_rates import check_rates
-from ssl_audio.errors import CheckpointError, ShardError
-from ssl_audio.evaluation.ensemble import Ensemble, ensemble
+from ssl_audio.errors import ShardError
+from ssl_audio.evaluation.ensemble import ensemble
 from ssl_audio.experiments.display import TERMINAL, Display
 
 
@@ -46,7 +46,7 @@ def pseudo_labels(
     Source: CPJKU/cpjku_dcase24@9b5cb78 (averages of logits, saved for every frame).
     """
     model = ensemble(checkpoints, device=device)
-    hop = _hop(model)
+    hop = model.frame_hop
     check_rates([Path(folder) for folder in shards], model.sample_rate, resample=True)
     index = open_shards([Path(folder) for folder in shards])
     if split is not None:
@@ -69,14 +69,3 @@ def pseudo_labels(
     made.write(Path(out))
     display.line(f"{out}: scores of {len(keys)} clips, {most} frames of {hop:g} s, mean of {len(model.members)} models")
     return made
-
-
-def _hop(model: Ensemble) -> float:
-    hops = {member.frame_hop for member in model.members}
-    if None in hops or len(hops) != 1:
-        path = next((m.checkpoint.path for m in model.members if m.frame_hop is None), model.members[0].checkpoint.path)
-        raise CheckpointError(
-            f"{path}: gives no scores of frames, or of frames of another length than the others; expected checkpoints "
-            "of sound events with frames of one length (data.frame_seconds)"
-        )
-    return float(hops.pop() or 0.0)
