@@ -38,9 +38,10 @@ def merging(
 ) -> None:
     """Accuracy and clips a second of small models with r tokens merged in a block.
 
-    As trained without merging, and after a short training with it; without and with a teacher. Without shards: the
-    speed of AST's 1,212 tokens end to end. Accuracies are means over the seeds, with 95 % intervals of a bootstrap over
-    the test clips.
+    As trained without merging, and after a short training with it, each compared with r=0 of the same training; without
+    and with a teacher. Without shards: the speed of AST's 1,212 tokens end to end. Accuracies are means over the seeds,
+    with 95 % intervals of a bootstrap over the test clips; clips a second are measured in the same run, from the
+    spectrogram to the scores of 16 test clips, with every r in turn.
 
     Args:
         shards: A folder with labelled clips.
@@ -52,7 +53,7 @@ def merging(
         patch: Bins and frames of a patch.
         seeds: Trainings of each.
         steps: Batches of 16 clips of the training without merging.
-        steps_again: Batches of the training with merging that follows.
+        steps_again: Batches of the training with each r, 0 too, that follows.
         teacher: Folder of Hugging Face; a linear layer is fitted to the training clips.
         teacher_layer: Which of its states that reads.
         teacher_seconds: Length that it pads clips to.
@@ -60,9 +61,10 @@ def merging(
         long_r: Values of r there.
         rounds: How often each speed is measured.
         out: Also write the figures to this JSON file.
-        picture: Also draw accuracy against speed into this PNG file.
+        picture: Also draw accuracy against speed into this PNG file, a panel an encoder; bars are the intervals.
     """
     from ssl_audio.evaluation import merging_benchmark as benchmark
+    from ssl_audio.evaluation.points import Point
     from ssl_audio.evaluation.small_models import interval, load_task
 
     if 0 not in r or 0 not in long_r:
@@ -89,7 +91,7 @@ def merging(
         taught, accuracy = benchmark.teach(teacher, task, layer=teacher_layer, seconds=teacher_seconds)
         figures["teacher"] = accuracy
         say(f"teacher: {accuracy:.3f} of {len(task.test)} test clips")
-    points: dict[str, list[tuple[float, float]]] = {}
+    points: dict[str, dict[str, list[Point]]] = {}
     for encoder in encoders:
         rows = []
         speed: dict[int, benchmark.Speed] = {}
@@ -112,7 +114,7 @@ def merging(
             for kind, by_count in (("as trained", found_scores.after), ("trained again", found_scores.again)):
                 for count, correct in by_count.items():
                     mean, low, high = interval(correct)
-                    pair = interval(correct.astype(float) - found_scores.after[0])
+                    pair = interval(correct.astype(float) - by_count[0])
                     figures.setdefault(encoder, {}).setdefault(name, {}).setdefault(kind, {})[count] = {
                         "accuracy": [mean, low, high],
                         "against r=0": pair,
@@ -122,23 +124,24 @@ def merging(
                     rows.append(
                         [
                             name,
-                            kind if count else "",
+                            kind,
                             str(count),
                             f"{mean:.3f} ({low:.2f}-{high:.2f})",
                             f"{pair[0]:+.3f} ({pair[1]:+.2f} to {pair[2]:+.2f})" if count else "",
                             *_speed(speed[count], speed[0]),
                         ]
                     )
-                    points.setdefault(f"{encoder}, {name}, {kind}", []).append((1 / speed[count].cpu_seconds, mean))
+                    series = points.setdefault(encoder, {}).setdefault(f"{name}, {kind}", [])
+                    series.append(Point(1 / speed[count].cpu_seconds, mean, low, high, f"r={count}"))
         head = ["trained on", "", "r", "accuracy", "against r=0", *_SPEED]
         caption = f"{shards.name}, {target}, {encoder}: {len(task.test)} test clips, {seeds} seeds, {steps} steps"
         print("\n" + ReportTable(caption, head, rows).text(), flush=True)
         if out is not None:
             write_text(out, json.dumps(figures, indent=1) + "\n")
     if picture is not None:
-        from ssl_audio.evaluation.pictures import scatter_picture  # matplotlib takes half a second
+        from ssl_audio.evaluation.pictures import trade_picture  # matplotlib takes half a second
 
-        write_bytes(picture, scatter_picture(points, x="clips a CPU second", y="accuracy"))
+        write_bytes(picture, trade_picture(points, x="clips a CPU second", y="accuracy"))
 
 
 def _speed(found: Any, base: Any) -> list[str]:

@@ -88,7 +88,7 @@ class Merged:
 
     Args:
         after: Of each r, the test clips that each seed recognises without further training.
-        again: The same after a short training with that r.
+        again: The same after a short training with that r; that with r=0 shows what the training does by itself.
     """
 
     after: dict[int, Bool[np.ndarray, "seed clip"]]
@@ -116,14 +116,14 @@ def scores_by_r(
         counts: Values of r; the first training merges none.
         seeds: Trainings.
         steps: Batches of each.
-        steps_again: Batches of the short training with merging, from the weights of the first.
+        steps_again: Batches of the short training with each r, from the weights of the first.
         seconds: Length of training stretches.
         patch: Bins and frames of a patch.
         taught: Scores of a teacher for the training clips; None trains on labels alone.
         say: Is told what was trained.
     """
     after: dict[int, list[np.ndarray]] = {r: [] for r in counts}
-    again: dict[int, list[np.ndarray]] = {r: [] for r in counts if r}
+    again: dict[int, list[np.ndarray]] = {r: [] for r in counts}
     for seed in range(seeds):
         torch.manual_seed(seed)
         backbone = Backbone(frontend=Fbank(), encoder=small_encoder(encoder), patch=patch, position_frames=512)
@@ -142,13 +142,12 @@ def scores_by_r(
         for r in counts:
             backbone.merge(r)
             after[r].append(correct(backbone, objective, task, seconds=seconds))
-            if r:
-                tuned, its = copy.deepcopy((backbone, objective))
-                tuned.merge(r)
-                learn(tuned, its, steps=steps_again, rate=3e-4)
-                again[r].append(correct(tuned, its, task, seconds=seconds))
+            tuned, its = copy.deepcopy((backbone, objective))
+            tuned.merge(r)
+            learn(tuned, its, steps=steps_again, rate=3e-4)
+            again[r].append(correct(tuned, its, task, seconds=seconds))
         backbone.merge(0)
-        told = [f"r={r} {after[r][-1].mean():.2f}" + (f"/{again[r][-1].mean():.2f}" if r else "") for r in counts]
+        told = [f"r={r} {after[r][-1].mean():.2f}/{again[r][-1].mean():.2f}" for r in counts]
         say(f"{encoder}{' distilled' if taught is not None else ''} seed {seed}: {', '.join(told)}")
     stacked = [{r: np.stack(rows) for r, rows in found.items()} for found in (after, again)]
     return Merged(*stacked), backbone, objective

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.files import decode
 from ssl_audio.data.index import ShardIndex
+from ssl_audio.evaluation.points import Point
 from ssl_audio.names import printable
 from ssl_audio.objectives.objective import Panel
 
@@ -357,19 +358,38 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def scatter_picture(series: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str) -> bytes:
-    """Points of several series, those of each joined in their order.
+def trade_picture(panels: Mapping[str, Mapping[str, Sequence[Point]]], *, x: str, y: str) -> bytes:
+    """Series of points with their intervals, those of each series joined in their order, one panel beside the other.
 
     Args:
-        series: Points by name.
-        x: What the first of each pair is.
-        y: What the second is.
+        panels: By title, series by name.
+        x: What goes to the right.
+        y: What goes up, on the same scale in all panels.
     """
-    figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
-    for name, points in series.items():
-        axis.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1, label=name)
-    axis.set_xlabel(x)
-    axis.set_ylabel(y)
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=7)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(1.2 + 5.2 * len(panels), 4.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
+        for number, (name, points) in enumerate(series.items()):
+            across, up = [point.x for point in points], [point.y for point in points]
+            spread = [[point.y - point.low for point in points], [point.high - point.y for point in points]]
+            style, marker = ("-", "o") if number % 2 == 0 else ("--", "s")
+            colour = f"C{number // 2}"
+            axis.plot(across, up, linestyle=style, marker=marker, markersize=4, linewidth=1.3, color=colour, label=name)
+            axis.errorbar(across, up, yerr=spread, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2, alpha=0.45)
+        # The points of all series that were measured at one speed share one name, below the lowest.
+        lowest: dict[tuple[float, str], float] = {}
+        for points in series.values():
+            for point in points:
+                lowest[point.x, point.name] = min(point.low, lowest.get((point.x, point.name), point.low))
+        for (at, name), height in lowest.items():
+            axis.annotate(
+                name, (at, height), xytext=(0, -4), textcoords="offset points", ha="center", va="top", fontsize=8
+            )
+        axis.set_title(title, parse_math=False)
+        axis.set_xlabel(x)
+        axis.margins(x=0.08, y=0.1)
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel(y)
+    axes[0, -1].legend(fontsize=8)
     return png(figure)

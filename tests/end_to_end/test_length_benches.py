@@ -35,7 +35,8 @@ def test_lengths_and_merging_are_measured_on_labelled_clips(quick, demo_shards, 
     merging = ["bench", "merging", f"--shards={demo_shards}", "--r=[0,3]", "--seconds=0.5", "--steps_again=1"]
     main([*merging, "--rounds=1", f"--picture={picture}", *common])
     found = json.loads(out.read_text())["transformer"]["labels"]
-    assert found["as trained"]["0"]["against r=0"] == [0.0, 0.0, 0.0]
+    # Each way of training is compared with itself at r=0: more steps alone are no merit of merging.
+    assert found["as trained"]["0"]["against r=0"] == found["trained again"]["0"]["against r=0"] == [0.0, 0.0, 0.0]
     assert found["trained again"]["3"]["clips/s"] > 0
     assert picture.exists()
     assert "trained again" in capsys.readouterr().out
