@@ -111,6 +111,21 @@ class Frontend(nn.Module, ABC):
     ) -> Spectrogram:
         """The same before normalisation: what the statistics of a corpus are taken of; see `forward`."""
 
+    def spectrum(self, spectrogram: Spectrogram) -> Spectrogram:
+        """The normalised logarithmic spectrum, bin by bin, of what `forward` gave: that itself, or, where values are a
+        transform of it, what can be had back.
+        """
+        return spectrogram
+
+    def through_spectrum(self, spectrogram: Spectrogram, change: Callable[[Spectrogram], Spectrogram]) -> Spectrogram:
+        """What `forward` would give of a changed spectrum: for changes that are of levels in bins.
+
+        Args:
+            spectrogram: As `forward` gave it.
+            change: From `spectrum` to another one.
+        """
+        return change(spectrogram)
+
     def begin(self) -> FrameStream:
         """Frames of sound that comes in blocks.
 

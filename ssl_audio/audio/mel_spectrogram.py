@@ -15,14 +15,24 @@ SILENCE_DB = 10.0 * math.log10(LEAST_POWER)
 """The smallest value, -100 dB."""
 
 
-def mel_triangles(bins: int, *, n_fft: int, sample_rate: int) -> Float[Tensor, "frequency bin"]:
-    """Triangles equally spaced on HTK's mel scale from 0 Hz to half the rate; none is scaled to its width.
+def mel_triangles(
+    bins: int, *, n_fft: int, sample_rate: int, low_hz: float = 0.0, high_hz: float | None = None
+) -> Float[Tensor, "frequency bin"]:
+    """Triangles equally spaced on HTK's mel scale; none is scaled to its width.
+
+    Args:
+        bins: How many triangles.
+        n_fft: Length of the Fourier transform; it has n_fft / 2 + 1 frequencies.
+        sample_rate: Samples per second.
+        low_hz: Where the first triangle starts.
+        high_hz: Where the last one ends; None is half the sample rate.
 
     Source: pytorch/audio `functional.melscale_fbanks` (mel_scale htk, norm None), in its order of operations.
     """
     hertz = torch.linspace(0, sample_rate // 2, n_fft // 2 + 1)
-    top = 2595.0 * math.log10(1.0 + sample_rate / 2 / 700.0)
-    corners = 700.0 * (10.0 ** (torch.linspace(0.0, top, bins + 2) / 2595.0) - 1.0)
+    top_hz = sample_rate / 2 if high_hz is None else high_hz
+    low, top = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (low_hz, top_hz))
+    corners = 700.0 * (10.0 ** (torch.linspace(low, top, bins + 2) / 2595.0) - 1.0)
     width = corners[1:] - corners[:-1]
     slopes = corners[None, :] - hertz[:, None]
     return torch.minimum(-slopes[:, :-2] / width[:-1], slopes[:, 2:] / width[1:]).clamp(min=0.0)
@@ -39,6 +49,10 @@ class MelSpectrogram(Frontend):
         sample_rate: Samples per second of the waveforms.
         frame_seconds: Length of a frame, and of its Fourier transform.
         hop_seconds: From one frame to the next; rounded down to whole samples.
+        low_hz: Where the lowest filter starts.
+        high_hz: Where the highest filter ends; None is half the sample rate.
+        top_db: What is quieter than the loudest value of its clip by more than this is lifted to there; None lifts
+            nothing.
         mean: Mean of the decibels over the corpus.
         std: Their standard deviation. Values become (x - mean) / std.
         standardise: Bring each waveform to mean 0 and deviation 1 first.
@@ -63,6 +77,9 @@ class MelSpectrogram(Frontend):
         sample_rate: int = 16000,
         frame_seconds: float = 0.025,
         hop_seconds: float = 0.010,
+        low_hz: float = 0.0,
+        high_hz: float | None = None,
+        top_db: float | None = None,
         mean: float = -9.642373,
         std: float = 27.26192,
         standardise: bool = True,
@@ -76,14 +93,20 @@ class MelSpectrogram(Frontend):
                 f"a mel spectrogram needs 4 bins, frames of 2 samples and hops of 1; found {bins} bins, {self.n_fft} "
                 f"and {self.hop_samples} samples"
             )
+        top_hz = sample_rate / 2 if high_hz is None else high_hz
+        if not 0.0 <= low_hz < top_hz <= sample_rate / 2:
+            raise RecipeError(f"mel filters from {low_hz} to {top_hz} Hz do not lie within 0 to {sample_rate / 2} Hz")
+        if top_db is not None and not top_db > 0.0:
+            raise RecipeError(f"top_db is {top_db}; expected decibels above 0, such as 80, or null")
         if not std > 0.0:
             raise RecipeError(f"std is {std}; it must be above 0")
         self.bins = bins
+        self.top_db = top_db
         self.sample_rate = sample_rate
         self.hop_seconds = self.hop_samples / sample_rate
         self.standardise = standardise
         self.pad_value = pad_value
-        filters = mel_triangles(bins, n_fft=self.n_fft, sample_rate=sample_rate)
+        filters = mel_triangles(bins, n_fft=self.n_fft, sample_rate=sample_rate, low_hz=low_hz, high_hz=top_hz)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
         self.register_statistics(mean, std)
@@ -109,10 +132,10 @@ class MelSpectrogram(Frontend):
         total = self.frames_of(width)
         with torch.autocast(waveforms.device.type, enabled=False):
             if waveforms.device.type == "cpu":
-                values = waveforms.new_full((clips, total, self.bins), self._raw_fill, dtype=torch.float32)
+                values = waveforms.new_full((clips, total, self.filters.shape[1]), self._raw_fill, dtype=torch.float32)
                 for clip, waveform in enumerate(waveforms.float()):
                     valid = waveform[: lengths[clip]] if lengths else waveform
-                    found = self._decibels(self._standardised(valid[None]))[0]
+                    found = self._lifted(self._decibels(self._standardised(valid[None])))[0]
                     values[clip, : len(found)] = found
             else:
                 values = self._at_once(waveforms.float(), samples)
@@ -144,6 +167,12 @@ class MelSpectrogram(Frontend):
         continued = torch.nn.functional.pad(waveforms[:, None], (half, half), mode="reflect")[:, 0]
         return self._of_frames(continued.unfold(1, self.n_fft, self.hop_samples))
 
+    def _lifted(self, values: Float[Tensor, "clip frame bin"]) -> Float[Tensor, "clip frame bin"]:
+        """Nothing further below the loudest value of its clip than `top_db`."""
+        if self.top_db is None:
+            return values
+        return torch.maximum(values, values.amax(dim=(1, 2), keepdim=True) - self.top_db)
+
     def _of_frames(self, frames: Float[Tensor, "clip frame sample"]) -> Float[Tensor, "clip frame bin"]:
         power = torch.fft.rfft(frames * self.window).abs().square()
         return 10.0 * (power @ self.filters).clamp(min=LEAST_POWER).log10()
@@ -154,7 +183,7 @@ class MelSpectrogram(Frontend):
         """The whole batch, without waiting for the device: each clip is continued from its own end."""
         clips, width = waveforms.shape
         if samples is None:
-            return self._decibels(self._standardised(waveforms))
+            return self._lifted(self._decibels(self._standardised(waveforms)))
         counts = samples.to(waveforms.device)[:, None]
         inside = torch.arange(width, device=waveforms.device) < counts
         if self.standardise:
@@ -166,6 +195,7 @@ class MelSpectrogram(Frontend):
         place = torch.where(place < counts, place, 2 * (counts - 1) - place).clamp(min=0)
         values = self._of_frames(waveforms.gather(1, place).unfold(1, self.n_fft, self.hop_samples))
         valid = torch.arange(values.shape[1], device=values.device) < self.frames_of(counts)
+        values = self._lifted(values.where(valid[:, :, None], -torch.inf))
         return values.where(valid[:, :, None], self._raw_fill)
 
     def extra_repr(self) -> str:

@@ -56,7 +56,7 @@ def difference(one: Backbone, other: Backbone) -> float:
     """The largest difference of two backbones' states of a noise, over the largest state."""
     samples = round(_SECONDS * one.frontend.sample_rate)
     covered = one.positions.table.shape[1] * one.stride[1] * one.frontend.hop_seconds * one.frontend.sample_rate
-    count = samples if one.positions.rule == "repeat" else min(samples, int(covered))
+    count = samples if one.positions.endless else min(samples, int(covered))
     noise = torch.randn(2, count, generator=torch.Generator().manual_seed(0)) * 0.1
     with torch.inference_mode():
         first, second = one(noise).states, other(noise).states

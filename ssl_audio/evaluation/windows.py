@@ -75,7 +75,7 @@ class Grid:
         step = backbone.stride[1] * hop
         reach = frame + (backbone.patch[1] - 1) * hop
         columns = backbone.positions.table.shape[1]
-        if backbone.positions.rule == "repeat":  # which have no end
+        if backbone.positions.endless:  # which have no end
             columns = max(columns, (_FRAMES - backbone.patch[1]) // backbone.stride[1] + 1)
         if seconds is not None:
             wanted = (round(seconds * frontend.sample_rate) - reach) // step + 1

@@ -18,7 +18,7 @@ from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.model.merging import Merging
 from ssl_audio.model.packing import Packing, lengths_of, pack, unpack
 from ssl_audio.model.patches import Patches, cut, grid_of
-from ssl_audio.model.positions import FactorisedPositions, PositionRule, Positions, PositionStart
+from ssl_audio.model.positions import FactorisedPositions, FixedPositions, PositionRule, Positions, PositionStart
 from ssl_audio.tokens import Tokens, concatenate
 
 
@@ -35,6 +35,7 @@ class Backbone(nn.Module):
         position_factors: Positions are the sum of one for the band and one for the column, in place of one for each
             place of the grid.
         position_start: What positions are before training; see `Positions`.
+        position_fixed: They stay what they are before training, and go on beyond `position_frames`.
         class_tokens: How many class tokens there are: SSAST has 2, SSAMBA 1.
         class_place: Where they stand in a clip: in `front` of its patches (published), or in the `middle` of them,
             where both directions of a Mamba have come halfway.
@@ -64,6 +65,7 @@ class Backbone(nn.Module):
         position_rule: PositionRule = "start",
         position_start: PositionStart = "waves",
         position_factors: bool = False,
+        position_fixed: bool = False,
         class_tokens: NonNegativeInt = 0,
         class_place: Literal["front", "middle"] = "front",
         fixed_frames: PositiveInt | None = None,
@@ -85,7 +87,9 @@ class Backbone(nn.Module):
         grid = grid_of(position_frames, frontend.bins, shape=patch, stride=self.stride)
         width = encoder.width
         self.embedding = nn.Linear(patch[0] * patch[1], width)
-        kind = FactorisedPositions if position_factors else Positions
+        if position_fixed and position_factors:
+            raise RecipeError("position_fixed and position_factors exclude each other; choose one of them")
+        kind = FixedPositions if position_fixed else FactorisedPositions if position_factors else Positions
         self.positions = kind(grid, width, rule=position_rule, begin=position_start)
         # Without class tokens these are empty and take no part: under DDP nothing may wait for their gradient.
         self.class_tokens = nn.Parameter(torch.empty(class_tokens, width), requires_grad=class_tokens > 0)

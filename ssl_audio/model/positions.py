@@ -1,5 +1,6 @@
 """Learnt two-dimensional positions and what becomes of them on another grid."""
 
+import math
 from typing import Literal
 
 import torch
@@ -7,8 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ssl_audio.errors import RecipeError
+
 PositionRule = Literal["start", "centre", "published", "repeat"]
-PositionStart = Literal["waves", "noise"]
+PositionStart = Literal["waves", "noise", "sines"]
 
 
 def adapt(
@@ -97,6 +100,25 @@ def waves(grid: tuple[int, int], width: int) -> Float[Tensor, "band column {widt
     return torch.cat([band[:, None].expand(-1, grid[1], -1), column[None].expand(grid[0], -1, -1)], dim=2).contiguous()
 
 
+def sines(grid: tuple[int, int], width: int) -> Float[Tensor, "band column {width}"]:
+    """Sines (even channels) and cosines (odd ones) of geometric wavelengths for the column; all bands are alike.
+
+    Source: arXiv 1706.03762 section 3.5, as the annotated Transformer has it.
+    """
+    pairs = (width + 1) // 2
+    rate = torch.exp(torch.arange(pairs) * 2 * (-math.log(10000.0) / width))
+    angle = torch.arange(grid[1])[:, None] * rate
+    table = torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :width]
+    return table.expand(grid[0], -1, -1).contiguous()
+
+
+def _noise(grid: tuple[int, int], width: int) -> Float[Tensor, "band column {width}"]:
+    return nn.init.trunc_normal_(torch.empty(*grid, width), std=0.02)
+
+
+_STARTS = {"waves": waves, "noise": _noise, "sines": sines}
+
+
 class Positions(nn.Module):
     """A learnt vector for every place of a (band, column) grid.
 
@@ -108,7 +130,8 @@ class Positions(nn.Module):
         width: Channels.
         rule: Where shorter clips take their positions from; see `adapt`.
         begin: What they are before training: `waves` (sines and cosines, as loud as a patch, so that places are told
-            apart from the first step on) or `noise` (published: truncated normal of standard deviation 0.02).
+            apart from the first step on), `noise` (published: truncated normal of standard deviation 0.02) or `sines`
+            (waves in all channels for the column, which do not tell bands apart).
     """
 
     def __init__(
@@ -122,11 +145,14 @@ class Positions(nn.Module):
         super().__init__()
         self.rule = rule
         self.begin = begin
-        self.make(
-            waves(grid, width) if begin == "waves" else nn.init.trunc_normal_(torch.empty(*grid, width), std=0.02)
-        )
+        self.make(_STARTS[begin](grid, width))
         for parameter in self.parameters():
             parameter.no_weight_decay = True  # type: ignore[attr-defined]
+
+    @property
+    def endless(self) -> bool:
+        """Whether there are positions for clips of any length."""
+        return self.rule == "repeat"
 
     def make(self, start: Float[Tensor, "band column width"]) -> None:
         """Make the parameters, from what the table is before training."""
@@ -154,6 +180,34 @@ class Positions(nn.Module):
             fitted = adapt(self.table, (grid[0], length), rule=self.rule)
             rows[columns == length, :, :length] = fitted
         return rows.flatten(1, 2)
+
+
+class FixedPositions(Positions):
+    """What `begin` gives, for ever: nothing is learnt or saved, and clips may be longer than the table.
+
+    Raises:
+        RecipeError: if they begin as noise.
+    """
+
+    @property
+    def endless(self) -> bool:
+        return self.rule in ("start", "repeat")
+
+    def make(self, start: Float[Tensor, "band column width"]) -> None:
+        if self.begin == "noise":
+            raise RecipeError("position_start is noise, which says nothing of places if it is fixed; expected sines")
+        self.register_buffer("table", start, persistent=False)
+
+    def forward(
+        self, grid: tuple[int, int], columns: Int[Tensor, " clip"] | None = None
+    ) -> Float[Tensor, "row place width"]:
+        if self.rule != "start":
+            return super().forward(grid, columns)
+        if grid[1] > self.table.shape[1]:
+            table = _STARTS[self.begin](grid, self.table.shape[2]).to(self.table)
+        else:
+            table = self.table[:, : grid[1]]
+        return table.flatten(0, 1)[None]
 
 
 class FactorisedPositions(Positions):

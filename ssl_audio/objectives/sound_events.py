@@ -1,6 +1,7 @@
 """Sound events from strong, weak and no labels: teachers that are averages, interpolation, and scores of others."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Literal
 
@@ -182,7 +183,8 @@ class SoundEvents(Wrapping):
             )
             if taught is not None:
                 taught = FrameScores(self.augmentation.cut_out(taught.frames, bounds, 0.0), taught.clips)
-        spectrogram = self.augmentation.disturb(spectrogram, batch.seeds, decibel=_decibel(backbone))
+        disturb = functools.partial(self.augmentation.disturb, seeds=batch.seeds, decibel=_decibel(backbone))
+        spectrogram = backbone.frontend.through_spectrum(spectrogram, disturb)
         found = detect.scores(backbone, spectrogram, valid=rows.valid)
         losses = self._supervised(found, batch, rows)
         total = losses["loss"]

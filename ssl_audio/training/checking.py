@@ -37,7 +37,7 @@ def check_positions(backbone: Backbone, seconds: float) -> None:
         RecipeError: if it has fewer.
     """
     there, columns = backbone.positions.table.shape[1], backbone.columns_in(seconds)
-    if backbone.fixed_frames is None and backbone.positions.rule != "repeat" and columns > there:
+    if backbone.fixed_frames is None and not backbone.positions.endless and columns > there:
         frames = int(backbone.frontend.frames_of(round(seconds * backbone.frontend.sample_rate)))
         covered = (there - 1) * backbone.stride[1] + backbone.patch[1]
         raise RecipeError(

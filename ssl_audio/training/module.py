@@ -1,5 +1,6 @@
 """Training of a backbone with an objective, as a LightningModule."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -150,7 +151,9 @@ class Training(L.LightningModule):
             spectrogram = spectrogram.repeat(self.objective.views)
             batch = batch.repeated(self.objective.views)
             if self.views is not None:
-                spectrogram = self.views.apply(spectrogram, batch.seeds, std=self.backbone.frontend.deviation)
+                frontend = self.backbone.frontend
+                vary = functools.partial(self.views.apply, seeds=batch.seeds, std=frontend.deviation)
+                spectrogram = frontend.through_spectrum(spectrogram, vary)
             if self.training:
                 spectrogram = self.augmentation.disturb(spectrogram, batch.seeds)
         return batch, spectrogram

@@ -137,6 +137,22 @@ class WarmupCosine(Schedule):
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
+class InverseRoot(Schedule):
+    """Linear rise, then a fall with the root of the step: Noam's, whose peak is the optimizer's rate.
+
+    Args:
+        warmup_steps: Steps of the rise.
+
+    Source: arXiv 1706.03762 section 5.3. Its peak is ``(width * warmup_steps) ** -0.5``.
+    """
+
+    def __init__(self, *, warmup_steps: PositiveInt = 400) -> None:
+        self.warmup_steps = int(warmup_steps)
+
+    def __call__(self, step: int) -> float:
+        return min((self.warmup_steps / (step + 1)) ** 0.5, (step + 1) / self.warmup_steps)
+
+
 class StaircasePlateau(Schedule):
     """A rise in stairs, then a cut whenever the validation score has stopped rising.
 

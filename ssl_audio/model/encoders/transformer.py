@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from ssl_audio.errors import RecipeError
@@ -19,6 +19,9 @@ from ssl_audio.model.linear import Linear
 from ssl_audio.model.patterns import Pattern
 from ssl_audio.tokens import Tokens
 
+NormKind = Literal["layer", "unbiased"]
+Activation = Literal["gelu", "relu"]
+Begin = Literal["normal", "xavier"]
 Prefix = Callable[[], tuple[Float[Tensor, "prefix width"], Float[Tensor, "prefix width"]]]
 """Keys and values that every token sees besides those of its clip."""
 
@@ -96,34 +99,60 @@ class Attention(nn.Module):
         return states.view(len(states), self.heads, -1).transpose(0, 1).expand(rows, -1, -1, -1)
 
 
-class FeedForward(nn.Module):
-    """Two linear layers with an exact GELU between them."""
+class UnbiasedNorm(nn.LayerNorm):
+    """Layer norm by the unbiased deviation, to which `eps` is added: the annotated Transformer's."""
 
-    def __init__(self, width: int, *, hidden: int) -> None:
+    def forward(self, input: Tensor) -> Tensor:
+        std, mean = torch.std_mean(input, dim=-1, keepdim=True)
+        return self.weight * (input - mean) / (std + self.eps) + self.bias
+
+
+_NORMS: dict[NormKind, type[nn.LayerNorm]] = {"layer": nn.LayerNorm, "unbiased": UnbiasedNorm}
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an exact GELU, or a ReLU, between them."""
+
+    def __init__(self, width: int, *, hidden: int, activation: Activation = "gelu", dropout: float = 0.0) -> None:
         super().__init__()
         self.expand = Linear(width, hidden)
         self.contract = Linear(hidden, width)
+        self.activation = F.gelu if activation == "gelu" else F.relu
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tokens, context: Context) -> Mixed:
-        return Mixed(self.contract(F.gelu(self.expand(tokens.states))))
+        return Mixed(self.contract(self.dropout(self.activation(self.expand(tokens.states)))))
 
 
 class Block(nn.Module):
     """Pre-norm residual block with the branches `mixer` and `mlp`."""
 
-    def __init__(self, width: int, *, heads: int, expansion: int, scaled: bool = True) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int,
+        expansion: int,
+        scaled: bool = True,
+        norm: NormKind = "layer",
+        activation: Activation = "gelu",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.mixer = Branch(nn.LayerNorm(width, eps=1e-6), Attention(width, heads=heads, scaled=scaled))
-        self.mlp = Branch(nn.LayerNorm(width, eps=1e-6), FeedForward(width, hidden=expansion * width))
+        kind = _NORMS[norm]
+        feed = FeedForward(width, hidden=expansion * width, activation=activation, dropout=dropout)
+        self.mixer = Branch(kind(width, eps=1e-6), Attention(width, heads=heads, scaled=scaled))
+        self.mlp = Branch(kind(width, eps=1e-6), feed)
+        self.dropout = nn.Dropout(dropout)
         self.merge: Merge | None = None
 
     def forward(self, tokens: Tokens, context: Context) -> Tokens:
         states, keys = self.mixer(tokens, context)
-        tokens = tokens.with_states(tokens.states + states)
+        tokens = tokens.with_states(tokens.states + self.dropout(states))
         if self.merge is not None:
             tokens = self.merge(tokens, keys)
             context = context.renew(tokens)
-        return tokens.with_states(tokens.states + self.mlp(tokens, context).states)
+        return tokens.with_states(tokens.states + self.dropout(self.mlp(tokens, context).states))
 
 
 class Transformer(Encoder):
@@ -141,15 +170,24 @@ class Transformer(Encoder):
         chunk: A patch sees those of its chunk of so many patch columns and of `chunk_past` chunks before it, through
             which more reaches it from block to block: a stream is computed chunk by chunk. None lets it see all.
         chunk_past: See `chunk`.
+        norm: `layer` norms, or the `unbiased` ones of the annotated Transformer: by the deviation of n - 1, plus 1e-6.
+        activation: Of the feed-forward network.
+        dropout: Share of the values that training drops from what a branch adds and within the feed-forward network.
+        begin: Weights before training: truncated `normal`, or `xavier` uniform for each projection by itself.
 
     Raises:
         RecipeError: if `heads` does not divide `width`.
+
+    The encoder of MFCC-gram Transformers is width 512, depth 3, heads 8, norm unbiased, activation relu, dropout 0.1,
+    begin xavier: pre-norm too, with a norm behind the last block
+    (marcelomatheusgauy/Audio_mfcc_gram_transformers@9fffb55 `transformer_encoder.py`, after the annotated Transformer).
+    Differs: dropout leaves attention weights and the tokens that enter alone.
 
     Source: YuanGongND/ssast@a1a3eec through timm 0.4.5's DeiT (LayerNorm eps 1e-6, fused qkv with bias, exact
         GELU, no dropout); initialised with truncated normals of standard deviation 0.02 and zero biases.
     """
 
-    free = frozenset({"pattern", "chunk", "chunk_past"})
+    free = frozenset({"pattern", "chunk", "chunk_past", "dropout", "begin"})
 
     def __init__(
         self,
@@ -162,6 +200,10 @@ class Transformer(Encoder):
         pattern: Pattern | None = None,
         chunk: PositiveInt | None = None,
         chunk_past: NonNegativeInt = 1,
+        norm: NormKind = "layer",
+        activation: Activation = "gelu",
+        dropout: ClosedUnitInterval = 0.0,
+        begin: Begin = "normal",
     ) -> None:
         super().__init__()
         if width % heads:
@@ -170,9 +212,12 @@ class Transformer(Encoder):
         self.pattern = pattern
         self.chunk = chunk
         self.chunk_past = chunk_past
-        self.blocks = nn.ModuleList(Block(width, heads=heads, expansion=expansion, scaled=scaled) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.apply(_initialise)
+        options: dict[str, Any] = {"norm": norm, "activation": activation, "dropout": float(dropout)}
+        self.blocks = nn.ModuleList(
+            Block(width, heads=heads, expansion=expansion, scaled=scaled, **options) for _ in range(depth)
+        )
+        self.norm = _NORMS[norm](width, eps=1e-6)
+        self.apply(_initialise if begin == "normal" else _xavier)
 
     def context(self, tokens: Tokens, past: Any = None) -> Context:
         if past is not None:  # of a stream: the chunk sees itself and what is kept of the chunks before
@@ -249,3 +294,10 @@ def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
+
+
+def _xavier(module: nn.Module) -> None:
+    if isinstance(module, Linear):
+        # The parts of a fused projection are matrices of their own.
+        for part in module.weight.split(list(module.parts.values()) or [module.out_features]):
+            nn.init.xavier_uniform_(part)
