@@ -7,18 +7,21 @@ from typing import Any
 
 import torch
 
-from ssl_audio.audio import fbank, mel_spectrogram
+from ssl_audio.audio import fbank, mel_spectrogram, mfcc
 from ssl_audio.audio.frontend import Frontend
 from ssl_audio.model import adapters, encoders
 from ssl_audio.model.adapters import Adapter
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.model.patterns import Pattern
-from ssl_audio.objectives import classification, distillation, event_detection, masked_patches
+from ssl_audio.objectives import altered_frames, classification, distillation, event_detection, masked_patches
 from ssl_audio.objectives.masking import Masking
 from ssl_audio.objectives.objective import Objective
 
-KNOWN = (fbank, mel_spectrogram, adapters, encoders, classification, distillation, event_detection, masked_patches)
+KNOWN = (
+    *(fbank, mel_spectrogram, mfcc, adapters, encoders),
+    *(altered_frames, classification, distillation, event_detection, masked_patches),
+)
 """Modules that are imported so that their classes are known; what a file names is never imported."""
 
 MODEL_BASES: tuple[type, ...] = (

@@ -1,5 +1,6 @@
 """What is learnt: objectives, teachers, masking and losses. Floor 4."""
 
+from ssl_audio.objectives.altered_frames import AlteredFrames
 from ssl_audio.objectives.classification import Classification, HeadOptions
 from ssl_audio.objectives.distillation import Distillation
 from ssl_audio.objectives.event_augmentation import EventAugmentation
@@ -11,6 +12,7 @@ from ssl_audio.objectives.sound_events import Consistency, Mixing, SoundEvents
 from ssl_audio.objectives.teacher import AveragedTeacher, Teacher, Teachers
 
 __all__ = [
+    "AlteredFrames",
     "Answer",
     "AveragedTeacher",
     "Classification",

@@ -15,20 +15,18 @@ from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.model.patches import Patches
 from ssl_audio.model.positions import Positions
+from ssl_audio.objectives.clip_questions import ClipQuestions
 from ssl_audio.objectives.hiding import Hiding, hide
 from ssl_audio.objectives.losses import (
     SoftmaxOver,
-    clip_info_nce,
     normalise_patches,
     patch_info_nce,
     reconstruction_error,
 )
 from ssl_audio.objectives.masking import Masking
-from ssl_audio.objectives.objective import Losses, Objective, Picture
-from ssl_audio.objectives.pooling import Pooling, pool_clips, pooled_width
-from ssl_audio.objectives.ranks import gather_rows, gather_targets, weight_of_rank
+from ssl_audio.objectives.objective import Losses, Picture
+from ssl_audio.objectives.ranks import weight_of_rank
 from ssl_audio.objectives.reconstruction import reconstruction
-from ssl_audio.objectives.sketch import sketch, standardise
 from ssl_audio.tokens import Tokens
 
 _SHOWN = {"pretext": "patches", "clip": "clips"}
@@ -43,7 +41,7 @@ _TITLES = {
 }
 
 
-class MaskedPatches(Objective):
+class MaskedPatches(ClipQuestions):
     """The joint objective of SSAST and SSAMBA, with what makes it affordable.
 
     Four questions, each with its weight. Of each hidden patch: which of the clip's hidden patches is it (InfoNCE),
@@ -104,7 +102,15 @@ class MaskedPatches(Objective):
         forwards: Literal["shared", "separate"] = "shared",
         negatives: Literal["rank", "all"] = "rank",
     ) -> None:
-        super().__init__()
+        super().__init__(
+            clip_weight=clip_weight,
+            sketch_weight=sketch_weight,
+            sketch_size=sketch_size,
+            clip_temperature=clip_temperature,
+            clip_channels=clip_channels,
+            pooling=pooling,
+            negatives=negatives,
+        )
         if not discriminative_weight + generative_weight + clip_weight + sketch_weight:
             raise RecipeError("MaskedPatches: all weights are 0; expected at least one loss to have weight")
         if decoder is not None and not discriminative_weight + generative_weight:
@@ -122,17 +128,10 @@ class MaskedPatches(Objective):
         self.views = int(masks_per_clip)
         self.discriminative_weight = discriminative_weight
         self.generative_weight = generative_weight
-        self.clip_weight = clip_weight
-        self.sketch_weight = sketch_weight
-        self.sketch_size = sketch_size
         self.direction: SoftmaxOver = direction
         self.temperature = temperature
-        self.clip_temperature = clip_temperature
-        self.clip_channels = clip_channels
-        self.pooling: Pooling = pooling
         self.targets = targets
         self.forwards = forwards
-        self.negatives = negatives
 
     def attach(self, backbone: Backbone, facts: Facts) -> None:
         """Make the heads (and the decoder's ends) for this backbone; called once, before training.
@@ -160,29 +159,14 @@ class MaskedPatches(Objective):
             self.identify = _head(head_width, backbone.pixels)
         if self.generative_weight:
             self.reconstruct = _head(head_width, backbone.pixels)
-        self.bands = bands
-        pooled = pooled_width(width, self.pooling, bands=bands)
-        if self.clip_weight:
-            self.project = nn.Sequential(nn.Linear(pooled, width), nn.GELU(), nn.Linear(width, self.clip_channels))
-        if self.sketch_weight:
-            # Linear, so that what it draws lies open in the pooled state.
-            self.draw = nn.Linear(pooled, self.sketch_size[0] * (self.sketch_size[1] + 2))
+        self.attach_questions(backbone)
 
     @property
     def encoders(self) -> list[Encoder]:
         return [] if self.decoder is None else [self.decoder]
 
     def check(self, backbone: Backbone, facts: Facts) -> None:
-        if self.clip_weight and self.views * facts.crops_per_clip < 2:
-            raise RecipeError(
-                f"model.objective.clip_weight is {self.clip_weight}, but each clip has one view; set "
-                "data.crops_per_clip or model.objective.masks_per_clip to 2, or the weight to 0"
-            )
-        if self.negatives == "all" and not facts.equal_batches:
-            raise RecipeError(
-                "model.objective.negatives is all, which needs equally many clips on every rank; use data.batch_clips "
-                "or data.global_clips in place of data.batch_seconds or data.batch_tokens"
-            )
+        super().check(backbone, facts)
         if facts.crop_seconds is not None:
             self.masking.count(backbone.positions.table.shape[0] * backbone.columns_in(facts.crop_seconds))
 
@@ -215,22 +199,13 @@ class MaskedPatches(Objective):
             losses |= self.discriminate(patches, hiding, states) if self.discriminative_weight else {}
             if self.generative_weight:
                 losses |= self.generate(patches, hiding, states)
-            if self.clip_weight + self.sketch_weight:
-                pooled = pool_clips(tokens, self.pooling, bands=self.bands)
-                losses |= self.match_views(pooled, source) if self.clip_weight else {}
-                losses |= self.draw_sketch(pooled, spectrogram) if self.sketch_weight else {}
+            losses |= self.ask(backbone, tokens, spectrogram, source)
         losses["loss"] = self.total(losses)
         return losses
 
     def total(self, losses: Losses) -> Float[Tensor, ""]:
         """The weighted sum of the losses present."""
-        weights = {
-            "nce": self.discriminative_weight,
-            "mse": self.generative_weight,
-            "clip_nce": self.clip_weight,
-            "sketch": self.sketch_weight,
-        }
-        return torch.stack([weights[name] * loss for name, loss in losses.items() if name in weights]).sum()
+        return self.weighted(losses, {"nce": self.discriminative_weight, "mse": self.generative_weight})
 
     def states_at(
         self, backbone: Backbone, patches: Patches, hiding: Hiding
@@ -296,27 +271,6 @@ class MaskedPatches(Objective):
         # A rank whose clips are all whole asks too: another one's may not be, and would wait for it.
         every = hiding.index.new_full((), hiding.index.numel())
         return weight_of_rank(every if hiding.valid is None else hiding.valid.sum())
-
-    @property
-    def _across_ranks(self) -> bool:
-        return self.negatives == "all" and self.training
-
-    def match_views(self, pooled: Float[Tensor, "clip channel"], source: Int[Tensor, " clip"]) -> Losses:
-        """InfoNCE over the views of the batch's clips."""
-        embeddings = self.project(pooled).float()
-        if self._across_ranks:
-            embeddings, source = gather_rows(embeddings, source)
-        found = clip_info_nce(embeddings, source, temperature=self.clip_temperature)
-        return {"clip_nce": found.loss, "clip_accuracy": found.accuracy, "clip_chance": found.chance}
-
-    def draw_sketch(self, pooled: Float[Tensor, "clip channel"], spectrogram: Spectrogram) -> Losses:
-        """Mean squared error of the standardised sketch of each clip: 1 is what guessing the batch's mean gives."""
-        cepstra, modulations = self.sketch_size
-        wanted = sketch(spectrogram, cepstra=cepstra, modulations=modulations)
-        every, own = gather_targets(wanted) if self._across_ranks else (wanted, slice(None))
-        wanted = standardise(every)[own]
-        drawn = self.draw(pooled).float()
-        return {"sketch": (drawn - wanted).square().mean()}
 
     def picture(self, backbone: Backbone, spectrogram: Spectrogram, seeds: Int[Tensor, " clip"]) -> Picture | None:
         """Hidden patches and their reconstruction; none where nothing is reconstructed, or patches overlap."""

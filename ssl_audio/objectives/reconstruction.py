@@ -2,7 +2,7 @@
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ssl_audio.model.patches import Patches
@@ -35,7 +35,7 @@ def reconstruction(
     filled = pixels.scatter(1, hiding.index[:, :, None].expand_as(predicted), predicted)
     shown = hiding.hidden[:, :, None].expand_as(pixels)
     original, hidden, reconstructed = (
-        _unpatch(values, patches.grid, size).detach().cpu().numpy() for values in (pixels, shown, filled)
+        unpatched(values, patches.grid, size).detach().cpu().numpy() for values in (pixels, shown, filled)
     )
     known = " (level and contrast of each patch are the original's)" if normalised else ""
     return Picture(
@@ -51,7 +51,10 @@ def reconstruction(
     )
 
 
-def _unpatch(values: Tensor, grid: tuple[int, int], patch: tuple[int, int]) -> Tensor:
+def unpatched(
+    values: Shaped[Tensor, "clip patch pixel"], grid: tuple[int, int], patch: tuple[int, int]
+) -> Shaped[Tensor, "clip bin frame"]:
+    """Patches of a grid, put together again; they must not overlap."""
     return rearrange(
         values,
         "clip (band column) (f t) -> clip (band f) (column t)",

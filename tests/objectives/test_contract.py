@@ -20,6 +20,7 @@ from ssl_audio.data.facts import Facts
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import Transformer
 from ssl_audio.objectives import (
+    AlteredFrames,
     AveragedTeacher,
     Classification,
     Consistency,
@@ -45,6 +46,7 @@ CRNN = EventHeadOptions(
 )
 CASES = {
     "masked patches": lambda: MaskedPatches(masking=ClusterMasking(0.5), clip_weight=1.0, masks_per_clip=2),
+    "altered frames": lambda: AlteredFrames(clip_weight=1.0, sketch_weight=1.0, views_per_clip=2),
     "classification": lambda: Classification(),
     "event detection": lambda: EventDetection(),
     "sound events": lambda: SoundEvents(
