@@ -19,6 +19,7 @@ _PUBLIC = {
     "Task": "ssl_audio.experiments.continual_plan",
     "Budget": "ssl_audio.experiments.budget",
     "probe": "ssl_audio.experiments.probe",
+    "export": "ssl_audio.experiments.export",
     "Display": "ssl_audio.experiments.display",
     "Silent": "ssl_audio.experiments.display",
 }

@@ -168,6 +168,7 @@ class Fbank(Frontend):
         self.level_seconds = level_seconds
         self._least_energy = ENERGY_FLOOR if floor is None else math.exp(floor)
         self.pad_value = pad_value
+        self.low_hz, self.high_hz = low_hz, top_hz
         self.n_fft = 1 << (self.frame_samples - 1).bit_length()
         filters = mel_filters(bins, n_fft=self.n_fft, sample_rate=sample_rate, low_hz=low_hz, high_hz=top_hz)
         self.register_buffer("window", torch.hann_window(self.frame_samples, periodic=False), persistent=False)
@@ -273,6 +274,24 @@ class Fbank(Frontend):
         """The level before the first frame."""
         assert self.level_seconds is not None
         return RunningLevel(math.exp(-self.hop_seconds / self.level_seconds))
+
+    def described(self) -> dict[str, float | int | bool | None]:
+        """What it computes with, in samples and hertz, for code that does the same elsewhere."""
+        return {
+            "bins": self.bins,
+            "sample_rate": self.sample_rate,
+            "frame_samples": self.frame_samples,
+            "hop_samples": self.hop_samples,
+            "n_fft": self.n_fft,
+            "low_hz": self.low_hz,
+            "high_hz": self.high_hz,
+            "mean": self.statistics[0],
+            "std": self.statistics[1],
+            "demean": self.demean,
+            "level_db": self.level_db,
+            "least_energy": self._least_energy,
+            "fill": self._raw_fill,
+        }
 
     def begin(self) -> FrameStream:
         if self.level_db is not None and self.level_seconds is None:

@@ -152,7 +152,7 @@ def _opened(folder: Path) -> tuple[Any, Any]:
     if not (folder / "config.json").is_file():
         raise RecipeError(f"{folder}: has no config.json; expected a folder that `save_pretrained` wrote")
     try:
-        import transformers  # type: ignore[import-not-found]
+        import transformers
     except ImportError as error:
         raise RecipeError(
             "HuggingFaceTeacher needs transformers, which is not installed; install it with pip install "

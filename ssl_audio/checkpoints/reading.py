@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ssl_audio.checkpoints.pickles import ForbiddenError, PickleScan
+from ssl_audio.data.json_values import read_json
 from ssl_audio.errors import CheckpointError
 from ssl_audio.kinds import HEAD_BYTES, kind_of, kind_of_file
 
@@ -25,6 +26,7 @@ _DTYPES = frozenset(
 )
 
 _SAFETENSORS = ".safetensors"
+_TOLD = "ssl_audio"
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
 
@@ -42,9 +44,7 @@ def read(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     begin = _first_bytes(path)
     try:
         if path.suffix == _SAFETENSORS:
-            from safetensors.torch import load_file  # few files are
-
-            found: Any = load_file(path)
+            found: Any = _safetensors(path)
         else:
             zipped = begin.startswith(_ZIP)
             _check_contents(path, zipped=zipped)
@@ -64,6 +64,22 @@ def read(path: Path, *, mmap: bool = False) -> dict[str, Any]:
         raise CheckpointError(f"{path}: holds a {type(found).__name__}; expected tensors by name")
     _check_values(path, found)
     return found
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    """The tensors of a file; of a checkpoint of ours, beside what it says of itself (see `safetensors_files`)."""
+    from safetensors import safe_open  # few files are
+
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if _TOLD not in metadata:
+        return tensors
+    return {
+        "state_dict": tensors,
+        "global_step": int(metadata.get("global_step", "0")),
+        _TOLD: read_json(metadata[_TOLD].encode()),
+    }
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ssl_audio.errors import CheckpointError
 
 # timm's name of a part of a block: ours.
-_BLOCK = {
+BLOCK = {
     "norm1": "mixer.norm",
     "attn.qkv": "mixer.transform.qkv",
     "attn.proj": "mixer.transform.out",
@@ -18,14 +18,14 @@ _BLOCK = {
 }
 
 # Hugging Face's name of a part of a block: timm's.
-_HUGGING_FACE_BLOCK = {
+HUGGING_FACE_BLOCK = {
     "layernorm_before": "norm1",
     "attention.output.dense": "attn.proj",
     "layernorm_after": "norm2",
     "intermediate.dense": "mlp.fc1",
     "output.dense": "mlp.fc2",
 }
-_HUGGING_FACE = {
+HUGGING_FACE = {
     "embeddings.cls_token": "cls_token",
     "embeddings.distillation_token": "dist_token",
     "embeddings.position_embeddings": "pos_embed",
@@ -41,8 +41,8 @@ def our_name(name: str) -> str | None:
     if name in ("norm.weight", "norm.bias"):
         return "backbone.encoder." + name
     block = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name)
-    if block and block[2] in _BLOCK:
-        return f"backbone.encoder.blocks.{block[1]}.{_BLOCK[block[2]]}.{block[3]}"
+    if block and block[2] in BLOCK:
+        return f"backbone.encoder.blocks.{block[1]}.{BLOCK[block[2]]}.{block[3]}"
     return None
 
 
@@ -63,10 +63,10 @@ def from_hugging_face(weights: dict[str, Tensor], prefix: str) -> dict[str, Tens
         attention = layer and re.fullmatch(r"attention\.attention\.(query|key|value)", layer[2])
         if layer and attention:
             parts.setdefault(f"blocks.{layer[1]}.attn.qkv.{layer[3]}", {})[attention[1]] = value
-        elif layer and layer[2] in _HUGGING_FACE_BLOCK:
-            renamed[f"blocks.{layer[1]}.{_HUGGING_FACE_BLOCK[layer[2]]}.{layer[3]}"] = value
+        elif layer and layer[2] in HUGGING_FACE_BLOCK:
+            renamed[f"blocks.{layer[1]}.{HUGGING_FACE_BLOCK[layer[2]]}.{layer[3]}"] = value
         else:
-            renamed[_HUGGING_FACE.get(bare, name)] = value
+            renamed[HUGGING_FACE.get(bare, name)] = value
     for name, three in parts.items():
         if set(three) != {"query", "key", "value"}:
             raise CheckpointError(f"{name}: found only {', '.join(sorted(three))}; expected query, key and value")

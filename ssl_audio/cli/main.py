@@ -25,7 +25,7 @@ VERBS = {
     "stream": "labels of an endless sound as it comes: a file, a pipe, a microphone",
     "embed": "vectors of files, folders or shards, one a recording or one a patch column",
     "probe": "frozen linear and nearest-neighbour scores of a checkpoint on labelled shards",
-    "export": "a checkpoint whole, with its adapters merged, or its LoRA as peft has it",
+    "export": "a checkpoint whole, with adapters merged, or as transformers, timm, PyTorch alone or peft open it",
     "inspect": "say what a run, a checkpoint or a folder of shards is",
     "recipes": "list the recipes, or write one out to edit",
     "bench": "measure speed, as ratios in one run",

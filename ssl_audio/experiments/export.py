@@ -1,0 +1,113 @@
+"""Exporting a checkpoint: written, opened by the code that will open it, compared, described."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jsonargparse.typing import PositiveFloat
+
+from ssl_audio.audio.files import decode
+from ssl_audio.checkpoints.exporting.layouts import Written, chosen
+from ssl_audio.checkpoints.exporting.parity import Row, batches, compare, keep
+from ssl_audio.checkpoints.exporting.source import Source
+from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
+from ssl_audio.errors import CheckpointError, RecipeError
+from ssl_audio.experiments.arguments import checked
+from ssl_audio.experiments.model_card import NAME, card
+from ssl_audio.storing import store
+
+LayoutName = Literal["auto", "ast", "timm", "torch"]
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What an export became.
+
+    Args:
+        folder: Where it lies.
+        opens: Who opens it, in a few words.
+        rows: How it compares with its checkpoint.
+        megabytes: Of its files.
+    """
+
+    folder: Path
+    opens: str
+    rows: list[Row]
+    megabytes: float
+
+
+@checked
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    format: Literal["huggingface"] = "huggingface",
+    layout: LayoutName = "auto",
+    head: bool = True,
+    seconds: PositiveFloat | None = None,
+    audio: Sequence[str | Path] = (),
+    shards: Sequence[str | Path] = (),
+    base: Path | None = None,
+    hints: Hints = NO_HINTS,
+    say: Callable = print,
+) -> Exported:
+    """Write a checkpoint as others open it, and compare what they make of it with what the checkpoint says.
+
+    Args:
+        checkpoint: Ours, whole or adapters alone (they are merged), or a published file.
+        out: A folder; it is made.
+        format: `huggingface` writes a folder for transformers, timm or PyTorch alone.
+        layout: Of the folder; `auto` takes the first that has a place for everything.
+        head: Whether the head goes with it, if there is one.
+        seconds: Length of clips, where a layout takes one length; by default as long as the positions.
+        audio: Recordings to compare on; by default sounds of the demo corpus.
+        shards: Folders of shards that it was trained on, for corpora and licences in the card.
+        base: What an adapter checkpoint was trained on; by default looked for in runs/ and beside the file.
+        hints: What a published checkpoint does not say.
+        say: Is told a line of each thing that was found.
+
+    Raises:
+        RecipeError: if no layout has a place for it, or what opens it is not installed.
+        CheckpointError: if it cannot be read or written, or the export says something else; its files are kept.
+    """
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"--out {folder}: is a file; expected a folder, which is made")
+    source = Source.of(open_checkpoint(Path(checkpoint), base=base, hints=hints), head=head)
+    if source.checkpoint.image:
+        raise RecipeError(
+            f"{checkpoint}: {source.checkpoint.kind} has seen pictures only; pretrain or fine-tune it first"
+        )
+    picked, passed = chosen(source, layout)
+    for line in passed:
+        say(line)
+    try:
+        written = picked.write(source, folder, None if seconds is None else float(seconds))
+    except OSError as error:
+        raise CheckpointError(f"cannot write {folder} ({error.strerror}); choose another, or make room") from error
+    real = [torch.from_numpy(decode(Path(path), sample_rate=source.backbone.frontend.sample_rate)) for path in audio]
+    rows = _checked(source, written, folder, real, say)
+    text = card(
+        source,
+        library=picked.package or "pytorch",
+        opens=written.opens,
+        code=written.code,
+        limits=written.limits,
+        rows=rows,
+        shards=[Path(one) for one in shards],
+    )
+    store(folder / NAME, text)
+    keep(folder, rows, said={"checkpoint": str(checkpoint), "opens": written.opens})
+    size = sum((folder / name).stat().st_size for name in written.files) / 1e6
+    return Exported(folder=folder, opens=written.opens, rows=rows, megabytes=size)
+
+
+def _checked(source: Source, written: Written, folder: Path, real: list[torch.Tensor], say: Say) -> list[Row]:
+    rows = compare(source, written.run, batches(source, written.lengths, real))
+    for row in rows:
+        say(f"{'agrees' if row.passed() else 'DIFFERS'}: {row.text()}")
+    return rows
