@@ -166,7 +166,7 @@ def predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any
     if not frames:
         return found
     assert data.frame_seconds is not None
-    truth = truth_of(data.truth(part), part, crop_seconds=data.crop_seconds)
+    truth = truth_of(data.truth(part), crop_seconds=data.crop_seconds)
     return EventPredictions.beside(found, joined_frames(frames), data.frame_seconds, truth)
 
 

@@ -5,17 +5,18 @@ import torch
 
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.data.labels import Part
-from ssl_audio.evaluation.events.deciding import Decision, Kind, tuned
+from ssl_audio.evaluation.events.deciding import Kind, tuned
 from ssl_audio.evaluation.events.predictions import EventPredictions
 from ssl_audio.evaluation.predictions import Predictions
 from ssl_audio.experiments.choice import predict
 from ssl_audio.training.finetuning import Finetuning
 
 
-def decide(module: Finetuning, data: LabelledShards, *, kind: Kind) -> Decision | None:
-    """What makes events of the scores of a module; None if it gives no scores of frames.
+def decide(module: Finetuning, data: LabelledShards, *, kind: Kind) -> EventPredictions | None:
+    """What a module says of the validation clips, with the decision that was tuned on them, which makes events of its
+    scores; None if it gives no scores of frames.
 
-    It becomes a part of the module's task, so that checkpoints have it.
+    The decision becomes a part of the module's task, so that checkpoints have it.
 
     Args:
         module: With the weights that will be tested.
@@ -30,14 +31,14 @@ def decide(module: Finetuning, data: LabelledShards, *, kind: Kind) -> Decision 
     decision = tuned(found.raw(), found.truth, kind=kind)
     assert module.task is not None
     module.task["events"] = {**decision.plain(), "hop_seconds": found.hop_seconds}
-    return decision
+    return found.decided(decision)
 
 
-def decided(predictions: Predictions, decision: Decision | None) -> Predictions:
-    """Predictions with the decision, if they are of events."""
-    if decision is None or not isinstance(predictions, EventPredictions):
+def decided(predictions: Predictions, tuned_on: EventPredictions | None) -> Predictions:
+    """Predictions with the decision that was tuned on others, if they are of events."""
+    if tuned_on is None or not isinstance(predictions, EventPredictions):
         return predictions
-    return predictions.decided(decision)
+    return predictions.decided(tuned_on.decision)
 
 
 def timelines(module: Finetuning, data: LabelledShards, part: Part, predictions: Predictions) -> bytes | None:

@@ -219,12 +219,12 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
             cli.display.line(f"{waste:.1%} of the places in packed rows were padding")
         module.to(trainer.strategy.root_device)  # Lightning moved it to the CPU when training ended
         valid, chosen, last = choose(trainer, module, data, probe=probe)
-        decision = decide(module, data, kind=cli.config.postprocessing)
+        judged = decide(module, data, kind=cli.config.postprocessing)
         if trainer.is_global_zero:
             content = _content(cli, module, start=start, step=trainer.global_step)
             AtomicCheckpointIO().save_checkpoint(content, this.folder / BEST)
         with cli.display.bar("testing") as progress:
-            predictions = decided(predict(module, data, parts.test, progress=progress), decision)
+            predictions = decided(predict(module, data, parts.test, progress=progress), judged)
         drawn = timelines(module, data, parts.test, predictions) if trainer.is_global_zero else None
         if drawn is not None:
             this.write(TIMELINES, drawn)
@@ -238,6 +238,7 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
             predictions=predictions,
             clips_per_second=round(cli.progress.clips_per_second, 2),
             last_valid=last,
+            validation=None if judged is None else judged.summary(),
         )
     outcome = dataclasses.replace(outcome, replaced=data.replaced(), heard=heard)
     if trainer.is_global_zero:
@@ -274,8 +275,7 @@ def _frame_measure(data: LabelledShards) -> FrameMeasure | None:
     """PSDS1 of validation clips, where their labels are located in time."""
     if not data.located or data.frame_seconds is None:
         return None
-    valid = data.parts.valid
-    truth = truth_of(data.truth(valid), valid, crop_seconds=data.crop_seconds)
+    truth = truth_of(data.truth(data.parts.valid), crop_seconds=data.crop_seconds)
     return FrameMeasure(truth, hop_seconds=data.frame_seconds)
 
 

@@ -37,6 +37,7 @@ class Outcome:
         last_valid: Validation score after the last step.
         replaced: Training clips that could not be decoded, and why.
         heard: Test clips that were in the pretraining, without their labels; None where that is not known.
+        validation: Of sound events every score of the validation clips, on which thresholds were tuned.
     """
 
     start: str
@@ -50,6 +51,7 @@ class Outcome:
     last_valid: float | None = None
     replaced: dict[str, str] = dataclasses.field(default_factory=dict)
     heard: int | None = None
+    validation: dict[str, float] | None = None
 
     def json(self) -> str:
         """Everything but the predictions, with the test scores."""
@@ -74,6 +76,8 @@ def scores_of(outcomes: list[Outcome], *, over: Over = "clips", seed: int = 0) -
     values = [outcome.predictions.headline for outcome in outcomes]
     heard = [outcome.heard for outcome in outcomes]
     test = {name: float(np.nanmean([fold[name] for fold in folds])) for name in folds[0]}
+    tuned = [outcome.validation for outcome in outcomes if outcome.validation is not None]
+    validation = {name: float(np.nanmean([one[name] for one in tuned])) for name in tuned[0]} if tuned else None
     return {
         # Of the mean area, as the published code has it: one fold without a mistake would make the mean of d' infinite.
         "test": {**test, "d_prime": d_prime(test["AUC"])},
@@ -82,6 +86,7 @@ def scores_of(outcomes: list[Outcome], *, over: Over = "clips", seed: int = 0) -
         "interval": [low, high],
         "folds": values,
         "valid": float(np.mean([outcome.valid for outcome in outcomes])),
+        **({} if validation is None else {"validation": validation}),
         "chosen": [outcome.chosen for outcome in outcomes],
         "steps": sum(outcome.steps for outcome in outcomes),
         "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),

@@ -89,6 +89,7 @@ class SoundEvents(Wrapping):
         source_weights: Weight of the supervised loss of each of `data.shards`; null weights clips, not folders.
         source_groups: Group of each of `data.shards` for the scores of others; null has all in one.
         pseudo_weight: Weight of the loss on the scores of others (`data.pseudo_labels`).
+        pseudo_absent: What others say of a label that a weakly labelled clip does not have is replaced by 0.
         scale: Factor of the whole loss.
         clip_weight: As in `EventDetection`.
         strong_clip_weight: As in `EventDetection`.
@@ -114,6 +115,7 @@ class SoundEvents(Wrapping):
         source_weights: list[NonNegativeFloat] | None = None,
         source_groups: list[NonNegativeInt] | None = None,
         pseudo_weight: NonNegativeFloat = 0.0,
+        pseudo_absent: bool = False,
         scale: PositiveFloat = 1.0,
         clip_weight: NonNegativeFloat = 0.5,
         strong_clip_weight: NonNegativeFloat = 0.5,
@@ -135,6 +137,7 @@ class SoundEvents(Wrapping):
         self.source_weights = None if source_weights is None else [float(weight) for weight in source_weights]
         self.source_groups = None if source_groups is None else [int(group) for group in source_groups]
         self.pseudo_weight = float(pseudo_weight)
+        self.pseudo_absent = pseudo_absent
         self.scale = float(scale)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
@@ -281,7 +284,11 @@ class SoundEvents(Wrapping):
         assert known is not None
         logits, wanted = both(found.frames, batch.pseudo)
         there = wanted.isfinite()
-        losses = F.binary_cross_entropy_with_logits(logits, wanted.where(there, 0.0).sigmoid(), reduction="none")
+        wanted = wanted.where(there, 0.0).sigmoid()
+        if self.pseudo_absent and batch.targets is not None:
+            absent = rows.weak[:, None] & (batch.targets == 0.0)
+            wanted = wanted.masked_fill(absent[:, None, :], 0.0)
+        losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         each = only_valid(losses.where(there, 0.0), rows.valid).mean(dim=(1, 2))
         if self.source_weights is None:
             return mean_over(each, known)

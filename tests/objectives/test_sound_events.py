@@ -213,6 +213,15 @@ def test_sources_have_their_own_weights_and_scores_of_others_are_weighted_by_gro
     wanted = wanted + 1.5 * (0.5 * others[0] + (0.25 + 0.1) * others[1:5].mean())
     losses = objective(tiny_backbone, batch, spectrogram)
     torch.testing.assert_close(losses["loss"], 5.0 * wanted)
+    # A weakly labelled clip says itself which labels it does not have.
+    assert rows.weak[3]
+    assert 0 < batch.targets[3].sum() < LABELS
+    said = batch.pseudo[:, :FRAMES].sigmoid().nan_to_num()
+    said[3] *= batch.targets[3]
+    silent = bce(found.frames, said, reduction="none").mean(dim=(1, 2))
+    objective.pseudo_absent = True
+    changed = objective(tiny_backbone, batch, spectrogram)["loss"] - losses["loss"]
+    torch.testing.assert_close(changed, 5.0 * 1.5 * 0.35 * (silent[1:5].mean() - others[1:5].mean()))
     with pytest.raises(Exception, match=r"source_weights has 4 numbers; expected one for each of the 2 data\.shards"):
         objective.check(tiny_backbone, facts_of(folders=2))
 

@@ -1,23 +1,30 @@
 """What weak labels, unlabelled clips and pseudo-labels are worth for sound events, on real sounds.
 
-    python tests/soak/sound_events.py --data FOLDER [--seeds 3] [--steps 250] [--more 80] [--out FOLDER]
+    python tests/soak/sound_events.py --data FOLDER [--seeds 3] [--steps 250] [--more 100] [--out FOLDER]
 
 The folder is `esc10_sed_mix` (ten-second mixtures of ESC-10, with onsets and offsets): `audio`, `meta.csv` and
 `events.tsv`. A third of the training clips keeps its strong labels, a third its weak ones, a third none. Each encoder
 and seed is trained on the strong third alone, and goes on from there in three ways with equal steps and batches: on the
 strong third; with weak and unlabelled clips, a mean teacher and interpolation consistency; and from the end of that the
 same again beside pseudo-labels, which are the mean of both encoders of the seed; beside as many steps on the strong
-third. Runs that are there already are not
-repeated. Prints tables of PSDS1 and of the F1 of events with 95 % intervals over test clips, and of paired differences.
+third.
+
+Settings are chosen on validation clips: of each way that has several in `SETTINGS`, all are trained with the first
+seed, and the one whose validation scores (the mean of PSDS1 and of the F1 of events, over both encoders) are best is
+trained with the others. Test scores are read for that one alone, and of no training while settings are being chosen.
+Runs that are there already are not repeated. Prints tables of PSDS1 and of the F1 of events with 95 % intervals over
+test clips, and of paired differences.
 """
 
 # ruff: noqa: E501
 
 import argparse
 import csv
+import json
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +45,18 @@ ENCODERS = {
     "Mamba": {"class_path": "ssl_audio.model.encoders.BiMamba", "init_args": {"width": 96, "depth": 3}},
 }
 ARMS = ("strong third", "strong third, longer", "+ weak, unlabelled", "+ pseudo-labels", "strong third, longest")
+STRONG, LONGER, WEAK, PSEUDO, LONGEST = ARMS
+SETTINGS: dict[str, list[dict[str, float | bool | list[int]]]] = {
+    LONGER: [{"rate": 1.0e-3}, {"rate": 5.0e-4}],
+    WEAK: [
+        {"quotas": [4, 2, 2], "consistency": 10.0, "clip_weight": 0.2},
+        {"quotas": [6, 1, 1], "consistency": 10.0, "clip_weight": 0.2},
+        {"quotas": [4, 2, 2], "consistency": 2.0, "clip_weight": 0.5},
+    ],
+    PSEUDO: [{"absent": False}, {"absent": True}],
+}
+"""What is chosen among; what stands before keeps its setting in what follows: `PSEUDO` that of `WEAK`, `LONGEST` that
+of `LONGER`."""
 HEAD = {
     "branches": "both", "width": 96, "rnn_layers": 1, "rnn_width": 48, "dropout": 0.2,
     "cnn": {"input": "backbone", "channels": [8, 16, 32], "time_pooling": [2, 1, 1], "band_pooling": [4, 4, 4], "dropout": 0.1},
@@ -80,34 +99,36 @@ def write_parts(data: Path, out: Path) -> None:
         write_shards(corpus, out / name, name=name)
 
 
-def options_of(arm: str, encoder: str, *, steps: int, shards: Path, pseudo: Path) -> dict[str, object]:
+def options_of(
+    arm: str, encoder: str, *, steps: int, shards: Path, pseudo: Path, setting: dict[str, Any]
+) -> dict[str, object]:
     """The whole recipe of one training; but for the first it goes on from a checkpoint."""
     objective: dict[str, object] = {
         "head": HEAD, "mixing": {"rate": 0.5}, "augmentation": {"filters": 0.5, "shift_seconds": 1.0},
     }  # fmt: skip
     data: dict[str, object] = {"shards": [str(shards / "strong")], "batch_clips": 8}
-    if arm != ARMS[0]:
-        objective |= {"clip_weight": 0.2, "strong_clip_weight": 0.1}
-    if arm in ARMS[2:4]:
+    if arm != STRONG:
+        objective |= {"clip_weight": setting.get("clip_weight", 0.2), "strong_clip_weight": 0.1}
+    if arm in (WEAK, PSEUDO):
         objective |= {
             "teacher": TEACHER,
-            "consistency": {"weight": 10.0, "ramp_steps": steps // 2, "kind": "interpolation"},
+            "consistency": {"weight": setting["consistency"], "ramp_steps": steps // 2, "kind": "interpolation"},
         }
         names = ("strong", "weak", "unlabelled")
         data = {
             "shards": [str(shards / name) for name in names],
             "sources": [{}, {"labelling": "weak"}, {"labelling": "none"}],
-            "quotas": [4, 2, 2],
+            "quotas": setting["quotas"],
             "batch_clips": 8,
         }
-    if arm == ARMS[3]:
-        objective["pseudo_weight"] = 1.0
+    if arm == PSEUDO:
+        objective |= {"pseudo_weight": 1.0, "pseudo_absent": setting["absent"]}
         data["pseudo_labels"] = str(pseudo)
     model: dict[str, object] = {
         "objective": {"class_path": "ssl_audio.objectives.SoundEvents", "init_args": objective},
         "optimizer": {
             "class_path": "torch.optim.AdamW",
-            "init_args": {"lr": 3.0e-3 if arm == ARMS[0] else 1.0e-3, "weight_decay": 0.02},
+            "init_args": {"lr": 3.0e-3 if arm == STRONG else setting.get("rate", 1.0e-3), "weight_decay": 0.02},
         },
         "schedule": {
             "class_path": "ssl_audio.training.optimisation.WarmupCosine",
@@ -115,7 +136,7 @@ def options_of(arm: str, encoder: str, *, steps: int, shards: Path, pseudo: Path
         },
     }
     first: dict[str, object] = {"keep_head": True}
-    if arm == ARMS[0]:
+    if arm == STRONG:
         first = {"statistics": "training"}
         model["backbone"] = {
             "frontend": {
@@ -139,11 +160,10 @@ def options_of(arm: str, encoder: str, *, steps: int, shards: Path, pseudo: Path
     }  # fmt: skip
 
 
-def trained(out: Path, arm: str, encoder: str, seed: int, options: dict[str, object], start: Path | None) -> Path:
+def trained(out: Path, name: str, seed: int, options: dict[str, object], start: Path | None) -> Path:
     """The folder of a run, which is trained if it is not there."""
     import yaml
 
-    name = f"{ARMS.index(arm)}-{encoder.lower()}-{seed}"
     done = sorted((out / "runs/finetune" / name).glob("*/summary.json"))
     if done:
         return done[-1].parent
@@ -153,10 +173,58 @@ def trained(out: Path, arm: str, encoder: str, seed: int, options: dict[str, obj
     began_at = "none" if start is None else start / "checkpoints/best.ckpt"
     run = finetune(recipe, checkpoint=began_at, seed=seed, name=name, runs=out / "runs", display=Silent())
     assert run is not None
-    score = next(iter(run.summary["scores"].values()))["test"]
-    shown = ", ".join(f"{key} {score[key]:.3f}" for key in ("PSDS1", "event_F1", "segment_F1", "mAP"))
-    print(f"{name}: {shown}; {time.process_time() - spent:.0f} CPU s, {time.time() - began:.0f} s", flush=True)
+    took = f"{time.process_time() - spent:.0f} CPU s, {time.time() - began:.0f} s"
+    print(f"{name}: validation {validation(run.run.folder):.3f}; {took}", flush=True)
     return run.run.folder
+
+
+def validation(run: Path) -> float:
+    """The mean of PSDS1 and of the F1 of events of the validation clips."""
+    scores = next(iter(json.loads((run / "summary.json").read_text())["scores"].values()))["validation"]
+    return float(scores["PSDS1"] + scores["event_F1"]) / 2
+
+
+class Trainings:
+    """All trainings, each done once.
+
+    Args:
+        out: Their folder.
+        steps: Of the first.
+        more: Of those that follow.
+    """
+
+    def __init__(self, out: Path, *, steps: int, more: int) -> None:
+        self.out, self.steps, self.more = out, steps, more
+        self.chosen: dict[str, dict[str, Any]] = {STRONG: {}}
+        self.made: dict[tuple[str, str, int], Path] = {}
+
+    def train(self, arm: str, seed: int) -> None:
+        """Both encoders; with the first seed in every setting, of which the best one stays."""
+        before = {PSEUDO: WEAK, LONGEST: LONGER}.get(arm, STRONG)
+        inherited = self.chosen[before]
+        settings = [self.chosen[arm]] if arm in self.chosen else [inherited | one for one in SETTINGS.get(arm, [{}])]
+        found: list[tuple[float, dict[str, Any], dict[str, Path]]] = []
+        for setting in settings:
+            runs = {encoder: self._one(arm, before, encoder, seed, setting) for encoder in ENCODERS}
+            found.append((float(np.mean([validation(run) for run in runs.values()])), setting, runs))
+        score, self.chosen[arm], best = max(found, key=lambda one: one[0])
+        if len(settings) > 1:
+            rest = ", ".join(f"{setting} {value:.3f}" for value, setting, _ in found)
+            print(f"{arm}: chosen by validation {self.chosen[arm]} ({score:.3f}) of {rest}", flush=True)
+        self.made |= {(arm, encoder, seed): run for encoder, run in best.items()}
+
+    def _one(self, arm: str, before: str, encoder: str, seed: int, setting: dict[str, Any]) -> Path:
+        pseudo = self.out / f"pseudo-{seed}"
+        if arm == PSEUDO and not (pseudo / "pseudo.json").exists():
+            folders = [self.out / "shards" / name for name in ("strong", "weak", "unlabelled")]
+            teachers = [self.made[WEAK, name, seed] / "checkpoints/best.ckpt" for name in ENCODERS]
+            pseudo_labels(teachers, shards=folders, out=pseudo, display=Silent())
+        steps = self.steps if arm == STRONG else self.more
+        options = options_of(arm, encoder, steps=steps, shards=self.out / "shards", pseudo=pseudo, setting=setting)
+        told = "".join(f"-{str(value).replace(' ', '')}" for value in setting.values())
+        name = f"{ARMS.index(arm)}{told}-{encoder.lower()}-{seed}"
+        start = None if arm == STRONG else self.made[before, encoder, seed]
+        return trained(self.out, name, seed, options, start)
 
 
 def table(cells: dict[tuple[str, str], list[EventPredictions]]) -> None:
@@ -174,7 +242,7 @@ def table(cells: dict[tuple[str, str], list[EventPredictions]]) -> None:
             f"{means['segment_F1']:.3f}       {means['mAP']:.3f}"
         )
     print("\ndifferences (paired, 95 % interval over test clips)")
-    pairs = [(ARMS[1], ARMS[0]), (ARMS[2], ARMS[1]), (ARMS[3], ARMS[2]), (ARMS[3], ARMS[4])]
+    pairs = [(LONGER, STRONG), (WEAK, LONGER), (PSEUDO, WEAK), (PSEUDO, LONGEST)]
     encoders = sorted({encoder for encoder, _ in cells}, reverse=True)
     for one, other in pairs:
         for names in [*([name] for name in encoders)] + ([encoders] if len(encoders) > 1 else []):
@@ -221,30 +289,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/sound_events"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--more", type=int, default=80)
+    parser.add_argument("--more", type=int, default=100)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     shards, began = chosen.out / "shards", time.process_time()
     write_parts(chosen.data, shards)
-    cells: dict[tuple[str, str], list[EventPredictions]] = {}
+    trainings = Trainings(chosen.out, steps=chosen.steps, more=chosen.more)
     for seed in range(chosen.seeds):
-        pseudo = chosen.out / f"pseudo-{seed}"
-        made: dict[tuple[str, str], Path] = {}
         for arm in ARMS:
-            if arm == ARMS[3] and not (pseudo / "pseudo.json").exists():
-                folders = [shards / name for name in ("strong", "weak", "unlabelled")]
-                teachers = [made[ARMS[2], name] / "checkpoints/best.ckpt" for name in ENCODERS]
-                pseudo_labels(teachers, shards=folders, out=pseudo, display=Silent())
-            for encoder in ENCODERS:
-                steps = chosen.steps if arm == ARMS[0] else chosen.more
-                options = options_of(arm, encoder, steps=steps, shards=shards, pseudo=pseudo)
-                after = {ARMS[3]: ARMS[2], ARMS[4]: ARMS[1]}.get(arm, ARMS[0])
-                start = None if arm == ARMS[0] else made[after, encoder]
-                made[arm, encoder] = trained(chosen.out, arm, encoder, seed, options, start)
-                found = read_predictions(made[arm, encoder] / "predictions.parquet")
-                assert isinstance(found, EventPredictions)
-                cells.setdefault((encoder, arm), []).append(found)
-    table({key: cells[key] for key in sorted(cells, key=lambda key: (key[0] != "Transformer", ARMS.index(key[1])))})
+            trainings.train(arm, seed)
+    # Everything is chosen: the test clips are looked at from here on.
+    cells: dict[tuple[str, str], list[EventPredictions]] = {}
+    for encoder in ENCODERS:
+        for arm in ARMS:
+            runs = [trainings.made[arm, encoder, seed] for seed in range(chosen.seeds)]
+            found = [read_predictions(run / "predictions.parquet") for run in runs]
+            cells[encoder, arm] = [one for one in found if isinstance(one, EventPredictions)]
+    table(cells)
     print(f"\n{time.process_time() - began:.0f} CPU s")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,6 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from ssl_audio.data.events import ClipEvents
-from ssl_audio.data.labels import Part
 from ssl_audio.errors import SslAudioError
 from ssl_audio.evaluation.events.collars import Counts, event_counts
 from ssl_audio.evaluation.events.deciding import Decision, untuned
@@ -24,32 +24,38 @@ from ssl_audio.evaluation.predictions import Over, Predictions
 _MOST_CHANGES = 200_000
 _DRAWS, _FEWER_DRAWS = 1000, 200
 _TIE = 1e-3
+_TOUCHING = 1e-3
 HARD = 0.5
 """A soft event of more than this weight counts as one."""
 
 
-def truth_of(events: ClipEvents, part: Part, *, crop_seconds: float) -> Truth:
-    """What is to be found in the clips of a part.
+def truth_of(events: ClipEvents, *, crop_seconds: float = math.inf) -> Truth:
+    """What is to be found in clips. Events of one label that overlap are one, as no detection of frames could tell them
+    apart; of soft events those that touch are, too, as their stretches are those of the annotation.
 
     Args:
         events: Of the clips.
-        part: The clips.
         crop_seconds: Clips are cut to this.
     """
-    seconds = np.minimum(part.index.seconds.astype(np.float64), crop_seconds)
-    found = [events[clip] for clip in range(len(part))]
-    kept = [np.ones(len(one.codes), bool) if one.weights is None else one.weights > HARD for one in found]
+    found: list[list[tuple[float, float, int]]] = []
+    for clip in range(len(events)):
+        one = events[clip]
+        kept = np.ones(len(one.codes), bool) if one.weights is None else one.weights > HARD
+        each = zip(one.codes[kept].tolist(), one.onset[kept].tolist(), one.offset[kept].tolist(), strict=True)
+        found.append(_apart(sorted(each), touching=one.weights is not None))
+    return Truth.of(found, np.minimum(events.index.seconds.astype(np.float64), crop_seconds)).within()
 
-    def joined(parts: Sequence[np.ndarray], kind: type) -> np.ndarray:
-        return np.concatenate([np.asarray(some, dtype=kind)[keep] for some, keep in zip(parts, kept, strict=True)])
 
-    return Truth(
-        clip=np.repeat(np.arange(len(part)), [int(keep.sum()) for keep in kept]),
-        onset=joined([one.onset for one in found], np.float64),
-        offset=joined([one.offset for one in found], np.float64),
-        label=joined([one.codes for one in found], np.int64),
-        seconds=seconds,
-    ).within()
+def _apart(events: list[tuple[int, float, float]], *, touching: bool) -> list[tuple[float, float, int]]:
+    """Onset, offset and label of events that do not overlap, from label, onset and offset in their order."""
+    found: list[tuple[float, float, int]] = []
+    for label, onset, offset in events:
+        start, end, before = found[-1] if found else (0.0, -math.inf, -1)
+        if label == before and (onset < end or (touching and onset <= end + _TOUCHING)):
+            found[-1] = start, max(end, offset), label
+        else:
+            found.append((onset, offset, label))
+    return found
 
 
 class FrameMeasure:
