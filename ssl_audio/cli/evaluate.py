@@ -1,5 +1,6 @@
 """`ssl-audio evaluate`: fine-tuned checkpoints on labelled shards."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from ssl_audio.data.index import open_shards
 from ssl_audio.data.shard_rates import check_rates
 from ssl_audio.errors import CheckpointError
 from ssl_audio.evaluation.ensemble import ensemble
+from ssl_audio.evaluation.event_finder import EventFinder
+from ssl_audio.evaluation.events.deciding import Decision
 from ssl_audio.evaluation.journal import hashed
 from ssl_audio.evaluation.labelled_clips import labelled_clips
-from ssl_audio.evaluation.member_scores import SCHEMA, MemberScores
+from ssl_audio.evaluation.member_scores import LOCATED, SCHEMA, MemberScores
 from ssl_audio.evaluation.parts import Job
 from ssl_audio.evaluation.predictions import Over, check_speakers
 from ssl_audio.evaluation.recordings import clips_of
@@ -55,6 +58,9 @@ def evaluate(
     part: str = "1/1",
 ) -> None:
     """Score fine-tuned checkpoints on labelled shards: metrics.json and predictions.parquet.
+
+    Detectors of sound events are scored on events, too, where all clips with labels have some with onset and offset:
+    with the smoothing and the thresholds that were tuned in their training.
 
     Args:
         checkpoint: Of `ssl-audio finetune`, or a published fine-tuned one. Several, as --checkpoint A --checkpoint B,
@@ -103,11 +109,28 @@ def evaluate(
     if intervals == "speakers":
         check_speakers(clips.speakers)
 
-    def rows(numbers: list[int], sounds: list[Sound]) -> Iterator[dict[str, Any]]:
-        for number, scores in zip(numbers, model.apart(sounds), strict=True):
-            yield {**clips.row(number), "scores": scores.flatten().numpy()}
+    truth = clips.truth() if first.task.get("events") is not None else None
+    if first.task.get("events") is not None and truth is None:
+        say("some of these clips have labels without onset and offset: only whole clips are scored")
+    finder = None if truth is None else EventFinder(model)
 
-    options = {"intervals": intervals, "windows": grids(model.members), "batch_windows": model.batch_windows}
+    def rows(numbers: list[int], sounds: list[Sound]) -> Iterator[dict[str, Any]]:
+        frames = itertools.repeat(None) if finder is None else model.frame_scores(sounds)
+        for number, scores, located in zip(numbers, model.apart(sounds), frames, strict=False):
+            row = {**clips.row(number), "scores": scores.flatten().numpy()}
+            if truth is not None and located is not None:
+                own = truth.clip == number
+                events = {"onset": truth.onset[own], "offset": truth.offset[own], "event": truth.label[own]}
+                row |= {"seconds": truth.seconds[number], "frames": located.flatten().numpy(), **events}
+            yield row
+
+    options: dict[str, Any] = {
+        "intervals": intervals,
+        "windows": grids(model.members),
+        "batch_windows": model.batch_windows,
+    }
+    if finder is not None:
+        options["events"] = {"hop_seconds": finder.hop_seconds, "decision": finder.decision.plain()}
     job = Job(
         verb="evaluate",
         checkpoints=[member.digest for member in model.members],
@@ -128,7 +151,7 @@ def evaluate(
         out=out,
         table=_TABLE,
         job=job,
-        schema=SCHEMA,
+        schema=SCHEMA if finder is None else LOCATED,
         share=share,
         workers=workers,
         title="evaluating",
@@ -143,12 +166,16 @@ def _finish(job: Job, out: Path, tables: Tables) -> None:
     facts = job.facts
     names: list[str] = facts["checkpoints"]
     scores = MemberScores.read(tables(), names=names, labels=facts["labels"], several=facts["several"])
+    events = job.options.get("events")
+    if events is not None:
+        decision = Decision.of_plain(events["decision"], len(facts["labels"]))
+        scores = scores.located(tables(), hop_seconds=events["hop_seconds"], decision=decision)
     write_bytes(out / _TABLE, scores.shown.parquet())
     found = scores.metrics(over=job.options["intervals"])
     checkpoint = {"checkpoints": names} if len(names) > 1 else {"checkpoint": names[0]}
     write_text(out / "metrics.json", json_text({**checkpoint, "shards": facts["shards"], **found}))
     for member in found.get("members", []):
-        print(f"{member['checkpoint']}: {_shown(member, scores.shown.summary())}")
+        print(f"{member['checkpoint']}: {_shown(member, scores.members()[0].summary())}")
     which = f"mean of {len(names)}, " if len(names) > 1 else ""
     print(f"{which}{found['clips']} clips: {_shown(found, scores.shown.summary())}\n{out / 'metrics.json'}")
 

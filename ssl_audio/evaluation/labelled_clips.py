@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from ssl_audio.data.events import ClipEvents
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.labels import kinds_in, labels_in
 from ssl_audio.data.streams import Labels
 from ssl_audio.data.targets import Targets
 from ssl_audio.errors import RecipeError, ShardError
+from ssl_audio.evaluation.events.predictions import truth_of
+from ssl_audio.evaluation.events.scored import Truth
 from ssl_audio.names import printable
 
 _SHOWN = 5
@@ -42,6 +45,13 @@ class LabelledClips:
         codes = self.targets.codes[start : int(self.targets.ends[number])].tolist()
         names = [self.labels[code] for code in codes]
         return {"key": self.index.key[number], "speaker": str(self.speakers[number]), "labels": names}
+
+    def truth(self) -> Truth | None:
+        """The events of the clips; None if some have labels and no events, or none has any."""
+        events = self.index.event_counts
+        if not events.any() or (self.targets.clip_counts()[events == 0] > 0).any():
+            return None
+        return truth_of(ClipEvents(self.index, self.labels))
 
 
 def labelled_clips(

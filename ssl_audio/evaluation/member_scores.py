@@ -8,6 +8,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from ssl_audio.evaluation.events.deciding import Decision
+from ssl_audio.evaluation.events.predictions import EventPredictions
+from ssl_audio.evaluation.events.scored import Truth
 from ssl_audio.evaluation.metrics import confusion
 from ssl_audio.evaluation.predictions import Over, Predictions
 
@@ -20,6 +23,17 @@ SCHEMA = pa.schema(
     }
 )
 """A row a clip; its scores are those of one checkpoint after the other."""
+LOCATED = pa.schema(
+    [
+        *SCHEMA,
+        pa.field("seconds", pa.float64()),
+        pa.field("frames", pa.list_(pa.float32())),
+        pa.field("onset", pa.list_(pa.float64())),
+        pa.field("offset", pa.list_(pa.float64())),
+        pa.field("event", pa.list_(pa.int64())),
+    ]
+)
+"""The same where the checkpoints score frames: the mean of their scores, frame after frame, and the clip's events."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +79,28 @@ class MemberScores:
         )
         return cls(names=list(names), shown=shown, apart=apart)
 
+    def located(self, tables: Iterable[pa.Table], *, hop_seconds: float, decision: Decision) -> "MemberScores":
+        """The same with the scores of frames beside those of clips.
+
+        Args:
+            tables: The rows, as `LOCATED` says.
+            hop_seconds: Length of a frame.
+            decision: What turns scores of frames into events.
+        """
+        found = pa.concat_tables(tables).to_pydict()
+        labels = len(self.shown.labels)
+        rows = [np.array(row, dtype=np.float32).reshape(-1, labels) for row in found["frames"]]
+        longest = max(map(len, rows))
+        frames = np.stack([np.pad(row, ((0, longest - len(row)), (0, 0))) for row in rows])
+        columns = zip(found["onset"], found["offset"], found["event"], strict=True)
+        truth = Truth.of([list(zip(*each, strict=True)) for each in columns], found["seconds"])
+        shown = EventPredictions.beside(self.shown, frames, hop_seconds, truth).decided(decision)
+        return dataclasses.replace(self, shown=shown)
+
     def members(self) -> list[Predictions]:
-        """The predictions of each checkpoint by itself."""
-        return [dataclasses.replace(self.shown, scores=scores) for scores in self.apart]
+        """The predictions of each checkpoint by itself; of frames there is the mean alone."""
+        fields = {field.name: getattr(self.shown, field.name) for field in dataclasses.fields(Predictions)}
+        return [Predictions(**{**fields, "scores": scores}) for scores in self.apart]
 
     def metrics(self, *, over: Over) -> dict[str, Any]:
         """Every score in plain values: of the mean, and of each checkpoint if there are several.
@@ -81,6 +114,11 @@ class MemberScores:
             "interval_over": over,
             "labels": [dataclasses.asdict(row) for row in self.shown.rows()],
         }
+        if isinstance(self.shown, EventPredictions):
+            (name, *heading), rows = self.shown.label_table()
+            found["events"] = [
+                {name: label, **dict(zip(heading, map(_plain, cells), strict=True))} for label, *cells in rows
+            ]
         if not self.shown.several:
             found["confusion"] = confusion(self.shown.scores, self.shown.targets).tolist()
         if len(self.names) > 1:
@@ -93,3 +131,8 @@ class MemberScores:
 
 def _scored(predictions: Predictions, over: Over) -> dict[str, Any]:
     return {**predictions.summary(), "interval": list(predictions.interval(over=over))}
+
+
+def _plain(cell: str | float) -> float | None:
+    """A cell of a table as a number; None where it has none."""
+    return None if cell == "-" else float(cell)
