@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ssl_audio.checkpoints.newest import NEWEST, chosen_checkpoint, newest_checkpoint
 from ssl_audio.errors import Ended, RecipeError
 from ssl_audio.experiments.arguments import checked
 from ssl_audio.experiments.builder import RunBuilder
@@ -19,7 +20,7 @@ from ssl_audio.experiments.finished import Finished
 from ssl_audio.experiments.pretrain import PretrainBuilder, pretrain
 from ssl_audio.experiments.pseudo import pseudo_labels
 from ssl_audio.experiments.recipe_files import PACKAGED, RECIPES, find
-from ssl_audio.experiments.recipes import read_recipe, section
+from ssl_audio.experiments.recipes import read_recipe, section, started_from
 from ssl_audio.experiments.values import NO_OPTIONS, words_of
 from ssl_audio.training.engines import is_first_process, process_group_kept
 from ssl_audio.training.resuming import flatten
@@ -53,7 +54,8 @@ def stages(
 
     A recipe is named `1_NAME.yaml`, `2_NAME.yaml`, ..., and is a recipe of `finetune`, or of `pretrain` if it has
     `verb: pretrain`. From the second stage on it starts from the checkpoint of the stage before, unless it names
-    another: backbone and adapters, and with `keep_head: true` the head.
+    another: backbone and adapters, and with `keep_head: true` the head. `checkpoint: newest` is the newest pretraining
+    of the experiment, or, if it has none, below `runs`.
 
     A recipe with `verb: pseudo` writes pseudo-labels by the checkpoint of the stage before, together with others that
     `checkpoint` lists, for the shards of the next stage; a later stage reads them with `data.pseudo_labels: previous`,
@@ -99,6 +101,8 @@ def stages(
             run: Finished | Run | None = _ended(below / verb / path.stem, stage, again=options.get("resume") == "never")
             if run is None:
                 display.line(f"stage {number} of {len(recipes)}: {path.stem}")
+                if verb == "finetune" and chosen.get("checkpoint", told.get("checkpoint", NEWEST)) == NEWEST:
+                    chosen["checkpoint"] = _newest(below, Path(runs), path.stem, resume=chosen.get("resume", "auto"))
                 this = _VERBS[verb](path, name=path.stem, runs=below, options=chosen, display=display)
                 if this is not None:
                     this.run.write(_STAGE_FILE, json_text(stage))
@@ -106,6 +110,19 @@ def stages(
             ended.append(run)
             made[number] = _checkpoint(run, verb)
     return ended
+
+
+def _newest(below: Path, runs: Path, name: str, *, resume: Any) -> Path:
+    """The checkpoint that `newest` means in a stage: where the stage started if it is resumed; else of the newest
+    pretraining of the experiment, or, if it has none, of all.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    started = started_from(below, "finetune", name) if resume == "auto" else None
+    found = Path(started) if started else newest_checkpoint(below) or chosen_checkpoint(NEWEST, runs)
+    assert found is not None
+    return found
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def test_from_shards_to_events_in_stages(here, tmp_path, monkeypatch, capsys, dr
     test = summary["scores"]["pretrained"]["test"]
     assert summary["scores"]["pretrained"]["headline"] == pytest.approx(test["PSDS1"])
     assert json.loads((first / "summary.json").read_text())["scores"]["scratch"]["test"]["event_F1"] > 0.3, "it learns"
+    assert {"PSDS1", "event_F1"} <= summary["scores"]["pretrained"]["validation"].keys() == test.keys()
     low, high = summary["scores"]["pretrained"]["interval"]
     assert 0 <= low <= test["PSDS1"] <= high <= 1
     assert {"PSDS2", "event_F1", "segment_F1", "mpAUC", "mAP"} <= test.keys()
@@ -140,6 +141,18 @@ def test_from_shards_to_events_in_stages(here, tmp_path, monkeypatch, capsys, dr
     together = joined([one, other])
     assert together.headline == pytest.approx((one.headline + other.headline) / 2, abs=1e-9)
     assert together.against(joined([other, one])).gain == pytest.approx(0)
+    # `evaluate` scores events, too, as the training did; of clips without times it says so.
+    best = str(last / "checkpoints/best.ckpt")
+    main(["evaluate", "--checkpoint", best, f"--shards=[{here}/strong]", "--split=test", f"--out={tmp_path}/scores"])
+    scores = json.loads((tmp_path / "scores/metrics.json").read_text())
+    assert {name: scores[name] for name in test} == pytest.approx(test, abs=1e-6)
+    assert scores["interval"] == pytest.approx([low, high], abs=1e-6)
+    assert [row["events"] for row in scores["events"]] == [2, 2]
+    again = read_predictions(tmp_path / "scores/predictions.parquet")
+    assert again.against(one).gain == pytest.approx(0, abs=1e-6)
+    capsys.readouterr()
+    main(["evaluate", "--checkpoint", best, f"--shards=[{here}/weak]", f"--out={tmp_path}/weak"])
+    assert "labels without onset and offset: only whole clips" in capsys.readouterr().err
     # Events of files of any length, as a table, for Audacity and as JSON.
     both = np.concatenate([0.01 * np.random.default_rng(0).standard_normal(64000), tone(400, 0.6), np.zeros(8000)])
     (tmp_path / "audio").mkdir()
@@ -166,6 +179,23 @@ def test_from_shards_to_events_in_stages(here, tmp_path, monkeypatch, capsys, dr
     rows = {Path(row["path"]).name: row["events"] for row in json.loads((tmp_path / "events.json").read_text())}
     assert len(rows["long.wav"]) == sum(bool(row[1]) for row in table[1:] if row[0].endswith("long.wav"))
     assert "expected a name that ends in .tsv, .txt, .json" in fails(capsys, [*words, "--out", "events.csv"])
+    # `newest` in a stage is the newest pretraining of all; where that is missing, the place is named.
+    (tmp_path / "alone").mkdir()
+    recipe = yaml.safe_load((here / "mine/1_head.yaml").read_text()) | {"checkpoint": "newest"}
+    del recipe["model"]["backbone"]
+    recipe["trainer"]["max_steps"] = 1
+    (tmp_path / "alone/1_head.yaml").write_text(yaml.safe_dump(recipe))
+    alone = ["finetune", "--config", str(tmp_path / "alone"), "--runs", str(tmp_path / "runs")]
+    assert f"no pretrained checkpoint below {tmp_path}/runs/pretrain" in fails(capsys, alone)
+    newest = tmp_path / "runs/pretrain/mine/0/checkpoints/last.ckpt"
+    newest.parent.mkdir(parents=True)
+    newest.write_bytes((first / "checkpoints/best.ckpt").read_bytes())
+    main(alone)
+    assert json.loads((tmp_path / "runs/stages/alone/finetune/1_head/0/summary.json").read_text())["checkpoint"] == str(
+        newest
+    )
+    main(alone)
+    assert "had ended before" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
