@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssl_audio.checkpoints.elastic_ast import MARKS, from_elastic_ast
 from ssl_audio.checkpoints.imported import Fate, Imported
 from ssl_audio.checkpoints.sizes import BINS, Hints, stride_and_frames
 from ssl_audio.checkpoints.ssamba import ssamba_finetuned, ssamba_pretraining
@@ -273,6 +274,7 @@ def _recipe(
 
 
 LAYOUTS = (
+    PublishedLayout("ElasticAST, trained", MARKS, from_elastic_ast),
     PublishedLayout(
         "SSAMBA pretraining (ssamba_*.pth)", (r"v\.layers\.0\.mixer\.A_b_log", "p_input_tdim"), ssamba_pretraining
     ),
