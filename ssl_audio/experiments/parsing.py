@@ -12,6 +12,8 @@ from jsonargparse import ArgumentParser, Namespace
 from ssl_audio.errors import RecipeError, own_cause
 from ssl_audio.experiments import yaml_limits  # noqa: F401 -- registers how values are read
 
+_TRUTHS = ("true", "false", "yes", "no", "null")
+
 
 def one_line(message: str, known: Sequence[str] = ()) -> str:
     """A parser's error message in one line; for an unknown key with the nearest known one."""
@@ -44,8 +46,20 @@ def _same_leaf(wrong: str, known: Sequence[str]) -> list[str]:
     return [leaves[found] for found in difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.6)]
 
 
+def _with_truths(words: Sequence[str], actions: Sequence[Any]) -> list[str]:
+    """The words, with `=true` behind each option that is true or false and has no value, as in `--events FILE`."""
+    switches = {
+        name for action in actions if getattr(action, "_typehint", None) is bool for name in action.option_strings
+    }
+    following = [*words[1:], ""]
+    return [
+        f"{word}=true" if word in switches and after.lower() not in _TRUTHS else word
+        for word, after in zip(words, following, strict=False)
+    ]
+
+
 class OneLine:
-    """Mixin: report errors in one line and with exit code 2."""
+    """Mixin: report errors in one line and with exit code 2; an option that is true or false may stand alone."""
 
     def parse_args(
         self,
@@ -62,6 +76,8 @@ class OneLine:
         """
         if args is not None and len(args) == 1 and not defaults and args[0].endswith("=None"):
             args = [args[0].removesuffix("None") + "null"]
+        if args is not None:
+            args = _with_truths(args, self._actions)  # type: ignore[attr-defined]
         return super().parse_args(args, namespace, env, defaults, **private)  # type: ignore[misc]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

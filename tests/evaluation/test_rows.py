@@ -276,3 +276,25 @@ def test_labels_of_windows_in_every_format(labelling, folder, tmp_path, capsys):
         list(single.windows(model.sounds(sound, 16000), overlap_seconds=9.0))
     with pytest.raises(RecipeError, match=r"expected a name that ends in \.csv, \.parquet"):
         predict_windows(single, recordings, out=tmp_path / "w.xls", top=1)
+
+
+def test_windows_in_parts_and_through_kills(labelling, folder, tmp_path, blocks_of_three, monkeypatch):
+    member = labelling(1, ["a", "b", "c"])
+    member.batch_windows = 2
+    monkeypatch.setattr("ssl_audio.cli.predict.models_in", lambda chosen: [member])
+
+    def words(out: str, *more: str) -> list[str]:
+        return ["predict", "--checkpoint", "a.ckpt", "--out", str(tmp_path / out), *more, "--windows", str(folder)]
+
+    main(words("whole.csv", "--top", "2"))
+    kills = 0
+    while dies_at_the_fourth(lambda: main(words("cut.csv", "--top", "2"))):
+        kills += 1
+        assert kills < 10
+    assert kills
+    for part in (3, 1, 2):
+        main(words("parts.csv", "--top", "2", "--part", f"{part}/3"))
+    main(["predict", "merge", str(tmp_path / "parts.csv")])
+    assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "cut.csv").read_bytes()
+    assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "parts.csv").read_bytes()
+    assert len((tmp_path / "whole.csv").read_text().splitlines()) > 100
