@@ -44,4 +44,5 @@ class RawSamples:
         values = np.frombuffer(waiting[:whole], dtype=self.kind).astype(np.float32)
         if self.kind.kind == "u":
             values -= 128.0
-        return (values * np.float32(self.scale)).reshape(-1, self.channels).mean(axis=1)
+        with np.errstate(all="ignore"):  # whoever takes the samples says what is wrong with NaN
+            return (values * np.float32(self.scale)).reshape(-1, self.channels).mean(axis=1)

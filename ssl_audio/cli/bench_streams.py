@@ -18,6 +18,8 @@ def streams(
     shards: Path | None = None,
     target: str = "label",
     fold: NonNegativeInt | None = None,
+    several: bool = False,
+    clip_seconds: PositiveFloat = 5.0,
     delays: list[PositiveFloat] = [1.0, 2.0],  # noqa: B006
     seeds: PositiveInt = 3,
     steps: PositiveInt = 200,
@@ -27,16 +29,18 @@ def streams(
     checkpoint: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Accuracy at bounded delays (with shards), or delay, memory and speed of streams (without).
+    """Accuracy or mAP at bounded delays (with shards), or delay, memory and speed of streams (without).
 
     With shards: small models are trained from scratch, and asked for the label of every stretch of the test clips; with
     95 % intervals of a bootstrap over the clips. Without: models of the size of the recipes `causal`, `chunks` and
     `chunks_transformer`, untrained, and such that see whole clips, in windows of 10 s; on one thread.
 
     Args:
-        shards: A folder with labelled clips of up to 5 s.
+        shards: A folder with labelled clips.
         target: Kind of label; `speaker` is one too.
         fold: The test fold, counted from 0; by default the clips' splits.
+        several: A clip may have several labels: mAP over all stretches, in place of accuracy.
+        clip_seconds: Longer clips are cut to this.
         delays: Seconds of the stretches.
         seeds: Trainings of each.
         steps: Batches of 16 clips of each.
@@ -48,37 +52,60 @@ def streams(
     """
     figures = _costs(seconds, block_seconds, checkpoint, width) if shards is None else {}
     if shards is not None:
-        figures = _scores(shards, target=target, fold=fold, delays=delays, seeds=seeds, steps=steps)
+        figures = _scores(
+            shards, target=target, fold=fold, several=several, longest=clip_seconds, delays=delays, seeds=seeds,
+            steps=steps,
+        )  # fmt: skip
     if out is not None:
         write_text(out, json.dumps(figures, indent=1) + "\n")
 
 
 def _scores(
-    shards: Path, *, target: str, fold: int | None, delays: list[float], seeds: int, steps: int
+    shards: Path,
+    *,
+    target: str,
+    fold: int | None,
+    several: bool,
+    longest: float,
+    delays: list[float],
+    seeds: int,
+    steps: int,
 ) -> dict[str, Any]:
     from ssl_audio.evaluation.small_models import interval, load_task
     from ssl_audio.evaluation.stream_benchmark import ENCODERS, by_delay, trained
 
-    task = load_task(shards, target=target, fold=fold, seconds=5.0)
+    task = load_task(shards, target=target, fold=fold, seconds=longest, several=several)
+    if max(delays) > longest:
+        raise RecipeError(f"--delays {max(delays):g}: clips last {longest:g} s (--clip_seconds); expected no more")
+    targets = task.test.targets.numpy() > 0
+    measure = "mAP" if several else "accuracy"
     rows: list[list[str | float]] = []
     figures: dict[str, Any] = {}
     for name in ENCODERS:
         found: dict[str, list[Any]] = {}
         for seed in range(seeds):
-            backbone, objective = trained(name, task, seed=seed, steps=steps, seconds=(min(delays), 5.0))
-            for what, row in by_delay(backbone, objective, task, delays=delays).items():
-                found.setdefault(what, []).append(row)
+            backbone, objective = trained(name, task, seed=seed, steps=steps, seconds=(min(delays), longest))
+            for what, heard in by_delay(backbone, objective, task, delays=delays, longest=longest).items():
+                found.setdefault(what, []).append(heard.precision(targets) if several else heard.right(targets))
             print(f"{name}: seed {seed}", file=sys.stderr, flush=True)
         whole = np.stack(found["whole"])
         for what, table in found.items():
-            mean, lost = interval(np.stack(table)), interval(np.stack(table) - whole)
-            figures.setdefault(name, {})[what] = {"accuracy": mean, "against whole": lost}
+            values, losses = np.stack(table), np.stack(table) - whole
+            mean, lost = map(_of_draws if several else interval, (values, losses))
+            figures.setdefault(name, {})[what] = {measure: mean, "against whole": lost}
             against = f"{lost[0]:+.3f} ({lost[1]:+.3f} to {lost[2]:+.3f})" if what != "whole" else ""
             rows.append([name, what, f"{mean[0]:.3f} ({mean[1]:.3f} to {mean[2]:.3f})", against])
-    head = ["encoder", "label of", "accuracy (95 %)", "against whole clips"]
+    head = ["encoder", "label of", f"{measure} (95 %)", "against whole clips"]
     caption = f"{len(task.train)} training and {len(task.test)} test clips, {steps} batches, {seeds} seeds"
     print(ReportTable(caption, head, rows).text())
     return figures
+
+
+def _of_draws(values: Any) -> tuple[float, float, float]:
+    """Mean over seeds, and its 95 % interval: of each seed all clips, then resamples."""
+    each = values.mean(axis=0)
+    low, high = np.nanpercentile(each[1:], [2.5, 97.5])
+    return float(each[0]), float(low), float(high)
 
 
 def _costs(seconds: float, block_seconds: float, checkpoint: Path | None, width: int) -> dict[str, Any]:

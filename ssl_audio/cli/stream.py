@@ -1,8 +1,5 @@
 """`ssl-audio stream`: labels of a sound that may have no end, as it comes."""
 
-import csv
-import io
-import json
 import os
 import shutil
 import subprocess
@@ -14,17 +11,18 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from ssl_audio.audio.files import decode, probe
 from ssl_audio.audio.raw import FORMATS, RawSamples
 from ssl_audio.audio.resampling import RATES
 from ssl_audio.cli.inputs import names_in
-from ssl_audio.errors import AudioError, RecipeError, SslAudioError
+from ssl_audio.cli.stream_rows import EventRows, LabelRows, Rows
+from ssl_audio.errors import AudioError, RecipeError
 from ssl_audio.evaluation.pretrained import Pretrained, pretrained
-from ssl_audio.evaluation.streaming import SoundStream, StretchLabels, Way
+from ssl_audio.evaluation.streaming import SoundStream, Way
 from ssl_audio.experiments.parsing import VerbParser
-from ssl_audio.names import cell, printable
+from ssl_audio.names import printable
 
 Format = Literal["s16le", "s32le", "f32le", "f64le", "u8"]
 
@@ -43,18 +41,29 @@ def run(words: list[str]) -> None:
     """Parse and listen."""
     parser = VerbParser(
         prog="ssl-audio stream",
-        description="Labels of a sound as it comes, a row for each stretch and label: start, end, label, probability. "
+        description="Labels of a sound as it comes, a row for each stretch and label: start, end, label, probability; "
+        "or its sound events (--events). "
         "Every row is written whole. `ffmpeg -i URL -f s16le -ac 1 -ar 16000 - | ssl-audio stream --checkpoint F -`.",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="A fine-tuned checkpoint.")
     parser.add_argument("source", type=str | None, nargs="?", default=None, help="An audio file; - for raw samples.")
-    parser.add_argument(
-        "--microphone", type=bool, default=False, nargs="?", const=True, help="Listen to the microphone."
-    )
+    parser.add_argument("--microphone", type=bool, default=False, help="Listen to the microphone.")
     parser.add_argument("--rate", type=PositiveInt, default=16000, help="Samples per second of raw samples.")
     parser.add_argument("--format", type=Format, default="s16le", help="Of raw samples: " + ", ".join(FORMATS) + ".")
     parser.add_argument("--channels", type=PositiveInt, default=1, help="Of raw samples; their mean is taken.")
     parser.add_argument("--every", type=PositiveFloat, default=1.0, help="Seconds of a stretch.")
+    parser.add_argument(
+        "--events",
+        type=bool,
+        default=False,
+        help="Sound events instead, a row for each when it has ended: onset, offset, label, confidence.",
+    )
+    parser.add_argument(
+        "--begins",
+        type=bool,
+        default=False,
+        help="With --events: also a row for each when it has begun, without an offset.",
+    )
     parser.add_argument("--top", type=PositiveInt, default=1, help="So many labels of each stretch.")
     parser.add_argument(
         "--least", type=ClosedUnitInterval, default=0.0, help="Leave out labels less probable than this."
@@ -72,6 +81,12 @@ def run(words: list[str]) -> None:
         default=None,
         help="Seconds of sound up to its end that a stretch has its labels from.",
     )
+    parser.add_argument(
+        "--ahead_seconds",
+        type=NonNegativeFloat,
+        default=0.0,
+        help="Of overlapping windows: seconds behind it that a stretch waits for, so that its end has seen more.",
+    )
     parser.add_argument("--base", type=Path | None, default=None, help="What an adapter checkpoint was trained on.")
     parser.add_argument("--device", type=str, default="cpu", help="Where to compute: cpu, cuda.")
     parser.add_argument("--label_names", type=Path | None, default=None, help="Names of the labels, one a line.")
@@ -84,6 +99,8 @@ def run(words: list[str]) -> None:
         raise RecipeError(
             f"stream: {printable(chosen.source)} is a folder; `ssl-audio predict --windows` reads folders"
         )
+    if chosen.begins and not chosen.events:
+        raise RecipeError("--begins: rows of begins are of sound events; expected --events with it")
     if not RATES[0] <= chosen.rate <= RATES[1]:
         raise RecipeError(f"--rate {chosen.rate}: expected samples per second, {RATES[0]} to {RATES[1]}")
     model = pretrained(chosen.checkpoint, base=chosen.base, device=chosen.device)
@@ -101,10 +118,20 @@ def run(words: list[str]) -> None:
         window_seconds=chosen.window_seconds,
         way=chosen.way,
         states=False,
+        ahead_seconds=chosen.ahead_seconds,
     )
+    if chosen.events:
+        if stream.event_refusal is not None:
+            raise RecipeError(f"stream: {model.checkpoint.path}: {stream.event_refusal}")
+        rows: Rows = EventRows(model.labels, begins=chosen.begins, least=chosen.least, form=chosen.rows)
+        after = f"begin and end of an event come {stream.event_delay_seconds:.2f} s after them at most"
+    else:
+        rows = LabelRows(model.labels, top=chosen.top, least=chosen.least, form=chosen.rows)
+        after = f"a frame waits {stream.delay_seconds:.2f} s at most"
+        if stream.event_refusal is None:
+            after += "; this checkpoint finds sound events: --events writes them"
     how = "as a whole pass" if stream.exact else f"overlapping windows ({stream.refusal})"
-    print(f"stream: {how}; a frame waits {stream.delay_seconds:.2f} s at most", file=sys.stderr)
-    rows = Rows(model.labels, top=chosen.top, least=chosen.least, form=chosen.rows)
+    print(f"stream: {how}; {after}", file=sys.stderr)
     if native:
         listen(stream, file_blocks(Path(chosen.source), model), rows)
     elif chosen.source == "-":
@@ -114,15 +141,17 @@ def run(words: list[str]) -> None:
             listen(stream, raw_blocks(pipe, RawSamples()), rows)
 
 
-def listen(stream: SoundStream, blocks: Iterator[Float[np.ndarray, " _"]], rows: "Rows") -> None:
-    """Write the rows of every stretch when it ends."""
+def listen(stream: SoundStream, blocks: Iterator[Float[np.ndarray, " _"]], rows: Rows) -> None:
+    """Write the rows of every stretch or event when it ends."""
     rows.begin()
+    stretches = 0
     for block in blocks:
-        for stretch in stream.feed(block).stretches:
-            rows.write(stretch)
-    for stretch in stream.finish().stretches:
-        rows.write(stretch)
-    if not rows.stretches:
+        found = stream.feed(block)
+        rows.write(found)
+        stretches += len(found.stretches)
+    found = stream.finish()
+    rows.write(found)
+    if not stretches + len(found.stretches):
         print("stream: the sound ended before its first patch was complete, so there are no rows", file=sys.stderr)
 
 
@@ -167,64 +196,3 @@ def microphone(rate: int) -> Iterator[int]:
                 raise AudioError(f"--microphone: {program} ended with exit code {code}; its own message is above")
         finally:
             recorder.kill()
-
-
-class Rows:
-    """Rows on standard output; those of a stretch are one system call, so that what is written is whole rows.
-
-    Args:
-        labels: Their names.
-        top: So many of each stretch.
-        least: Leave out those that are less probable.
-        form: `csv` or `json`.
-        out: Where they go: the number of an open file.
-    """
-
-    def __init__(
-        self, labels: list[str], *, top: int, least: float, form: Literal["csv", "json"], out: int | None = None
-    ) -> None:
-        self.labels = labels
-        self.top = min(top, len(labels))
-        self.least = least
-        self.form = form
-        self.out = sys.stdout.fileno() if out is None else out
-        self.stretches = 0
-
-    def begin(self) -> None:
-        """The names of the columns."""
-        if self.form == "csv":
-            self._put("start,end,label,probability\n")
-
-    def write(self, stretch: StretchLabels) -> None:
-        """The rows of a stretch, the most probable label first."""
-        self.stretches += 1
-        best = stretch.probabilities.topk(self.top)
-        lines = []
-        for place, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True):
-            if probability >= self.least:
-                lines.append(self._line(stretch, self.labels[place], probability))
-        if lines:
-            self._put("".join(lines))
-
-    def _line(self, stretch: StretchLabels, label: str, probability: float) -> str:
-        start, end = round(stretch.start, 3), round(stretch.end, 3)
-        if self.form == "json":
-            row = {"start": start, "end": end, "label": label, "probability": round(probability, 6)}
-            return json.dumps(row, ensure_ascii=False) + "\n"
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerow(
-            [f"{start:.3f}", f"{end:.3f}", cell(label), f"{probability:.6f}"]
-        )
-        return buffer.getvalue()
-
-    def _put(self, text: str) -> None:
-        block = text.encode("utf-8", "backslashreplace")
-        try:
-            while block:  # a pipe takes less only if it is full, a disk only if it is
-                block = block[os.write(self.out, block) :]
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise SslAudioError(
-                f"stream: cannot write rows ({error.strerror or error}); make room, or write elsewhere"
-            ) from error

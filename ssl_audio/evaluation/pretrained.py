@@ -238,8 +238,10 @@ class Pretrained:
         window_seconds: float | None = None,
         way: Way = "auto",
         states: bool = True,
+        ahead_seconds: float = 0.0,
     ) -> SoundStream:
-        """Frames and labels of a sound that comes in blocks of any size, and may have no end: `feed` and `finish`.
+        """Frames, labels and sound events of a sound that comes in blocks of any size, and may have no end: `feed` and
+        `finish`.
 
         Args:
             sample_rate: Of the blocks.
@@ -247,6 +249,7 @@ class Pretrained:
             window_seconds: How much sound a window has, where windows are computed.
             way: Exact, or overlapping windows.
             states: Whether states are wanted.
+            ahead_seconds: How much sound behind it a stretch waits for, where windows are computed.
 
         Raises:
             AudioError: if the rate is none.
@@ -260,6 +263,7 @@ class Pretrained:
             way=way,
             bands=self.bands,
             states=states,
+            ahead_seconds=ahead_seconds,
         )
 
     def sounds(self, waveforms: Waveforms, sample_rate: SupportsFloat) -> list[Sound]:

@@ -31,7 +31,7 @@ class Clips:
 
     Args:
         waveforms: Of each.
-        targets: Of each, one label.
+        targets: Of each, which labels it has.
         frames: Spectrograms by frame shift in seconds, each a list with one a clip.
     """
 
@@ -61,7 +61,13 @@ class Task:
 
 
 def load_task(
-    shards: Path, *, target: str, fold: int | None, seconds: float, shifts: Sequence[float] = SHIFTS[:1]
+    shards: Path,
+    *,
+    target: str,
+    fold: int | None,
+    seconds: float,
+    shifts: Sequence[float] = SHIFTS[:1],
+    several: bool = False,
 ) -> Task:
     """The training and test clips of labelled shards, with their spectrograms.
 
@@ -71,9 +77,11 @@ def load_task(
         fold: The test fold, counted from 0; None takes the splits.
         seconds: Longer clips are cut to this.
         shifts: Frame shifts of the spectrograms.
+        several: A clip may have several labels.
     """
     data = LabelledShards(
         shards=[shards],
+        several=several,
         target=target,
         protocol="split" if fold is None else "fold",
         fold=fold or 0,

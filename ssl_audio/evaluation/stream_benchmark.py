@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.data.facts import Facts
 from ssl_audio.evaluation.checkpoint_modules import CheckpointModules
+from ssl_audio.evaluation.intervals import mean_average_precision_of_draws
 from ssl_audio.evaluation.memory import resident_megabytes
 from ssl_audio.evaluation.small_models import SHIFTS, Task, train
 from ssl_audio.evaluation.streaming import SoundStream
@@ -23,7 +25,7 @@ from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
 from ssl_audio.model.positions import PositionRule
 from ssl_audio.objectives import Classification, HeadOptions
 
-_LONGEST = 5.0
+_DRAWS = 500
 
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     "Mamba, forward only": lambda: BiMamba(width=64, depth=4, states=8, forward_only=True),
@@ -81,42 +83,75 @@ def trained(
     return backbone.eval(), objective.eval()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Heard:
+    """What was said of stretches of clips.
+
+    Args:
+        scores: Probabilities of the labels in each stretch.
+        clip: Which clip each is of.
+    """
+
+    scores: Float[np.ndarray, "stretch label"]
+    clip: Int[np.ndarray, " stretch"]
+
+    def right(self, targets: Bool[np.ndarray, "clip label"]) -> Float[np.ndarray, " clip"]:
+        """The share of each clip's stretches whose most probable label the clip has; 0 for a clip without any."""
+        hits = targets[self.clip, self.scores.argmax(axis=1)].astype(np.float64)
+        count = np.bincount(self.clip, minlength=len(targets))
+        return np.bincount(self.clip, weights=hits, minlength=len(targets)) / count.clip(min=1)
+
+    def precision(self, targets: Bool[np.ndarray, "clip label"]) -> Float[np.ndarray, " draw"]:
+        """Mean average precision over labels, where all stretches are ranked together and have the labels of their
+        clip; first of all clips, then of resamples of the clips, the same for the same number of them.
+        """
+        draws = np.random.default_rng(0).integers(len(targets), size=(_DRAWS, len(targets)))
+        counts = [np.ones(len(targets), dtype=np.int64), *(np.bincount(row, minlength=len(targets)) for row in draws)]
+        drawn = np.stack(counts, axis=1).astype(np.int32)
+        return mean_average_precision_of_draws(self.scores, targets[self.clip], drawn[self.clip])
+
+
 @torch.inference_mode()
 def by_delay(
-    backbone: Backbone, objective: Classification, task: Task, *, delays: Sequence[float]
-) -> dict[str, Float[np.ndarray, " clip"]]:
-    """How much of each test clip is recognised: 0 or 1 of the whole clip, else the share of its stretches.
+    backbone: Backbone, objective: Classification, task: Task, *, delays: Sequence[float], longest: float = 5.0
+) -> dict[str, Heard]:
+    """What is said of the stretches of the test clips.
 
     Args:
         backbone: In evaluation mode.
         objective: On it.
         task: The clips.
         delays: Seconds of the stretches.
+        longest: Seconds of the longest clips.
 
     Returns:
-        `whole`; `DELAY s` of a stream whose labels are from up to 5 s before the end of a stretch, and `DELAY s alone`
-        from the stretch: the states of its frames, which of an exact stream carry what was before, or a window of its
-        sound.
+        `whole`; `DELAY s` of a stream whose labels are from up to `longest` before the end of a stretch, and `DELAY s
+        alone` from the stretch: the states of its frames, which of an exact stream carry what was before, or a window
+        of its sound.
     """
-    modules = modules_in_memory(backbone, objective, task.facts.labels)
-    wanted = task.test.targets.argmax(dim=1).tolist()
-    found: dict[str, list[float]] = {}
-    for waveform, label in zip(task.test.waveforms, wanted, strict=True):
+    modules = modules_in_memory(backbone, objective, task.facts.labels, several=task.facts.several)
+    found: dict[str, list[tuple[int, Tensor]]] = {}
+    for number, waveform in enumerate(task.test.waveforms):
         whole = objective.predict(backbone, backbone.spectrogram(waveform[None])).clips
         assert whole is not None
-        found.setdefault("whole", []).append(float(int(whole.argmax()) == label))
+        share = whole.sigmoid() if task.facts.several else whole.softmax(dim=1)
+        found.setdefault("whole", []).append((number, share[0]))
         for delay in delays:
-            for name, window in ((f"{delay:g} s", _LONGEST), (f"{delay:g} s alone", delay)):
+            for name, window in ((f"{delay:g} s", longest), (f"{delay:g} s alone", delay)):
                 stream = SoundStream(
                     modules, sample_rate=16000, every_seconds=delay, window_seconds=window, states=False
                 )
                 stretches = stream.feed(waveform).stretches  # the end of a clip that fills no stretch is left out
-                right = [int(stretch.probabilities.argmax()) == label for stretch in stretches]
-                found.setdefault(name, []).append(sum(right) / max(1, len(right)))
-    return {name: np.array(row) for name, row in found.items()}
+                found.setdefault(name, []).extend((number, stretch.probabilities) for stretch in stretches)
+    return {
+        name: Heard(torch.stack([share for _, share in rows]).numpy(), np.array([number for number, _ in rows]))
+        for name, rows in found.items()
+    }
 
 
-def modules_in_memory(backbone: Backbone, objective: Classification, labels: Sequence[str]) -> CheckpointModules:
+def modules_in_memory(
+    backbone: Backbone, objective: Classification, labels: Sequence[str], *, several: bool = False
+) -> CheckpointModules:
     """Modules that came from no file."""
     return CheckpointModules(
         checkpoint=Checkpoint(Path("in memory"), {}, {}, 0, ""),
@@ -124,7 +159,7 @@ def modules_in_memory(backbone: Backbone, objective: Classification, labels: Seq
         objective=objective,
         grid=Grid.of(backbone),
         labels=list(labels),
-        several=False,
+        several=several,
     )
 
 

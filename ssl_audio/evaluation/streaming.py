@@ -13,9 +13,12 @@ from torch import Tensor
 from ssl_audio.audio.resampling import ResamplingStream
 from ssl_audio.errors import AudioError, RecipeError
 from ssl_audio.evaluation.checkpoint_modules import CheckpointModules
+from ssl_audio.evaluation.events.deciding import decision_in
+from ssl_audio.evaluation.events.tracking import EventTracker, StreamEvent
 from ssl_audio.evaluation.windows import Grid, check_finite
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.streaming import BackboneStream, Columns, refusal
+from ssl_audio.objectives.event_detection import EventDetection
 from ssl_audio.objectives.frame_states import Bands
 from ssl_audio.objectives.objective import Objective
 from ssl_audio.tokens import Tokens
@@ -46,11 +49,16 @@ class StreamOutput:
         states: One vector for every patch column.
         seconds: Their centres.
         stretches: Stretches that ended, with their labels; none without a head.
+        scores: Probabilities of the labels in the frames of `hop_seconds` that a head for sound events scores; None
+            without such a head.
+        events: Sound events that ended, and such that began (without an offset), in the order of time.
     """
 
     states: Float[Tensor, "frame width"]
     seconds: Float[Tensor, " frame"]
     stretches: list[StretchLabels]
+    scores: Float[Tensor, "scored label"] | None = None
+    events: list[StreamEvent] = dataclasses.field(default_factory=list)
 
 
 class _Engine(ABC):
@@ -68,7 +76,7 @@ class _Engine(ABC):
 
 
 class SoundStream:
-    """An endless sound through a checkpoint: frames with times and label probabilities as they come.
+    """An endless sound through a checkpoint: frames with times, label probabilities and sound events as they come.
 
     What is given back depends on the sound, not on the blocks that it comes in. Memory does not grow.
 
@@ -83,11 +91,15 @@ class SoundStream:
             computes overlapping windows, for all others; `auto` is `exact` where it can be.
         bands: As `Pretrained` has it.
         states: Whether states are wanted; without them `windows` is faster.
+        ahead_seconds: How much sound behind it a stretch waits for in `windows`, so that its last frames have seen what
+            comes after them: less is lost at the borders, and everything comes so much later.
 
     Attributes:
         exact: Whether states are those of a whole pass.
         delay_seconds: A frame is given at most this long after its sound began, beside what computing takes.
         refusal: Why it is not exact; None if it is.
+        event_refusal: Why it gives no sound events; None if it does.
+        event_delay_seconds: The begin or end of a sound event is given at most this long after it.
 
     Raises:
         AudioError: if the rate is none.
@@ -104,9 +116,12 @@ class SoundStream:
         way: Way = "auto",
         bands: Bands = "mean",
         states: bool = True,
+        ahead_seconds: float = 0.0,
     ) -> None:
         if not every_seconds > 0:
             raise RecipeError(f"every_seconds is {every_seconds}; expected seconds above 0")
+        if not ahead_seconds >= 0:
+            raise RecipeError(f"ahead_seconds is {ahead_seconds}; expected seconds, 0 or more")
         backbone, objective = modules.backbone, modules.objective
         self.refusal = _refusal(backbone, objective)
         if way == "windows":
@@ -114,11 +129,26 @@ class SoundStream:
         elif way == "exact" and self.refusal is not None:
             raise RecipeError(f"stream: {self.refusal}")
         self.exact = self.refusal is None
+        if self.exact and ahead_seconds:
+            raise RecipeError(
+                f"ahead_seconds is {ahead_seconds}, and this stream is exact, which sees ahead to the end of its "
+                "chunks and no further; expected 0, or way windows"
+            )
         self.width = backbone.width * (backbone.bands if bands == "apart" else 1)
         self._rate = ResamplingStream(have=sample_rate, want=backbone.frontend.sample_rate)
         self._samples = 0
         options = _Options(modules, every_seconds, bands == "apart", states)
-        self._engine: _Engine = _Exact(options, window_seconds) if self.exact else _Windows(options, window_seconds)
+        self._options = options
+        self._engine: _Engine = (
+            _Exact(options, window_seconds) if self.exact else _Windows(options, window_seconds, ahead_seconds)
+        )
+        self._tracker, self.event_refusal = _tracker(modules)
+        self._rated = 0  # samples at the backbone's rate
+
+    @property
+    def event_delay_seconds(self) -> float:
+        """See the class."""
+        return self.delay_seconds + (0.0 if self._tracker is None else self._tracker.delay_seconds)
 
     @property
     def delay_seconds(self) -> float:
@@ -143,18 +173,33 @@ class SoundStream:
             raise AudioError(f"a block holds {samples.dtype}; expected floats in [-1, 1], or int16")
         check_finite(f"the block after {self._samples} samples", samples)
         self._samples += len(samples)
-        return self._joined(self._engine.feed(self._rate.feed(samples.float())))
+        return self._joined(self._engine.feed(self._rated_of(self._rate.feed(samples.float()))), end=False)
 
     def finish(self) -> StreamOutput:
         """What is left at the end of the sound; the stream takes no more."""
-        last = list(self._engine.feed(self._rate.finish()))
-        return self._joined(iter([*last, *self._engine.finish()]))
+        last = list(self._engine.feed(self._rated_of(self._rate.finish())))
+        return self._joined(iter([*last, *self._engine.finish()]), end=True)
 
-    def _joined(self, found: Iterator[StreamOutput]) -> StreamOutput:
+    def _rated_of(self, waveform: Float[Tensor, " sample"]) -> Float[Tensor, " sample"]:
+        self._rated += len(waveform)
+        return waveform
+
+    def _joined(self, found: Iterator[StreamOutput], *, end: bool) -> StreamOutput:
         parts = list(found)
         states = torch.cat([torch.zeros(0, self.width), *(part.states for part in parts)])
         seconds = torch.cat([torch.zeros(0), *(part.seconds for part in parts)])
-        return StreamOutput(states, seconds, [one for part in parts for one in part.stretches])
+        stretches = [one for part in parts for one in part.stretches]
+        scored = [part.scores for part in parts if part.scores is not None]
+        scores = torch.cat(scored) if scored else None
+        events: list[StreamEvent] = []
+        if self._tracker is not None:
+            rows = np.zeros((0, len(self._options.modules.labels))) if scores is None else scores.numpy()
+            if end:
+                rate = self._options.grid.rate
+                events = self._tracker.finish(rows, seconds=self._rated / rate)
+            else:
+                events = self._tracker.feed(rows)
+        return StreamOutput(states, seconds, stretches, scores, events)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -193,9 +238,19 @@ class _Options:
 def _refusal(backbone: Backbone, objective: Objective | None) -> str | None:
     """Why a stream could not be exact."""
     reason = refusal(backbone)
-    if reason is None and objective is not None and type(objective).answer_tokens is Objective.answer_tokens:
-        reason = f"{type(objective).__name__} must see spectrograms, not tokens alone"
-    return reason
+    return objective.sees_more() if reason is None and objective is not None else reason
+
+
+def _tracker(modules: CheckpointModules) -> tuple[EventTracker | None, str | None]:
+    """What makes events of the scores of frames, or why nothing does."""
+    objective = modules.objective
+    if not isinstance(objective, EventDetection):
+        head = "it has no head" if objective is None else f"its head, {type(objective).__name__}, scores no frames"
+        return None, f"{head}, so it finds no sound events; expected a checkpoint of SoundEvents"
+    try:
+        return EventTracker(decision_in(modules.checkpoint.task, len(modules.labels)), hop_seconds=objective.hop), None
+    except RecipeError as error:
+        return None, str(error)
 
 
 class _Exact(_Engine):
@@ -232,7 +287,7 @@ class _Exact(_Engine):
         options = self.options
         states = options.states_of(columns.tokens.states[0], columns.count)
         numbers = torch.arange(columns.first, columns.first + columns.count)
-        stretches = []
+        stretches: list[StretchLabels] = []
         if options.modules.objective is not None:
             done = columns.first
             while done < columns.first + columns.count:
@@ -241,7 +296,17 @@ class _Exact(_Engine):
                 done = end
                 if end == self._first + self.every:
                     stretches.append(self._labels(end))
-        return StreamOutput(states, options.grid.centre(numbers), stretches)
+        return StreamOutput(states, options.grid.centre(numbers), stretches, self._scores(columns))
+
+    @torch.inference_mode()
+    def _scores(self, columns: Columns) -> Float[Tensor, "frame label"] | None:
+        """Of the frames of columns, where a head scores frames."""
+        objective = self.options.modules.objective
+        if not isinstance(objective, EventDetection):
+            return None
+        answer = objective.answer_tokens(_from_zero(columns.tokens), [_from_zero(layer) for layer in columns.layers])
+        assert answer.frames is not None
+        return answer.frames[0].float().sigmoid().cpu()
 
     @torch.inference_mode()
     def _labels(self, end: int) -> StretchLabels:
@@ -297,32 +362,39 @@ def _from_zero(tokens: Tokens) -> Tokens:
 
 
 class _Windows(_Engine):
-    """Each stretch from a window of sound up to its end, computed again: overlapping windows."""
+    """Each stretch from a window of sound up to its end, or so far behind it, computed again: overlapping windows."""
 
-    def __init__(self, options: _Options, window_seconds: float | None) -> None:
+    def __init__(self, options: _Options, window_seconds: float | None, ahead_seconds: float) -> None:
         self.options = options
         grid = options.grid
         if window_seconds is not None:
             grid = Grid.of(options.backbone, seconds=window_seconds)
-        self.every = min(options.every(1), grid.columns)
         self.columns = grid.columns
-        self.delay = ((self.every - 1) * grid.step + grid.reach) / grid.rate
+        self.ahead = round(ahead_seconds / options.backbone.column_seconds)
+        if self.ahead >= self.columns:
+            raise RecipeError(
+                f"ahead_seconds is {ahead_seconds}, and windows last {grid.window / grid.rate:.2f} s; expected less"
+            )
+        self.every = min(options.every(1), self.columns - self.ahead)
+        self.delay = ((self.every + self.ahead - 1) * grid.step + grid.reach) / grid.rate
         self._waiting = torch.zeros(0)
         self._begin = 0  # the column that the waiting samples begin with
         self._done = 0
+        self._scored = 0  # frames
 
     def feed(self, waveform: Float[Tensor, " sample"]) -> Iterator[StreamOutput]:
         grid = self.options.grid
         room = self.columns * grid.step + grid.reach
         for part in waveform.split(max(1, room)):
             self._waiting = torch.cat([self._waiting, part])
-            while self._available() >= self._done + self.every:
+            while self._available() >= self._done + self.every + self.ahead:
                 yield self._advance(self._done + self.every)
 
     def finish(self) -> Iterator[StreamOutput]:
         available = self._available()
-        if available > self._done:
-            yield self._advance(available)
+        while available > self._done:
+            end = min(available, self._done + self.every)
+            yield self._advance(end, last=end == available)
 
     def _available(self) -> int:
         """Columns that the sound so far completes."""
@@ -330,31 +402,69 @@ class _Windows(_Engine):
         return max(0, (self._begin * grid.step + len(self._waiting) - grid.reach) // grid.step + 1)
 
     @torch.inference_mode()
-    def _advance(self, end: int) -> StreamOutput:
+    def _advance(self, end: int, *, last: bool = False) -> StreamOutput:
         options, grid = self.options, self.options.grid
-        first = max(0, end - self.columns)
+        available = self._available()
+        seen = min(available, end + self.ahead)
+        first = max(0, seen - self.columns)
         start = (first - self._begin) * grid.step
-        waveform = self._waiting[start : (end - 1 - self._begin) * grid.step + grid.reach]
-        waveform = waveform[None].to(options.backbone.embedding.weight.device)
+        stop = None if last else (seen - 1 - self._begin) * grid.step + grid.reach
+        waveform = self._waiting[start:stop][None].to(options.backbone.embedding.weight.device)
         fresh = end - self._done
         states, numbers = torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64)
         if options.states:
             tokens = options.backbone(waveform).unmerged()
-            chosen = tokens.is_patch()[0] & (tokens.time[0] >= end - first - fresh) & (tokens.time[0] < end - first)
+            here = (tokens.time[0] >= self._done - first) & (tokens.time[0] < end - first)
+            chosen = tokens.is_patch()[0] & here
             order = (tokens.time[0] * options.backbone.bands + tokens.band[0])[chosen].argsort()
             states = options.states_of(tokens.states[0][chosen][order], fresh)
             numbers = torch.arange(self._done, end)
-        stretches = []
+        stretches, scores = [], None
         objective = options.modules.objective
         if objective is not None:
             answer = objective.predict(options.backbone, options.backbone.spectrogram(waveform))
             if answer is not None and answer.clips is not None:
                 found = options.stretch(self._done, end, answer.clips)
                 stretches.append(found)
+            if answer is not None and answer.frames is not None and isinstance(objective, EventDetection):
+                frames = answer.frames[0].float().sigmoid().cpu()
+                scores = self._fresh(frames, first, end, objective.hop, waveform.shape[1], last=last)
         self._done = end
         # What the next window may begin with, and no more.
-        keep = max(self._begin, end + 1 - self.columns)
+        keep = max(self._begin, max(end + 1, min(available, end + self.ahead)) - self.columns)
         self._waiting, self._begin = self._waiting[(keep - self._begin) * grid.step :].clone(), keep
         if not options.states:
             states = torch.zeros(0, options.backbone.width * (options.backbone.bands if options.apart else 1))
-        return StreamOutput(states, grid.centre(numbers), stretches)
+        return StreamOutput(states, grid.centre(numbers), stretches, scores)
+
+    def _fresh(
+        self,
+        frames: Float[Tensor, "frame label"],
+        first: int,
+        end: int,
+        hop: float,
+        samples: int,
+        *,
+        last: bool,
+    ) -> Float[Tensor, "fresh label"]:
+        """Scores of the frames up to that of a column, less those that were given before.
+
+        Args:
+            frames: Scores of a window.
+            first: The column that it begins with.
+            end: The column.
+            hop: Length of a frame.
+            samples: Of the window; frames that lie wholly behind it are padding.
+            last: The sound ends here, so that all of them are given.
+        """
+        grid = self.options.grid
+
+        def frame(column: int) -> int:
+            return round(column * grid.step / grid.rate / hop)
+
+        count = min(len(frames), max(1, -(-samples // max(1, round(hop * grid.rate)))))
+        upto = frame(first) + count if last else min(frame(end), frame(first) + count)
+        # A frame that no window has, by rounding, is taken as its neighbour.
+        chosen = (torch.arange(self._scored, max(self._scored, upto)) - frame(first)).clamp(0, count - 1)
+        self._scored = max(self._scored, upto)
+        return frames[chosen]

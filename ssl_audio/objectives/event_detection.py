@@ -1,7 +1,7 @@
 """Sound events: which labels are active in each frame, from clips whose labels are strong, weak or soft."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.event_head import EventHead, EventHeadOptions, FrameScores
 from ssl_audio.objectives.objective import Answer, Losses, Objective
+from ssl_audio.tokens import Tokens
 
 HEAD = EventHeadOptions()
 
@@ -99,6 +100,12 @@ class EventDetection(Objective):
 
     def predict(self, backbone: Backbone, spectrogram: Spectrogram) -> Answer:
         return self.answer(self.scores(backbone, spectrogram))
+
+    def answer_tokens(self, tokens: Tokens, layers: Sequence[Tokens]) -> Answer:
+        return self.answer(self.head.of_tokens(tokens, layers, hop_seconds=self.hop))
+
+    def sees_more(self) -> str | None:
+        return self.head.sees_more(hop_seconds=self.hop)
 
     def respond(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> Answer:
         return self.answer(self.scores(backbone, spectrogram, valid=batch.valid))

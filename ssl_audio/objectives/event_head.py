@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from ssl_audio.model.tuning import trains
 from ssl_audio.objectives.crnn import BiGru, Cnn, CnnOptions, Draws, Dropout
 from ssl_audio.objectives.frame_states import Bands, Matching, frame_states, matched
 from ssl_audio.objectives.heads import weighted_sum
+from ssl_audio.tokens import Tokens
 
 CNN = CnnOptions()
 _NEVER = -1e30
@@ -87,6 +89,8 @@ class EventHead(nn.Module):
     def __init__(self, options: EventHeadOptions, backbone: Backbone, *, labels: int) -> None:
         super().__init__()
         self.options = options
+        self.bands = backbone.bands
+        self.column_seconds = backbone.column_seconds
         self.draws = Draws()
         inputs, depth = 0, len(backbone.encoder.blocks)
         if options.branches != "cnn":
@@ -150,6 +154,43 @@ class EventHead(nn.Module):
                 "frames of events need clips of one frame shift; expected model.augmentation.largest_shift 1"
             )
         states, lengths = self._states(backbone, spectrogram, hop_seconds)
+        return self._scores(states, lengths, valid)
+
+    def of_tokens(self, tokens: Tokens, layers: Sequence[Tokens], *, hop_seconds: float) -> FrameScores:
+        """The same of tokens alone, where `sees_more` is None.
+
+        Args:
+            tokens: Of whole columns of one clip.
+            layers: The same behind each block.
+            hop_seconds: Length of the frames that are wanted.
+        """
+        last = tokens if self.mixing is None else weighted_sum(list(layers), self.mixing)
+        columns = tokens.clip.shape[1] // self.bands
+        assert self.norm is not None
+        states = self.norm(frame_states(last, bands=self.bands, columns=columns, keep=self.options.bands))
+        return self._scores(states.repeat_interleave(round(self.column_seconds / hop_seconds), dim=1), None, None)
+
+    def sees_more(self, *, hop_seconds: float) -> str | None:
+        """Why it must see more than the tokens of a frame to score frames of this length; None if it need not."""
+        if self.cnn is not None:
+            return "the head's convolutions see spectrograms, not tokens alone"
+        if self.rnn is not None:
+            return "the head's recurrent layers see whole clips, in both directions; an exact stream needs rnn_layers 0"
+        frames = self.column_seconds / hop_seconds
+        if round(frames) < 1 or abs(frames - round(frames)) > 1e-6:
+            return (
+                f"the head scores frames of {hop_seconds:g} s of patch columns of {self.column_seconds:g} s; an exact "
+                "stream needs frames that divide columns (data.frame_seconds: model)"
+            )
+        return None
+
+    def _scores(
+        self,
+        states: Float[Tensor, "clip frame channel"],
+        lengths: Int[Tensor, " clip"] | None,
+        valid: Bool[Tensor, "clip label"] | None,
+    ) -> FrameScores:
+        """Of the frames' states."""
         if self.join is not None:
             states = self.join(self.dropout(states))
         if self.rnn is not None:

@@ -132,6 +132,12 @@ class Objective(nn.Module, ABC):
         """
         return None
 
+    def sees_more(self) -> str | None:
+        """Why tokens are not enough for `answer_tokens`, in one line; None if they are."""
+        if type(self).answer_tokens is not Objective.answer_tokens:
+            return None
+        return f"{type(self).__name__} must see spectrograms, not tokens alone"
+
     def before_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """See the training clips of a labelled task once, as they are, before the first step and before a resumed one.
 

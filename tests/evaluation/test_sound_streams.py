@@ -12,12 +12,14 @@ from ssl_audio.audio.raw import FORMATS, RawSamples
 from ssl_audio.audio.resampling import ResamplingStream, resample
 from ssl_audio.cli import main
 from ssl_audio.cli import stream as cli_stream
-from ssl_audio.cli.stream import Rows, raw_blocks
+from ssl_audio.cli.stream import raw_blocks
+from ssl_audio.cli.stream_rows import LabelRows
 from ssl_audio.data.facts import Facts
 from ssl_audio.errors import AudioError, RecipeError
 from ssl_audio.evaluation import stream_benchmark
 from ssl_audio.evaluation.checkpoint_modules import CheckpointModules
 from ssl_audio.evaluation.memory import resident_megabytes
+from ssl_audio.evaluation.metrics import mean_average_precision
 from ssl_audio.evaluation.small_models import Clips, Task
 from ssl_audio.evaluation.stream_benchmark import by_delay, stream_cost, trained
 from ssl_audio.evaluation.streaming import SoundStream, StreamOutput, StretchLabels
@@ -152,9 +154,9 @@ def test_rows_are_whole_and_safe(tmp_path):
     ):  # fmt: skip
         path = tmp_path / form
         with path.open("wb") as file:
-            rows = Rows(list(LABELS), top=3, least=0.15, form=form, out=file.fileno())
+            rows = LabelRows(list(LABELS), top=3, least=0.15, form=form, out=file.fileno())
             rows.begin()
-            rows.write(stretch)
+            rows.write(StreamOutput(torch.zeros(0, 1), torch.zeros(0), [stretch]))
             assert path.read_text() == expected  # nothing waits in a buffer
     read, write = os.pipe()
     os.write(write, b"\0\x40" * 10)
@@ -218,4 +220,11 @@ def test_costs_and_scores_of_streams(monkeypatch):
     for name in ("Mamba", "stream"):
         found = by_delay(*trained(name, task, seed=0, steps=1, seconds=(1.0, 1.2)), task, delays=[0.5])
         assert list(found) == ["whole", "0.5 s", "0.5 s alone"]
-        assert all(len(row) == 2 and 0 <= row.min() <= row.max() <= 1 for row in found.values())
+        targets = np.eye(2, dtype=bool)
+        for heard in found.values():
+            right = heard.right(targets)
+            assert len(right) == 2
+            assert 0 <= right.min() <= right.max() <= 1
+            values = heard.precision(targets)
+            assert values[0] == pytest.approx(mean_average_precision(heard.scores, targets[heard.clip]))
+            assert np.isfinite(values).all()

@@ -30,6 +30,10 @@ class Smoothing(ABC):
             hop_seconds: Length of a frame.
         """
 
+    def reach(self, label: int, hop_seconds: float) -> int | None:
+        """Frames before and behind a frame that its smoothed score is of; None if of the whole clip."""
+        return None
+
     @abstractmethod
     def plain(self) -> dict[str, Any]:
         """Its options in plain values."""
@@ -63,11 +67,14 @@ class MedianFilter(Smoothing):
     def scores_of(
         self, scores: Float[np.ndarray, "clip frame"], label: int, hop_seconds: float
     ) -> Float[np.ndarray, "clip frame"]:
-        reach = round((self.seconds[label] / hop_seconds - 1) / 2)
-        if reach < 1:
+        reach = self.reach(label, hop_seconds)
+        if not reach:
             return scores
         wide = np.pad(scores, ((0, 0), (reach, reach)), mode="symmetric")
         return np.median(np.lib.stride_tricks.sliding_window_view(wide, 2 * reach + 1, axis=1), axis=2)
+
+    def reach(self, label: int, hop_seconds: float) -> int:
+        return max(0, round((self.seconds[label] / hop_seconds - 1) / 2))
 
     def plain(self) -> dict[str, Any]:
         return {"kind": "median", "seconds": [float(value) for value in self.seconds]}
@@ -156,6 +163,9 @@ class Unchanged(Smoothing):
         self, scores: Float[np.ndarray, "clip frame"], label: int, hop_seconds: float
     ) -> Float[np.ndarray, "clip frame"]:
         return scores
+
+    def reach(self, label: int, hop_seconds: float) -> int:
+        return 0
 
     def plain(self) -> dict[str, Any]:
         return {"kind": "none"}
