@@ -1,6 +1,6 @@
 """Folders of Hugging Face as teachers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,22 +54,33 @@ class HuggingFaceTeacher(Teacher):
         self._linear: list[nn.Linear] = []
 
     def attach(self, backbone: Backbone, objective: Objective, facts: Facts) -> None:
-        model, extractor = _opened(self.folder)
-        rate = int(getattr(extractor, "sampling_rate", 0))
+        rate = self.open(facts.labels)
         if rate != backbone.frontend.sample_rate:
             raise RecipeError(
                 f"{self.folder}: its sample rate is {rate} Hz, and the student's {backbone.frontend.sample_rate} Hz; "
                 "expected a teacher of the same rate"
             )
         self.labels, self.several = facts.labels, facts.several
+
+    def open(self, labels: Sequence[str] = ()) -> int:
+        """Read the model; returns its sample rate.
+
+        Args:
+            labels: Of the student; a head that knows them all answers, else there are only features.
+
+        Raises:
+            RecipeError: if transformers is not installed, or the folder holds no audio model that it can read.
+        """
+        model, extractor = _opened(self.folder)
         names = {str(name): number for number, name in getattr(model.config, "id2label", {}).items()}
-        has_head = type(model).__name__.endswith(_HEADS) and all(label in names for label in facts.labels)
-        self._places = [int(names[label]) for label in facts.labels] if has_head else []
+        has_head = type(model).__name__.endswith(_HEADS) and all(label in names for label in labels)
+        self._places = [int(names[label]) for label in labels] if has_head else []
         if not has_head and model.config.is_encoder_decoder:
             model = model.get_encoder()
         if self.seconds is not None:
             _shorten(model, extractor, self.seconds, self.folder)
         self._parts = [model.requires_grad_(False).eval(), extractor]
+        return int(getattr(extractor, "sampling_rate", 0))
 
     def before_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
         if self._places:

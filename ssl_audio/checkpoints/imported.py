@@ -38,6 +38,7 @@ class Imported:
         position_rule: How its published code brings positions to another grid.
         image: Its positions are places in a picture, so that nothing is known of their seconds.
         pooling: How its published code makes one vector of a clip, if it has a head.
+        norm: What its head has before the linear layer.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Imported:
     position_rule: PositionRule = "published"
     image: bool = False
     pooling: Pooling | None = None
+    norm: Literal["layer", "none"] = "layer"
 
 
 def report(fates: list[Fate], *, most: int = 12) -> str:

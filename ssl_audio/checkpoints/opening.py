@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,6 +10,8 @@ from ssl_audio.checkpoints import earlier
 from ssl_audio.checkpoints.adapters_only import base_of, check_base, complete, is_base
 from ssl_audio.checkpoints.base import Base, places_of
 from ssl_audio.checkpoints.checkpoint import Checkpoint, is_ours, ours
+from ssl_audio.checkpoints.hugging_face_folders import is_folder, tensors_of, weights_file
+from ssl_audio.checkpoints.hugging_face_folders import told as of_folder
 from ssl_audio.checkpoints.peft import BESIDE, is_peft, with_lora
 from ssl_audio.checkpoints.published_layouts import convert
 from ssl_audio.checkpoints.reading import read
@@ -26,8 +29,9 @@ def open_checkpoint(
     """Read a checkpoint, whoever wrote it, without executing anything in it.
 
     Args:
-        path: Ours, whole or what trained on a base; a folder of peft's with LoRA; or a published SSAST, AST, ViT or
-            DeiT file.
+        path: Ours, whole or what trained on a base; a folder of peft's with LoRA; a published SSAST, SSAMBA, AST,
+            AudioMAE, Dasheng, ViT or DeiT file; or a folder of Hugging Face or timm with one of them, whose labels
+            have names.
         hints: What the tensors of a published file do not say.
         base: What an adapter checkpoint was trained on; None looks for it, by its digest, below `runs` and beside
             the file.
@@ -120,7 +124,14 @@ def open_alone(path: Path, *, hints: Hints = NO_HINTS, mmap: bool = False) -> Ch
     Raises:
         CheckpointError: if it is missing, damaged or of no known kind.
     """
-    found = read(path, mmap=mmap)
+    told = None
+    if is_folder(path):
+        found: dict[str, Any] = read(weights_file(path), mmap=mmap) if weights_file(path).is_file() else {}
+        if not is_ours(found):
+            told = of_folder(path, hints)
+            hints, found = told.hints, tensors_of(path)
+    else:
+        found = read(path, mmap=mmap)
     if is_ours(found):
         return ours(path, found)
     wrapped = next((found[name] for name in _WRAPPERS if isinstance(found.get(name), dict)), found)
@@ -141,7 +152,14 @@ def open_alone(path: Path, *, hints: Hints = NO_HINTS, mmap: bool = False) -> Ch
         count = len(imported.weights["head.linear.bias"])
         several = count == _AUDIOSET_LABELS if hints.several is None else hints.several
         task = {"target": "label", "labels": [str(number) for number in range(count)], "several": several}
-        task["head"] = {"pooling": imported.pooling, "norm": "layer"}
+        task["head"] = {"pooling": imported.pooling, "norm": imported.norm}
+        if told is not None and told.labels is not None and len(told.labels) == count:
+            task["labels"] = told.labels
+    if told is not None and told.frames is not None:
+        sizes = imported.backbone["init_args"]
+        sizes["position_frames"] = told.frames
+        if sizes.get("fixed_frames") is not None:
+            sizes["fixed_frames"] = told.frames
     checkpoint = Checkpoint(
         path=path,
         recipe={"model": {"backbone": imported.backbone}},

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssl_audio.checkpoints.audio_vits import bands_first, dasheng, refuse_others
 from ssl_audio.checkpoints.elastic_ast import MARKS, from_elastic_ast
 from ssl_audio.checkpoints.imported import Fate, Imported
 from ssl_audio.checkpoints.sizes import BINS, Hints, stride_and_frames
@@ -54,6 +55,7 @@ def convert(weights: dict[str, Tensor], hints: Hints) -> Imported:
     for layout in LAYOUTS:
         if layout.fits(set(weights)):
             return _normalised(layout.convert(weights, hints), hints)
+    refuse_others(set(weights))
     shown = ", ".join(list(weights)[:3]) or "none"
     raise CheckpointError(
         f"{len(weights)} tensors ({shown}{', ...' if len(weights) > 3 else ''}) of no known kind; expected a "
@@ -150,9 +152,31 @@ def _hugging_face_bare(weights: dict[str, Tensor], hints: Hints) -> Imported:
 
 
 def _timm_bare(weights: dict[str, Tensor], hints: Hints) -> Imported:
-    if _channels(weights) == 1:
+    if _channels(weights) != 1:
+        return _image(weights, hints, kind="ImageNet ViT or DeiT (timm)")
+    if len(class_token_names(weights)) == 2:
         return _vit(weights, hints, kind="SSAST or AST without its head", fixed=True)
-    return _image(weights, hints, kind="ImageNet ViT or DeiT (timm)")
+    if hints.time_first is None:
+        raise CheckpointError(
+            "a ViT on spectrograms, whose tensors do not say which way its pictures lie; give that as "
+            "hints.time_first: true for (frame, bin) as AudioMAE has it, false for (bin, frame)"
+        )
+    found = _vit(_turned(weights, hints), hints, kind="ViT on spectrograms (timm)", fixed=True)
+    if "head.weight" not in weights:
+        return found
+    ours = {f"head.linear.{part}": weights[f"head.{part}"] for part in ("weight", "bias")}
+    fates = [Fate(f.tensor, "used", "head") if f.tensor.startswith("head.") else f for f in found.fates]
+    pooling = hints.pooling or "mean"
+    return dataclasses.replace(found, weights={**found.weights, **ours}, fates=fates, pooling=pooling, norm="none")
+
+
+def _turned(weights: dict[str, Tensor], hints: Hints) -> dict[str, Tensor]:
+    return bands_first(weights) if hints.time_first else weights
+
+
+def _audio_mae(weights: dict[str, Tensor], hints: Hints) -> Imported:
+    """Source: facebookresearch/AudioMAE@877faec, `MaskedAutoencoderViT` (pretraining)."""
+    return _vit(bands_first(weights), hints, kind="AudioMAE", fixed=True)
 
 
 def _channels(bare: dict[str, Tensor]) -> int:
@@ -301,7 +325,17 @@ LAYOUTS = (
         _hugging_face_bare,
     ),
     PublishedLayout(
-        "ImageNet ViT or DeiT of timm",
+        "AudioMAE pretraining",
+        (r"patch_embed\.proj\.weight", "pos_embed", r"decoder_embed\.weight", r"blocks\.0\.norm1\.weight"),
+        _audio_mae,
+    ),
+    PublishedLayout(
+        "Dasheng",
+        (r"(encoder\.)?time_pos_embed", r"(encoder\.)?freq_pos_embed", r"(encoder\.)?init_bn\.1\.running_var"),
+        dasheng,
+    ),
+    PublishedLayout(
+        "ViT of timm, on spectrograms or ImageNet's pictures",
         (r"patch_embed\.proj\.weight", "pos_embed", r"blocks\.0\.norm1\.weight"),
         _timm_bare,
     ),

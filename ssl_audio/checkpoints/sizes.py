@@ -25,6 +25,7 @@ class Hints:
         several: Whether a clip may have several of a fine-tuned file's labels; usually of AudioSet's 527.
         mean: Of the log-mel spectrograms that it was trained on; usually AudioSet's.
         std: Their standard deviation.
+        time_first: Whether a ViT's pictures are (frame, bin), as AudioMAE has them, rather than (bin, frame).
         colours: How the weights of red, green and blue become those of one channel: `sum` answers a grey picture as
             before (AST's code), `mean` is a third of that (AST's paper).
     """
@@ -35,6 +36,7 @@ class Hints:
     several: bool | None = None
     mean: float | None = None
     std: PositiveFloat | None = None
+    time_first: bool | None = None
     colours: Literal["sum", "mean"] = "sum"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ssl_audio.checkpoints.base import STATISTICS
 from ssl_audio.checkpoints.checkpoint import Checkpoint
+from ssl_audio.checkpoints.hugging_face_folders import is_folder
 from ssl_audio.checkpoints.imported import report
 from ssl_audio.checkpoints.opening import open_alone, open_checkpoint
 from ssl_audio.checkpoints.peft import is_peft
@@ -36,7 +37,7 @@ def inspect(what: Path, *, hints: Hints = NO_HINTS, base: Path | None = None) ->
     """
     if not what.exists():
         raise SslAudioError(f"{what}: nothing there; expected a run, a checkpoint or a folder of shards")
-    if (what.is_file() and what.suffix != ".tar") or is_peft(what):
+    if (what.is_file() and what.suffix != ".tar") or is_peft(what) or is_folder(what):
         _say(_checkpoint(_opened(what, hints, base)))
     elif (what / RECIPE).exists():
         _say(_run(Run(what)))

@@ -31,7 +31,8 @@ def probe(
 
     Args:
         shards: Folders of labelled shards, each probed by itself.
-        checkpoint: A checkpoint of `ssl-audio pretrain`.
+        checkpoint: A checkpoint of `ssl-audio pretrain`, a published one, or, as a baseline, a folder of Hugging Face
+            with any model on waveforms (extra `huggingface`): mean and deviation of its last states.
         targets: Kinds of label to tell apart; `speaker` is one too.
         protocol: `split` tests on the split test, `fold` on each fold in turn.
         window_seconds: Length of the windows that long clips are cut in; by default the crops of pretraining.

@@ -451,7 +451,8 @@ def pretrained(
     """A checkpoint, ours or a published one, ready to embed sound; fine-tuned ones label it too.
 
     Args:
-        path: A checkpoint of ours, whole or adapters alone; a published SSAST, AST, ViT or DeiT file.
+        path: A checkpoint of ours, whole or adapters alone; a published file; a folder of Hugging Face, of timm or of
+            `export`.
         hints: What the tensors of a published file do not say, as `ssl_audio.Hints`.
         base: What an adapter checkpoint was trained on; None looks for it below `runs` and beside the file.
         options: `device`, `window_seconds`, `batch_windows`, `bands`, `merge`, `pack`; see `Pretrained`.

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -144,13 +146,25 @@ def check_probing(probing: list[Probing]) -> None:
 
 
 def probe_all(
-    backbones: dict[str, Backbone], probing: list[Probing], *, window_seconds: float, display: Display
+    backbones: dict[str, Backbone],
+    probing: list[Probing],
+    *,
+    window_seconds: float,
+    display: Display,
+    others: Mapping[str, tuple[Embedder, int]] = MappingProxyType({}),
 ) -> Scores:
     """Frozen scores of each encoder, and of mel and cepstral statistics, on every task of every set of shards.
 
     Clips are read at the rate of the encoders, which have the same; where shards have another, it is said.
+
+    Args:
+        backbones: Encoders by name.
+        probing: On what.
+        window_seconds: Length of the windows that a backbone's long clips are cut in.
+        display: Shows messages and progress.
+        others: Further encoders by name, each with the sample rate that it expects.
     """
-    rate = next(iter(backbones.values())).frontend.sample_rate
+    rate = [*(one.frontend.sample_rate for one in backbones.values()), *(rate for _, rate in others.values())][0]
     check_rates([wanted.shards for wanted in probing], rate, resample=True)
     scores: Scores = {}
     for wanted in probing:
@@ -160,6 +174,7 @@ def probe_all(
         embedders: dict[str, Embedder] = {
             name: token_statistics(backbone, window_seconds=window_seconds) for name, backbone in backbones.items()
         }
+        embedders |= {name: embed for name, (embed, _) in others.items()}
         frontend = Fbank(sample_rate=rate)
         embedders["mel"] = frame_statistics(frontend)
         embedders["cepstra"] = frame_statistics(frontend, cepstra=20)

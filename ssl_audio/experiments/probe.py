@@ -6,6 +6,8 @@ from typing import Literal
 
 from jsonargparse.typing import PositiveFloat
 
+from ssl_audio.checkpoints.hugging_face_folders import is_folder, is_foreign
+from ssl_audio.checkpoints.huggingface_teacher import HuggingFaceTeacher
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.experiments.arguments import checked
 from ssl_audio.experiments.assessment import Probing, Scores, probe_all
@@ -27,7 +29,8 @@ def probe(
     statistics.
 
     Args:
-        checkpoint: A checkpoint of `ssl-audio pretrain`.
+        checkpoint: A checkpoint of `ssl-audio pretrain`, a published one, or, as a baseline, a folder of Hugging Face
+            with any model on waveforms (extra `huggingface`): mean and deviation of its last states, nothing untrained.
         shards: Folders of labelled shards, each probed separately.
         targets: Kinds of label to tell apart; `speaker` is one too.
         protocol: `split` tests on the split test, `fold` on each fold in turn.
@@ -41,10 +44,17 @@ def probe(
     Raises:
         SslAudioError: if checkpoint or shards cannot be read.
     """
+    wanted = [Probing(Path(folder), list(targets), protocol) for folder in shards]
+    if is_folder(Path(checkpoint)) and is_foreign(Path(checkpoint)):
+        model = HuggingFaceTeacher(folder=Path(checkpoint))
+        rate = model.open()
+        return probe_all(
+            {}, wanted, window_seconds=10.0, display=display, others={"pretrained": (model.features, rate)}
+        )
     found = open_checkpoint(Path(checkpoint), base=base)
     return probe_all(
         {"pretrained": found.backbone(), "untrained": found.untrained()},
-        [Probing(Path(folder), list(targets), protocol) for folder in shards],
+        wanted,
         window_seconds=window_seconds or found.recipe.get("data", {}).get("crop_seconds") or 10.0,
         display=display,
     )
