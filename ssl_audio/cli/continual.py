@@ -1,15 +1,18 @@
 """`ssl-audio continual`: tasks one after the other by several methods, and tables of what is known of each."""
 
 import importlib
+import re
 from typing import Any
 
 from jsonargparse import Namespace
 
+from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.continual import continual
-from ssl_audio.experiments.continual_methods import Method
+from ssl_audio.experiments.continual_methods import Method, Sequential
 from ssl_audio.experiments.continual_plan import Continual, Task
 from ssl_audio.experiments.parsing import VerbParser
 from ssl_audio.experiments.recipes import recipe_name, with_recipe_paths
+from ssl_audio.names import suggest
 
 
 def run(words: list[str]) -> None:
@@ -20,13 +23,29 @@ def run(words: list[str]) -> None:
     )
     parser.add_argument("--config", action="config", help="A recipe of recipes/continual, or the file of one.")
     parser.add_class_arguments(Continual, None, as_positional=False)
-    chosen = parser.parse_args(with_recipe_paths(words, "continual"))
+    try:
+        chosen = parser.parse_args(with_recipe_paths(words, "continual"))
+    except RecipeError as error:
+        raise _about_methods(str(error)) from None
     name = chosen.name or recipe_name(chosen)
     # Options of trainings may describe objects, which are made by the trainings alone.
     options = {key: _plain(value) for key, value in vars(chosen).items() if key != "config"}
     options["tasks"] = {key: Task(**value) for key, value in options["tasks"].items()}
     options["methods"] = {key: _method(value) for key, value in options["methods"].items()}
     print(f"\n{continual(Continual(**{**options, 'name': name})).text}")
+
+
+def _about_methods(message: str) -> RecipeError:
+    """The same, and which classes there are where it is about the class of a method."""
+    message = re.sub(r"\(see `[^`]*--help`\)", "(see `ssl-audio continual --help`)", message)
+    wrong = re.search(r'"methods.*?": Expected a dot import path string: (\S+)', message)
+    if wrong is None:
+        return RecipeError(message)
+    known = [kind.__name__ for kind in Method.__subclasses__() + Sequential.__subclasses__()]
+    return RecipeError(
+        f"methods: no class {wrong[1]!r}{suggest(wrong[1], known)}; expected one of {', '.join(sorted(known))}, or the "
+        "path of one of your own, such as mine.Method"
+    )
 
 
 def _method(told: Any) -> Method:

@@ -10,19 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from ssl_audio.checkpoints.base import shortened, tensors_digest
 from ssl_audio.checkpoints.checkpoint import describe
 from ssl_audio.checkpoints.newest import chosen_checkpoint
 from ssl_audio.checkpoints.opening import open_alone, open_checkpoint
 from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.data.labelled import LabelledShards
+from ssl_audio.data.manifest import manifest_digest
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.cost import arithmetic_of
 from ssl_audio.evaluation.predictions import Predictions, read_predictions
 from ssl_audio.experiments.adapter_recipes import adapter_file, refusal_of
 from ssl_audio.experiments.budget import Budget
 from ssl_audio.experiments.continual_methods import Method, Stage, probe
-from ssl_audio.experiments.continual_models import TaskModel
-from ssl_audio.experiments.continual_plan import Continual, check_resumed, keep_plan
+from ssl_audio.experiments.continual_models import TaskModel, present
+from ssl_audio.experiments.continual_plan import DEVICES, Continual, check_resumed, keep_plan, plain
 from ssl_audio.experiments.continual_report import Learnt, Spent, write_continual
 from ssl_audio.experiments.display import TERMINAL, Display
 from ssl_audio.experiments.fallback import with_demo
@@ -33,8 +35,12 @@ from ssl_audio.experiments.output_files import claimed, write_bytes
 from ssl_audio.experiments.pretrain import PretrainBuilder, pretrain
 from ssl_audio.experiments.running import quiet_training
 from ssl_audio.experiments.values import NO_OPTIONS, words_of
+from ssl_audio.objectives.classification import Classification
 from ssl_audio.training.checkpoint_files import AtomicCheckpointIO
-from ssl_audio.training.run import SUMMARY, Run
+from ssl_audio.training.run import SUMMARY, Run, json_text
+
+_BASE, _PRETRAINING = "base.json", "pretraining.json"
+_ONE_DEVICE = {DEVICES: 1}  # where a recipe leaves it to the machine
 
 
 def continual(plan: Continual, *, display: Display = TERMINAL) -> Finished:
@@ -72,16 +78,19 @@ class _Experiment:
             if method.adapters is not None:
                 self.adapters[name] = adapter_file(method.adapters)
         self.base = self._base()
+        base = self._known_base()
         self._check_places()
         for task in plan.tasks:  # finds a mistake in a task before minutes of training
-            self.blank(task, 0)
+            _check_objective(task, self.blank(task, 0))
         for task in plan.unknown:
             if self.blank(task, 0).data.several:
                 raise RecipeError(
                     f"unknown: clips of {task} may have several labels (data.several true); where no task is known one "
                     f"label is the answer, so leave {task} out of unknown"
                 )
+        shards = self._known_shards()
         keep_plan(plan, told)
+        Run(self.folder).write(_BASE, json_text({**base, "shards": shards}))
         found: list[Learnt] = []
         spent: dict[str, Spent] = {}
         for seed in range(plan.seeds):
@@ -94,6 +103,39 @@ class _Experiment:
                         spent[name] = self._spent(method, stage)
             self._blank.clear()
         return write_continual(plan, found, spent, base=self.base)
+
+    def _known_base(self) -> dict[str, str]:
+        """What tells the base from others, which is that of the calls before: what they learnt is of no other.
+
+        Raises:
+            RecipeError: if it is another.
+        """
+        now = tensors_digest(open_checkpoint(self.base).weights)
+        before = Run(self.folder).read(_BASE)
+        if before is not None and before.get("digest") != now:
+            raise RecipeError(
+                f"{self.folder} was started from the weights of {before.get('checkpoint')} (sha256 "
+                f"{shortened(str(before.get('digest')))}), not from {self.base} as it is now (sha256 "
+                f"{shortened(now)}); give them back with --checkpoint, or begin another experiment with --name"
+            )
+        return {"checkpoint": str(self.base), "digest": now}
+
+    def _known_shards(self) -> dict[str, str | None]:
+        """What tells the clips of the tasks from others, which are those of the calls before.
+
+        Raises:
+            RecipeError: if a folder holds others.
+        """
+        folders = sorted({str(folder) for task in self.plan.tasks for folder in self.blank(task, 0).data.shards})
+        now = {folder: manifest_digest(Path(folder)) for folder in folders}
+        before = (Run(self.folder).read(_BASE) or {}).get("shards")
+        for folder, digest in now.items():
+            if isinstance(before, dict) and before.get(folder, digest) != digest:
+                raise RecipeError(
+                    f"{folder}: its manifest is not that of the calls before, whose answers {self.folder} holds; give "
+                    "those shards back, or begin another experiment with --name"
+                )
+        return now
 
     def _check_places(self) -> None:
         """Whether the encoder has a place for the adapters of every method, before anything is trained."""
@@ -108,7 +150,7 @@ class _Experiment:
         if (task, seed) not in self._blank:
             options = {**self._options(task, {}), "checkpoint": str(self.base)}
             chosen = {"runs": self.folder / "cells", "name": "parsed", "beside_scratch": False}
-            words = words_of(self.plan.tasks[task].recipe, chosen, {**options, **_seeded(seed)})
+            words = words_of(self.plan.tasks[task].recipe, chosen, {**_ONE_DEVICE, **options, **_seeded(seed)})
             built = FinetuneBuilder(with_demo(words, display=self.display), display=self.display)
             folds = built.folds()
             if len(folds) > 1 and "folds" in options:
@@ -133,10 +175,20 @@ class _Experiment:
             open_checkpoint(given, hints=Hints(**vars(plan.options.get("hints") or Hints())))
             return given
         runs = self.folder / "pretrained"
+        told = {name: plain(plan)[name] for name in ("pretraining", "pretrain_steps", "pretrain_options")}
+        before = Run(self.folder).read(_PRETRAINING)
+        if before is None:
+            Run(self.folder).write(_PRETRAINING, json_text(told))
+        elif before != told:
+            odd = next(name for name in told if before.get(name) != told[name])
+            raise RecipeError(
+                f"{self.folder}: holds a base that was pretrained with another {odd}; expected the same, or another "
+                f"--name (or remove {runs} and {self.folder / _PRETRAINING})"
+            )
         if plan.pretrain_steps != 0:
             done = runs / "pretrain" / "base" / "0"
             if not (done / SUMMARY).exists():
-                options = {"probe": [], **plan.pretrain_options}
+                options = {"probe": [], **_ONE_DEVICE, **plan.pretrain_options}
                 pretrain(
                     plan.pretraining,
                     max_steps=plan.pretrain_steps,
@@ -149,7 +201,7 @@ class _Experiment:
         path = self.folder / "untrained.ckpt"
         if not path.exists():
             chosen = {"name": "untrained", "runs": runs}
-            words = words_of(plan.pretraining, chosen, {"probe": [], **plan.pretrain_options})
+            words = words_of(plan.pretraining, chosen, {"probe": [], **_ONE_DEVICE, **plan.pretrain_options})
             built = PretrainBuilder(with_demo(words, "pretrain", display=self.display), display=self.display)
             weights = {f"backbone.{name}": value for name, value in built.model.backbone.state_dict().items()}
             recipe = {"model": {"backbone": built.recipe["model"]["backbone"]}}
@@ -206,13 +258,14 @@ class _Experiment:
         if method.tested and (task == stage.task or not method.ordered):
             return self._read(stage.learnt[task].parents[1] / PREDICTIONS)
         after = "-".join(stage.tasks)
-        return self._kept(f"{name}/{stage.seed}/{after}/{task}", lambda: method.known(stage, task))
+        return self._kept(f"{name}/{stage.seed}/{after}/{task}", stage, lambda: method.known(stage, task))
 
     def _unknown(self, name: str, method: Method, stage: Stage, task: str, among: list[str]) -> Predictions:
         """Answers for the clips of a task among the labels of several."""
         after = "-".join(stage.tasks)
         return self._kept(
             f"{name}/{stage.seed}/{after}/{task}.among-{'-'.join(among)}",
+            stage,
             lambda: _among(stage, task, among, method.unknown(stage, task, among)),
         )
 
@@ -224,27 +277,30 @@ class _Experiment:
         after = "-".join(stage.tasks)
         return self._kept(
             f"{name}/{stage.seed}/{after}/{task}.ahead",
+            stage,
             lambda: probe(stage.blank[task].on(found), seed=stage.seed),
         )
 
     def _start(self, task: str, seed: int) -> Predictions:
         """What the base knows of a task."""
         return self._kept(
-            f"base/{seed}/{task}", lambda: probe(self.blank(task, seed).on(open_checkpoint(self.base)), seed=seed)
+            f"base/{seed}/{task}", None, lambda: probe(self.blank(task, seed).on(open_checkpoint(self.base)), seed=seed)
         )
 
     def _is_unchanged(self, name: str, method: Method, stage: Stage, task: str) -> bool:
         """Whether the files of a task, read again at the end, give the answers of its test, to the bit."""
         before = self._read(stage.learnt[task].parents[1] / PREDICTIONS)
         fresh = dataclasses.replace(stage, computed={})
-        again = self._kept(f"{name}/{stage.seed}/{task}.again", lambda: method.known(fresh, task))
+        again = self._kept(f"{name}/{stage.seed}/{task}.again", stage, lambda: method.known(fresh, task))
         return np.array_equal(before.scores, again.scores)
 
-    def _kept(self, name: str, compute: Callable[[], Predictions]) -> Predictions:
-        """Predictions from their file, computed if there is none."""
+    def _kept(self, name: str, stage: Stage | None, compute: Callable[[], Predictions]) -> Predictions:
+        """Predictions from their file, computed if there is none, or if a task was learnt again since."""
         path = self.folder / "answers" / f"{name}.parquet"
-        if not path.exists():
+        learnt = [] if stage is None else [present(file) for file in stage.learnt.values()]
+        if not path.exists() or any(file.stat().st_mtime_ns > path.stat().st_mtime_ns for file in learnt):
             write_bytes(path, compute().parquet())
+            self._answers.pop(path, None)
         return self._read(path)
 
     def _read(self, path: Path) -> Predictions:
@@ -286,7 +342,7 @@ class _Experiment:
                 name=name,
                 runs=runs,
                 folds=[self._folds[tasks[-1]]],
-                options=chosen,
+                options={**_ONE_DEVICE, **chosen},
                 display=self.display,
             )
             for path in folder.glob("**/*.ckpt"):  # a finished run is not resumed
@@ -299,14 +355,14 @@ class _Experiment:
         seconds, trained, work = [], [], 0
         flops: list[int] = []
         for path in dict.fromkeys(stage.learnt.values()):
-            outcome = json.loads((path.parents[1] / "outcome.json").read_text())
+            steps, took = _spent_in(path.parents[1])
             found = open_checkpoint(path, base=self.base if _alone(path) else None)
             data = found.recipe["data"]
             parameters, of_a_clip = arithmetic_of(found, seconds=float(data["crop_seconds"]))
             rehearsed = method.rehearsed * sum(flops)
-            work += int(outcome["steps"]) * (int(data["batch_clips"]) * of_a_clip + rehearsed)
+            work += steps * (int(data["batch_clips"]) * of_a_clip + rehearsed)
             flops.append(of_a_clip)
-            seconds.append(float(outcome["seconds"]))
+            seconds.append(took)
             trained.append(parameters)
         return Spent(
             trained=int(np.mean(trained)),
@@ -315,6 +371,34 @@ class _Experiment:
             flops=work // len(stage.tasks),
             whole=sum(value.numel() for value in open_checkpoint(self.base).part("backbone").values()),
         )
+
+
+def _spent_in(folder: Path) -> tuple[int, float]:
+    """Steps and seconds of a training."""
+    outcome = Run(folder).read("outcome.json") or {}
+    try:
+        return int(outcome["steps"]), float(outcome["seconds"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{folder / 'outcome.json'}: says no steps and seconds of a training; put it back, or remove {folder} to "
+            "learn the task again"
+        ) from error
+
+
+def _check_objective(task: str, model: TaskModel) -> None:
+    """Whether a task is one of labels of clips that a head learns.
+
+    Raises:
+        RecipeError: if it is another.
+    """
+    objective = model.objective
+    if not isinstance(objective, Classification):
+        raise RecipeError(
+            f"tasks.{task}: its recipe learns by {type(objective).__name__}; expected labels of clips "
+            "(Classification), of which all measures are"
+        )
+    if objective.options.kind == "knn":
+        raise RecipeError(f"tasks.{task}: model.head.kind is knn, which learns nothing; expected linear")
 
 
 def _seeded(seed: int) -> dict[str, int]:

@@ -82,6 +82,20 @@ class TaskModel:
         return torch.cat(rows).numpy(), part.targets
 
 
+def present(path: Path) -> Path:
+    """The file of a task that was learnt.
+
+    Raises:
+        CheckpointError: if it is missing; the message says what to do.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: the file of a task that was learnt is missing; put it back, or remove {path.parent.parent} to "
+            "learn the task again"
+        )
+    return path
+
+
 def opened(path: Path, *, base: Path) -> Checkpoint:
     """The checkpoint of a task that was learnt.
 
@@ -92,12 +106,7 @@ def opened(path: Path, *, base: Path) -> Checkpoint:
     Raises:
         CheckpointError: if it is missing; the message says what to do.
     """
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: the file of a task that was learnt is missing; put it back, or remove {path.parent.parent} to "
-            "learn the task again"
-        )
-    return open_checkpoint(path, base=base if open_alone(path).base is not None else None)
+    return open_checkpoint(present(path), base=base if open_alone(path).base is not None else None)
 
 
 def model_of(found: Checkpoint, data: LabelledShards) -> TaskModel:

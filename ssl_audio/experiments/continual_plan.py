@@ -13,9 +13,12 @@ from ssl_audio.experiments.continual_methods import Method
 from ssl_audio.experiments.output_files import write_text
 from ssl_audio.experiments.values import OptionValue
 from ssl_audio.names import suggest
+from ssl_audio.training.run import Run
 
 PLAN = "plan.json"
 _FREE = ("seeds", "orders", "runs", "name", "methods", "unknown", "draws")
+
+DEVICES = "trainer.devices"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,9 +106,24 @@ class Continual:
                 )
         if len(self.unknown) == 1:
             raise RecipeError(f"unknown: {self.unknown[0]} alone cannot be told from others; expected several tasks")
-        for name in [*self.tasks, *self.methods]:
+        for name in self.methods:
             if not name.replace("_", "").replace("-", "").isalnum():
                 raise RecipeError(f"{name!r}: expected a name of letters, digits, - and _, which folders are called by")
+        for name in self.tasks:
+            if not name.replace("_", "").isalnum():
+                raise RecipeError(
+                    f"{name!r}: expected a name of letters, digits and _, since folders are called by such names "
+                    "joined by -"
+                )
+        several = [self.pretrain_options, self.options, *(task.options for task in self.tasks.values())]
+        several += [method.options for method in self.methods.values()]
+        for options in several:
+            if not _is_one(options.get(DEVICES, 1)) or options.get("trainer.num_nodes", 1) not in (1, "1"):
+                raise RecipeError(
+                    f"options: {DEVICES} {_shown(options.get(DEVICES, 1))}, trainer.num_nodes "
+                    f"{_shown(options.get('trainer.num_nodes', 1))}; tasks are learnt on one device: expected 1 "
+                    "(methods on machines of their own: one --name each)"
+                )
 
 
 def plain(plan: Continual) -> dict[str, Any]:
@@ -125,19 +143,13 @@ def check_resumed(plan: Continual) -> dict[str, Any]:
     Raises:
         RecipeError: if the folder holds results of other options.
     """
-    kept, found = plan.folder / PLAN, plain(plan)
+    found = plain(plan)
     now = {name: value for name, value in found.items() if name not in _FREE}
     now |= {f"methods.{name}": value for name, value in found["methods"].items()}
-    if not kept.exists():
+    before = Run(plan.folder).read(PLAN)
+    if before is None:
         return now
-    try:
-        before = json.loads(kept.read_text(encoding="utf-8"))
-        gone = [name for name in before if not name.startswith("methods.") and name not in now]
-    except (OSError, ValueError, TypeError) as error:
-        raise RecipeError(
-            f"{kept}: unreadable ({error}), so the options of its trainings are unknown; expected the plan of the "
-            "experiment: remove the folder, or give another --name"
-        ) from error
+    gone = [name for name in before if not name.startswith("methods.") and name not in now]
     for name in [*now, *gone]:
         if name in before and before[name] != now.get(name):
             raise RecipeError(
@@ -150,6 +162,11 @@ def check_resumed(plan: Continual) -> dict[str, Any]:
 def keep_plan(plan: Continual, told: dict[str, Any]) -> None:
     """Write down what `check_resumed` compares later calls with."""
     write_text(plan.folder / PLAN, json.dumps(told, indent=1))
+
+
+def _is_one(devices: Any) -> bool:
+    """Whether `trainer.devices` names one device."""
+    return devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
 
 
 def _shown(value: Any) -> str:

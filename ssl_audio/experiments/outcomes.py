@@ -1,7 +1,6 @@
 """The end of a fine-tuning: scores with intervals, the confusion matrix, the report."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 
 from ssl_audio.checkpoints.newest import of_fold
 from ssl_audio.checkpoints.opening import open_alone
+from ssl_audio.errors import SslAudioError
 from ssl_audio.evaluation.events.predictions import EventPredictions
 from ssl_audio.evaluation.metrics import confusion, d_prime
 from ssl_audio.evaluation.predictions import Over, Predictions, joined
@@ -62,10 +62,17 @@ class Outcome:
 
     @classmethod
     def load(cls, path: Path, predictions: Predictions) -> "Outcome":
-        """Read back what `json` wrote."""
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        fields.pop("test")
-        return cls(**fields, predictions=predictions)
+        """Read back what `json` wrote.
+
+        Raises:
+            SslAudioError: if it is damaged.
+        """
+        fields = Run(path.parent).read(path.name) or {}
+        fields.pop("test", None)
+        try:
+            return cls(**fields, predictions=predictions)
+        except TypeError as error:
+            raise SslAudioError(f"{path}: is no outcome of a training; remove {path.parent} to train again") from error
 
 
 def scores_of(outcomes: list[Outcome], *, over: Over = "clips", seed: int = 0) -> dict[str, Any]:
@@ -148,7 +155,7 @@ def write_report(
     best = next(iter(sorted(this.folder.glob("**/best.ckpt"))), None)
     command = (
         f"ssl-audio predict --checkpoint {best}{_base_option(best)} "
-        f"{'--events true --out events.tsv' if located else '--out labels.csv'} FILES..."
+        f"{'--events --out events.tsv' if located else '--out labels.csv'} FILES..."
         if best is not None
         else "ssl-audio finetune ... --model.head.kind linear  (nearest neighbours leave no checkpoint)"
     )

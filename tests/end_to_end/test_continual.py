@@ -13,7 +13,7 @@ from ssl_audio.checkpoints.rehearsal import Rehearsal
 from ssl_audio.cli import main
 from ssl_audio.data.corpora import Table
 from ssl_audio.data.writing import write_shards
-from ssl_audio.errors import CheckpointError, RecipeError
+from ssl_audio.errors import CheckpointError, RecipeError, SslAudioError
 from ssl_audio.evaluation.predictions import read_predictions
 from ssl_audio.experiments.continual import continual
 from ssl_audio.experiments.continual_methods import Adapters, Analytic, Replay, Sequential
@@ -37,6 +37,7 @@ OPTIONS = {
 FAST = {"model.optimizer.init_args.lr": 0.03}
 PATTERN = {"model.backbone.encoder.init_args.pattern": "FrequencyTime", "model.tuning.adapter_rate": 1}
 STEPS = 16
+OBJECTIVE = "ssl_audio.objectives.EventDetection"
 
 
 def sound(task: str, label: int, draws: np.random.Generator) -> np.ndarray:
@@ -180,6 +181,63 @@ def test_methods_share_trainings_and_a_missing_file_is_one_line(finished, shards
         moved.rename(path)
 
 
+def test_files_that_changed_between_calls_are_one_line_or_tested_again(finished, shards):
+    plan, folder = plan_of(shards, finished.folder.parents[1]), finished.folder
+    outcome = next(folder.glob("cells/finetune/places_conv_pass_*/0/outcome.json"))
+    base = json.loads((folder / "base.json").read_text())
+    for path, content, line in (
+        (folder / "plan.json", "[1]", "plan.json: is no plan of a run"),
+        (folder / "base.json", "", "base.json: is no base of a run"),
+        (folder / "base.json", '{"digest": "0"}', "was started from the weights of None .* give them back"),
+        (
+            folder / "base.json",
+            json.dumps({**base, "shards": dict.fromkeys(base["shards"], "0")}),
+            "pitches: its manifest",
+        ),
+        (outcome, "{", "outcome.json: is no outcome of a run"),
+        (outcome, '{"steps": 3}', "says no steps and seconds of a training; put it back"),
+    ):
+        kept = path.read_bytes()
+        path.write_text(content)
+        try:
+            with pytest.raises(SslAudioError, match=line):
+                continual(plan, display=Silent())
+        finally:
+            path.write_bytes(kept)
+    # What a task that was learnt again says is not what the file before it said.
+    best, answers = outcome.parent / "checkpoints/best.ckpt", folder / "answers/conv_pass/0"
+    before = {path: path.stat().st_mtime_ns for path in answers.rglob("*.parquet")}
+    best.touch()
+    assert continual(plan, display=Silent()).text == finished.text
+    after = {path: path.stat().st_mtime_ns for path in answers.rglob("*.parquet")}
+    changed = {path.name for path in before if before[path] != after[path]}
+    assert {"places.again.parquet", "pitches.among-pitches-places.parquet"} <= changed
+
+
+def test_what_no_sequence_can_be_of_is_one_line_before_anything_is_learnt(shards, tmp_path):
+    few = {"data.shards": [str(shards / "pitches")]}
+    for changes, line in (
+        (
+            {"options": {**OPTIONS, "trainer.devices": 2}},
+            "trainer.devices 2, trainer.num_nodes 1; tasks are learnt on one",
+        ),
+        ({"pretrain_options": {"trainer.num_nodes": 2}}, "expected 1"),
+        ({"tasks": {"a-b": Task(recipe="few")}, "unknown": []}, "'a-b': expected a name of letters, digits and _"),
+        (
+            {"tasks": {"a": Task(recipe="few", options={**few, "model.head.kind": "knn"})}, "unknown": []},
+            "tasks.a: model.head.kind is knn, which learns nothing",
+        ),
+        (
+            {"tasks": {"a": Task(recipe="few", options={**few, "model.objective": OBJECTIVE})}, "unknown": []},
+            "tasks.a: its recipe learns by EventDetection; expected labels of clips",
+        ),
+        ({"pretrain_steps": 1}, "holds a base that was pretrained with another pretrain_steps"),
+    ):
+        with pytest.raises(RecipeError, match=line):
+            continual(plan_of(shards, tmp_path, **changes), display=Silent())
+    assert not (tmp_path / "continual/two/cells/finetune").exists()
+
+
 def test_an_experiment_killed_within_the_second_task_resumes_to_the_bit(finished, shards, tmp_path):
     plan = plan_of(shards, tmp_path, methods={"replay": Replay(clips_per_label=3)}, unknown=[])
     with pytest.raises(Killed):
@@ -222,6 +280,11 @@ def test_the_verb_learns_tasks_of_different_kinds_from_a_recipe(shards, tmp_path
         ("--unknown=[pitches]", "unknown: pitches alone"),
         ("--orders=[[chord,pitches]]", "did you mean 'chords'"),
         ("--methods={a: {class_path: Adapters, init_args: {adapters: conv_pas}}}", "did you mean 'conv_pass'"),
+        (
+            "--methods={a: {class_path: Sequentia}}",
+            "no class 'Sequentia'; did you mean 'Sequential'?; expected one of A",
+        ),
+        ("--methods={a: {class_path: Adapters}}", "required: adapters (see `ssl-audio continual --help`)"),
     ):
         with pytest.raises(SystemExit) as caught:
             main([*words, *(["--steps=2"] if "steps" not in changed else []), changed, "--name=mine"])

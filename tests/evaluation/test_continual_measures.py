@@ -32,6 +32,23 @@ def test_measures_are_those_computed_by_hand():
     assert found["backward_transfer"] == pytest.approx(BY_HAND["backward_transfer"])
 
 
+def test_measures_are_those_of_avalanche():
+    # What `StreamForgetting` and `StreamForwardTransfer` of avalanche-lib 0.6.0 (avalanche/evaluation/metrics/
+    # forgetting_bwt.py and forward_transfer.py, run unchanged) said after each of four experiences of this matrix.
+    scores = np.array(
+        [[0.91, 0.34, 0.22, 0.15], [0.72, 0.83, 0.51, 0.20], [0.80, 0.64, 0.77, 0.41], [0.61, 0.58, 0.70, 0.88]]
+    )
+    before = np.array([0.10, 0.21, 0.12, 0.17])
+    forgetting = (0.0, 0.19, 0.15, 0.2066666666666667)
+    transfer = (0.13, 0.26, 0.25333333333333335)
+    for tasks in (2, 3, 4):
+        found = plain(measures(scores[:tasks, :tasks], before[:tasks]))
+        assert found["backward_transfer"] == pytest.approx(-forgetting[tasks - 1], abs=1e-12)  # its `StreamBWT`
+        # It has no name for the fall from the best score, which is larger where a task improved in between.
+        assert found["forgetting"] >= forgetting[tasks - 1] - 1e-12
+        assert found["forward_transfer"] == pytest.approx(transfer[tasks - 2], abs=1e-12)
+
+
 def test_measures_of_nothing_forgotten_of_one_task_and_of_many_resamples():
     kept = np.array([[0.9, np.nan], [0.9, 0.8]])
     found = plain(measures(kept))
