@@ -13,11 +13,12 @@ from ssl_audio.data.pseudo_labels import PseudoLabels
 from ssl_audio.data.shard_rates import check_rates
 from ssl_audio.errors import ShardError
 from ssl_audio.evaluation.ensemble import ensemble
+from ssl_audio.evaluation.pretrained import Pretrained
 from ssl_audio.experiments.display import TERMINAL, Display
 
 
 def pseudo_labels(
-    checkpoints: Sequence[str | Path],
+    checkpoints: Sequence[str | Path | Pretrained],
     *,
     shards: Sequence[str | Path],
     out: str | Path,
@@ -30,7 +31,8 @@ def pseudo_labels(
     """Write the mean of the logits that detectors of sound events give the frames of clips.
 
     Args:
-        checkpoints: Of `finetune` with scores of frames, such as one of each encoder; all for the same labels.
+        checkpoints: Files of `finetune`, or what `pretrained` gave, with scores of frames, such as one of each encoder;
+            all for the same labels.
         shards: Folders of clips.
         out: Folder for `pseudo.json` and `logits.npy`.
         split: Only the clips of this split; None takes all.

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ssl_audio.checkpoints.newest import NEWEST, chosen_checkpoint, newest_checkpoint
-from ssl_audio.errors import Ended, RecipeError
+from ssl_audio.checkpoints.opening import open_alone, open_checkpoint
+from ssl_audio.errors import CheckpointError, Ended, RecipeError
+from ssl_audio.evaluation.pretrained import pretrained
 from ssl_audio.experiments.arguments import checked
 from ssl_audio.experiments.builder import RunBuilder
 from ssl_audio.experiments.display import TERMINAL, Display, Silent
@@ -93,7 +95,7 @@ def stages(
                 pseudo = below / "pseudo" / path.stem
                 if not (pseudo / "pseudo.json").exists():
                     display.line(f"stage {number} of {len(recipes)}: {path.stem}")
-                    _write_pseudo(path, told, before, recipes[number:], pseudo, options, display)
+                    _write_pseudo(path, told, before, recipes[number:], pseudo, options, Path(runs), display)
                 continue
             own = _own_options(path, told, before, made, pseudo, verb)
             chosen = {**own, **{key: value for key, value in options.items() if key != "checkpoint" or not ended}}
@@ -101,8 +103,8 @@ def stages(
             run: Finished | Run | None = _ended(below / verb / path.stem, stage, again=options.get("resume") == "never")
             if run is None:
                 display.line(f"stage {number} of {len(recipes)}: {path.stem}")
-                if verb == "finetune" and chosen.get("checkpoint", told.get("checkpoint", NEWEST)) == NEWEST:
-                    chosen["checkpoint"] = _newest(below, Path(runs), path.stem, resume=chosen.get("resume", "auto"))
+                if verb == "finetune":
+                    chosen |= _start(below, Path(runs), path.stem, {**told, **chosen})
                 this = _VERBS[verb](path, name=path.stem, runs=below, options=chosen, display=display)
                 if this is not None:
                     this.run.write(_STAGE_FILE, json_text(stage))
@@ -112,17 +114,36 @@ def stages(
     return ended
 
 
-def _newest(below: Path, runs: Path, name: str, *, resume: Any) -> Path:
-    """The checkpoint that `newest` means in a stage: where the stage started if it is resumed; else of the newest
-    pretraining of the experiment, or, if it has none, of all.
+def _start(below: Path, runs: Path, name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The checkpoint that a stage of fine-tuning starts from, if a word or nothing names it, and its base, if it holds
+    only what trained: both may lie outside of the experiment.
+
+    `newest` is where the stage started if it is resumed; else the newest pretraining of the experiment, or, if it has
+    none, of all.
 
     Raises:
         CheckpointError: if there is none.
     """
-    started = started_from(below, "finetune", name) if resume == "auto" else None
-    found = Path(started) if started else newest_checkpoint(below) or chosen_checkpoint(NEWEST, runs)
-    assert found is not None
+    found: dict[str, Any] = {}
+    path = chosen.get("checkpoint", NEWEST)
+    if path == NEWEST:
+        started = started_from(below, "finetune", name) if chosen.get("resume", "auto") == "auto" else None
+        path = found["checkpoint"] = started or newest_checkpoint(below) or chosen_checkpoint(NEWEST, runs)
+    if chosen.get("base") is None and Path(str(path)).is_file():
+        base = _base(Path(str(path)), runs)
+        return found if base is None else {**found, "base": base}
     return found
+
+
+def _base(checkpoint: Path, runs: Path) -> Path | None:
+    """Where the base of a checkpoint lies, below the folder of all runs; None if it is whole."""
+    try:
+        if open_alone(checkpoint, mmap=True).base is None:
+            return None
+    except CheckpointError:
+        return None  # such as a published file, which the options of the stage describe
+    base = open_checkpoint(checkpoint, runs=runs).base
+    return None if base is None else base.path
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,6 +235,7 @@ def _write_pseudo(
     later: list[Path],
     out: Path,
     options: Mapping[str, Any],
+    runs: Path,
     display: Display,
 ) -> None:
     """Run a stage that writes pseudo-labels.
@@ -232,7 +254,8 @@ def _write_pseudo(
         shards = [word.strip() for word in shards.strip("[]").split(",")]
     if not checkpoints or not isinstance(shards, list):
         raise RecipeError(f"{path}: pseudo needs a stage before it that trained, and `shards`")
-    pseudo_labels(checkpoints, shards=shards, out=out, split=told.get("split", "train"), display=display)
+    models = [pretrained(one, base=_base(Path(one), runs)) for one in checkpoints]
+    pseudo_labels(models, shards=shards, out=out, split=told.get("split", "train"), display=display)
 
 
 def recipes_of(folder: Path) -> list[Path]:

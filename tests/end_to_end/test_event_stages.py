@@ -179,23 +179,30 @@ def test_from_shards_to_events_in_stages(here, tmp_path, monkeypatch, capsys, dr
     rows = {Path(row["path"]).name: row["events"] for row in json.loads((tmp_path / "events.json").read_text())}
     assert len(rows["long.wav"]) == sum(bool(row[1]) for row in table[1:] if row[0].endswith("long.wav"))
     assert "expected a name that ends in .tsv, .txt, .json" in fails(capsys, [*words, "--out", "events.csv"])
-    # `newest` in a stage is the newest pretraining of all; where that is missing, the place is named.
+    # `newest` in a stage is the newest pretraining of all; a frozen stage leaves an adapter file, whose base lies there.
     (tmp_path / "alone").mkdir()
     recipe = yaml.safe_load((here / "mine/1_head.yaml").read_text()) | {"checkpoint": "newest"}
     del recipe["model"]["backbone"]
-    recipe["trainer"]["max_steps"] = 1
-    (tmp_path / "alone/1_head.yaml").write_text(yaml.safe_dump(recipe))
+    recipe["trainer"] = {"max_steps": 1}
+    frozen = json.loads(json.dumps(recipe))
+    frozen["model"]["tuning"] = {"train": []}
+    (tmp_path / "alone/1_frozen.yaml").write_text(yaml.safe_dump(frozen))
+    (tmp_path / "alone/2_scores.yaml").write_text("verb: pseudo\n")
+    del recipe["checkpoint"], recipe["statistics"]
+    recipe["data"]["pseudo_labels"] = "previous"
+    (tmp_path / "alone/3_whole.yaml").write_text(yaml.safe_dump(recipe | {"keep_head": True}))
     alone = ["finetune", "--config", str(tmp_path / "alone"), "--runs", str(tmp_path / "runs")]
     assert f"no pretrained checkpoint below {tmp_path}/runs/pretrain" in fails(capsys, alone)
     newest = tmp_path / "runs/pretrain/mine/0/checkpoints/last.ckpt"
     newest.parent.mkdir(parents=True)
     newest.write_bytes((first / "checkpoints/best.ckpt").read_bytes())
     main(alone)
-    assert json.loads((tmp_path / "runs/stages/alone/finetune/1_head/0/summary.json").read_text())["checkpoint"] == str(
-        newest
-    )
+    below = tmp_path / "runs/stages/alone/finetune"
+    assert json.loads((below / "1_frozen/0/summary.json").read_text())["checkpoint"] == str(newest)
+    assert (below / "1_frozen/0/checkpoints/best.ckpt").stat().st_size < newest.stat().st_size
+    assert (below / "3_whole/0/summary.json").exists()
     main(alone)
-    assert "had ended before" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("had ended before") == 2
 
 
 @pytest.mark.parametrize(
