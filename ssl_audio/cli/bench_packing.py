@@ -30,7 +30,8 @@ def packing(
 
     `masked`: clips as they come, padded, attention by a table of all pairs. `padded`: the same, attention clip by
     clip. `buckets`: sorted by length, then padded. `next`, `decreasing`, `balanced`: clips as they come,
-    packed into rows.
+    packed into rows. States of clips are compared with those that each has alone, in training the gradients of all
+    weights, too.
 
     Args:
         shards: Take lengths from these; by default such as LibriSpeech has.
@@ -62,21 +63,25 @@ def packing(
                 rounds=rounds,
             )
             figures.setdefault(mode, {})[contender] = {name: dataclasses.asdict(way) for name, way in found.items()}
-            base = next(iter(found.values())).clips_per_second
+            base = next(iter(found.values()))
             for name, way in found.items():
                 rows.append(
                     [
                         contender,
                         name,
                         f"{way.clips_per_second:.1f}",
-                        f"{way.clips_per_second / base:.2f}",
+                        f"{way.clips_per_second / base.clips_per_second:.2f}",
+                        f"{way.clips_per_cpu_second:.1f}",
+                        f"{way.clips_per_cpu_second / base.clips_per_cpu_second:.2f}",
                         f"{way.waste:.0%}",
                         f"{way.difference:.0e}",
+                        "" if way.gradients is None else f"{way.gradients:.0e}",
                     ]
                 )
         lengths = f"{seconds.min():.1f} to {seconds.max():.1f} s, mean {seconds.mean():.1f} s"
         caption = f"{mode}, {size}, {clips} clips of {lengths}, batches of {batch_clips}, rows of {room} tokens"
-        head = ["encoder", "batches", "clips/s", "times the first", "padding", "largest difference from alone"]
+        speed = ["clips/s", "times the first", "clips/CPU s", "times the first"]
+        head = ["encoder", "batches", *speed, "padding", "states differ from alone", "gradients"]
         print("\n" + ReportTable(caption, head, rows).text(), flush=True)
     if out is not None:
         write_text(out, json.dumps(figures, indent=1) + "\n")

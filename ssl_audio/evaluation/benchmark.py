@@ -28,30 +28,34 @@ class Timing:
     Args:
         seconds: Median over the rounds.
         spread: Half the distance between the quartiles, over the median.
+        cpu_seconds: Median of the time that this process spent on CPUs, which does not count what else they do.
     """
 
     seconds: float
     spread: float
+    cpu_seconds: float
 
 
 def interleaved(works: Mapping[str, Work], *, rounds: int, device: torch.device) -> dict[str, Timing]:
     """Time each piece of work once a round, in turn, after one warm-up each."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
+    spent: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(rounds + 1):
         for name, work in works.items():
             _wait(device)
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             work()
             _wait(device)
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: _summary(values) for name, values in seconds.items()}
+                spent[name].append(time.process_time() - start_cpu)
+    return {name: _summary(values, spent[name]) for name, values in seconds.items()}
 
 
-def _summary(values: list[float]) -> Timing:
+def _summary(values: list[float], spent: list[float]) -> Timing:
     median = statistics.median(values)
     low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (median, median, median)
-    return Timing(seconds=median, spread=(high - low) / 2 / median)
+    return Timing(seconds=median, spread=(high - low) / 2 / median, cpu_seconds=statistics.median(spent))
 
 
 def _wait(device: torch.device) -> None:

@@ -27,13 +27,18 @@ class Way:
 
     Args:
         clips_per_second: Median over the rounds.
+        clips_per_cpu_second: The same by the time of this process on CPUs.
         waste: Share of the places that is padding.
         difference: Largest difference of a clip's states from those it has alone.
+        gradients: In training, the largest difference of the encoder's gradients from those of all clips alone, as a
+            share of the largest of them; None in inference.
     """
 
     clips_per_second: float
+    clips_per_cpu_second: float
     waste: float
     difference: float
+    gradients: float | None
 
 
 def librispeech_like(clips: int, *, seed: int = 0) -> Float[np.ndarray, " clip"]:
@@ -85,6 +90,8 @@ def measure(
     alone = {clip: _alone(encoder, clips[clip]) for clip in order[:batch_clips]}
     works: dict[str, Callable[[], object]] = {}
     wasted, differences = {}, {}
+    gradients: dict[str, float] = {}
+    wanted = _gradients(encoder, [_batch([clip], [[0]]) for clip in clips]) if training else None
     for name, of in orders.items():
         if name == "masked" and contender != "transformer":
             continue
@@ -98,9 +105,17 @@ def measure(
         wasted[name] = 1 - sum(map(sum, sizes)) / places
         works[name] = _work(encoder, made, training=training, table=name == "masked")
         differences[name] = _difference(encoder, made[0], sizes[0], of, alone)
+        if wanted is not None:
+            gradients[name] = float((_gradients(encoder, made) - wanted).abs().max() / wanted.abs().max())
     times = interleaved(works, rounds=rounds, device=torch.device("cpu"))
     return {
-        name: Way(clips_per_second=len(clips) / times[name].seconds, waste=wasted[name], difference=differences[name])
+        name: Way(
+            clips_per_second=len(clips) / times[name].seconds,
+            clips_per_cpu_second=len(clips) / times[name].cpu_seconds,
+            waste=wasted[name],
+            difference=differences[name],
+            gradients=gradients.get(name),
+        )
         for name in works
     }
 
@@ -136,12 +151,29 @@ def _work(encoder: Encoder, batches: list[Tokens], *, training: bool, table: boo
                 for tokens in batches:
                     states = encoder(tokens).states
                     if training:
-                        states.square().mean().backward()
+                        _loss(states, tokens).backward()
         finally:
             encoder.__dict__.pop("context", None)
             encoder.zero_grad(set_to_none=True)
 
     return work
+
+
+def _loss(states: Tensor, tokens: Tokens) -> Tensor:
+    """A sum over the tokens of clips, wherever they lie, so that all ways have the same gradients. Of half of the
+    channels: a norm makes the squares of all of them a constant.
+    """
+    half = states[..., : states.shape[2] // 2]
+    return (half.square().sum(dim=2) * (tokens.clip >= 0)).sum()
+
+
+def _gradients(encoder: Encoder, batches: list[Tokens]) -> Tensor:
+    """Of all weights of the encoder, over all batches."""
+    for tokens in batches:
+        _loss(encoder(tokens).states, tokens).backward()
+    found = torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None])
+    encoder.zero_grad(set_to_none=True)
+    return found
 
 
 @torch.no_grad()
