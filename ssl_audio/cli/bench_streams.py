@@ -29,7 +29,7 @@ def streams(
     checkpoint: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Accuracy or mAP at bounded delays (with shards), or delay, memory and speed of streams (without).
+    """Accuracy and mAP at bounded delays (with shards), or delay, memory and speed of streams (without).
 
     With shards: small models are trained from scratch, and asked for the label of every stretch of the test clips; with
     95 % intervals of a bootstrap over the clips. Without: models of the size of the recipes `causal`, `chunks` and
@@ -39,7 +39,7 @@ def streams(
         shards: A folder with labelled clips.
         target: Kind of label; `speaker` is one too.
         fold: The test fold, counted from 0; by default the clips' splits.
-        several: A clip may have several labels: mAP over all stretches, in place of accuracy.
+        several: A clip may have several labels; accuracy is then how often the most probable one is among them.
         clip_seconds: Longer clips are cut to this.
         delays: Seconds of the stretches.
         seeds: Trainings of each.
@@ -72,30 +72,35 @@ def _scores(
     steps: int,
 ) -> dict[str, Any]:
     from ssl_audio.evaluation.small_models import interval, load_task
-    from ssl_audio.evaluation.stream_benchmark import ENCODERS, by_delay, trained
+    from ssl_audio.evaluation.stream_benchmark import ENCODERS, Heard, by_delay, trained
 
     task = load_task(shards, target=target, fold=fold, seconds=longest, several=several)
     if max(delays) > longest:
         raise RecipeError(f"--delays {max(delays):g}: clips last {longest:g} s (--clip_seconds); expected no more")
     targets = task.test.targets.numpy() > 0
-    measure = "mAP" if several else "accuracy"
+    kinds = {"accuracy": (Heard.right, interval), "mAP": (Heard.precision, _of_draws)}
     rows: list[list[str | float]] = []
     figures: dict[str, Any] = {}
     for name in ENCODERS:
-        found: dict[str, list[Any]] = {}
+        found: dict[str, list[Heard]] = {}
         for seed in range(seeds):
             backbone, objective = trained(name, task, seed=seed, steps=steps, seconds=(min(delays), longest))
             for what, heard in by_delay(backbone, objective, task, delays=delays, longest=longest).items():
-                found.setdefault(what, []).append(heard.precision(targets) if several else heard.right(targets))
+                found.setdefault(what, []).append(heard)
             print(f"{name}: seed {seed}", file=sys.stderr, flush=True)
-        whole = np.stack(found["whole"])
-        for what, table in found.items():
-            values, losses = np.stack(table), np.stack(table) - whole
-            mean, lost = map(_of_draws if several else interval, (values, losses))
-            figures.setdefault(name, {})[what] = {measure: mean, "against whole": lost}
-            against = f"{lost[0]:+.3f} ({lost[1]:+.3f} to {lost[2]:+.3f})" if what != "whole" else ""
-            rows.append([name, what, f"{mean[0]:.3f} ({mean[1]:.3f} to {mean[2]:.3f})", against])
-    head = ["encoder", "label of", f"{measure} (95 %)", "against whole clips"]
+        for what, heards in found.items():
+            cells: list[str | float] = [name, what]
+            told: dict[str, Any] = {}
+            for measure, (values_of, over) in kinds.items():
+                values = np.stack([values_of(heard, targets) for heard in heards])
+                whole = np.stack([values_of(heard, targets) for heard in found["whole"]])
+                mean, lost = over(values), over(values - whole)
+                told[measure] = {"value": mean, "against whole": lost}
+                against = f"{lost[0]:+.3f} ({lost[1]:+.3f} to {lost[2]:+.3f})" if what != "whole" else ""
+                cells += [f"{mean[0]:.3f} ({mean[1]:.3f} to {mean[2]:.3f})", against]
+            figures.setdefault(name, {})[what] = told
+            rows.append(cells)
+    head = ["encoder", "label of", *(word for kind in kinds for word in (f"{kind} (95 %)", "against whole clips"))]
     caption = f"{len(task.train)} training and {len(task.test)} test clips, {steps} batches, {seeds} seeds"
     print(ReportTable(caption, head, rows).text())
     return figures
