@@ -18,6 +18,7 @@ _PUBLIC = {
     "Continual": "ssl_audio.experiments.continual_plan",
     "Task": "ssl_audio.experiments.continual_plan",
     "Budget": "ssl_audio.experiments.budget",
+    "audit": "ssl_audio.experiments.audit",
     "probe": "ssl_audio.experiments.probe",
     "export": "ssl_audio.experiments.export",
     "Display": "ssl_audio.experiments.display",

@@ -15,6 +15,7 @@ from ssl_audio.names import printable, suggest
 VERBS = {
     "shards": "write, verify or show WebDataset shards of a corpus",
     "stats": "mean and standard deviation of the log-mel spectrograms of shards",
+    "audit": "what tells the labels of shards that should not: level, noise, speakers, duplicates",
     "pretrain": "self-supervised pretraining from shards",
     "finetune": "train a checkpoint for a task on labelled shards, and test it",
     "compare": "encoders, pretrained and from scratch, on one task under one budget",

@@ -26,6 +26,31 @@ def accuracy_of_draws(scores: Scores, targets: Targets, counts: Counts) -> Float
     return _ratio(right.astype(np.float64) @ counts, counts.sum(axis=0))
 
 
+def balanced_accuracy_of_draws(scores: Scores, targets: Targets, counts: Counts) -> Float[np.ndarray, " draw"]:
+    """The mean over labels of the share of their clips whose highest score is theirs, of each resample."""
+    right = targets[np.arange(len(scores)), scores.argmax(axis=1)]
+    wanted = targets.T.astype(np.float64)
+    shares = _ratio((wanted * right) @ counts, wanted @ counts)
+    return _mean_of_finite(shares)
+
+
+def area_under_curve_of_draws(scores: Scores, targets: Targets, counts: Counts) -> Float[np.ndarray, " draw"]:
+    """`metrics.mean_area_under_curve` of each resample: over labels that some of its clips have and others not."""
+    areas = []
+    for score, target in zip(scores.T, targets.T, strict=True):
+        order = np.argsort(score, kind="stable")
+        ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True)) + 1
+        bounds = np.append(0, ends)
+        has = target[order]
+        with_label, without = (
+            _sums(order[kept], np.append(0, np.cumsum(kept))[bounds], counts).astype(np.float64) for kept in (has, ~has)
+        )
+        below = without.cumsum(axis=0) - without
+        won = (with_label * (below + without / 2)).sum(axis=0)
+        areas.append(_ratio(won, with_label.sum(axis=0) * without.sum(axis=0)))
+    return _mean_of_finite(np.stack(areas))
+
+
 def mean_average_precision_of_draws(scores: Scores, targets: Targets, counts: Counts) -> Float[np.ndarray, " draw"]:
     """`metrics.mean_average_precision` of each resample: the mean over the labels that occur in it."""
     total, occurs = np.zeros(counts.shape[1]), np.zeros(counts.shape[1], dtype=np.int64)
@@ -191,6 +216,12 @@ class Resampling:
 
 def _resample(rng: np.random.Generator) -> Callable[[int], np.ndarray]:
     return lambda groups: np.bincount(rng.integers(0, groups, groups), minlength=groups)
+
+
+def _mean_of_finite(values: Float[np.ndarray, "label draw"]) -> Float[np.ndarray, " draw"]:
+    """Over the labels that have a value."""
+    known = np.isfinite(values)
+    return _ratio(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> Float[np.ndarray, "..."]:
