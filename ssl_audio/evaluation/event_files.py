@@ -1,5 +1,6 @@
 """Detected events as files: a table, labels for Audacity, JSON."""
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -39,8 +40,9 @@ def write_events(out: Path, tables: Tables) -> Path:
         folder = out.with_suffix("")
         if not single:
             folder.mkdir(parents=True, exist_ok=True)
+        names = _FileNames()
         for row in rows:
-            with writing(out if single else folder / f"{_plain(row['path'])}.txt") as file:
+            with writing(out if single else folder / f"{names.of(row['path'])}.txt") as file:
                 file.write("".join(f"{on:.6f}\t{off:.6f}\t{name}\n" for on, off, name, _ in _events(row)).encode())
         return out if single else folder
     except OSError as error:
@@ -65,7 +67,8 @@ def _tsv(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def _json(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    before = "[\n"
+    yield "["
+    before = "\n"
     for row in rows:
         events = [
             {"label": label, "onset": round(on, 6), "offset": round(off, 6), "confidence": round(sure, 6)}
@@ -76,6 +79,17 @@ def _json(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     yield "\n]\n"
 
 
-def _plain(path: str) -> str:
-    """A recording's path as the name of one file."""
-    return path.strip("./").replace("/", "_")
+class _FileNames:
+    """Names of one file for each recording: `a/b.wav` is `a_b.wav`, and a recording of that name `a_b.wav.2`."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+
+    def of(self, path: str) -> str:
+        """The name for a recording's path."""
+        plain = path.strip("./").replace("/", "_")
+        numbered = (f"{plain}.{number}" for number in itertools.count(2))
+        # Names that differ in the case of letters alone are one file on some systems.
+        found = next(name for name in itertools.chain([plain], numbered) if name.casefold() not in self.taken)
+        self.taken.add(found.casefold())
+        return found

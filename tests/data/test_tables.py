@@ -89,6 +89,21 @@ def test_events_find_their_file_and_their_stretch(tmp_path, caplog):
     (tmp_path / "events.tsv").write_text("filename\tonset\toffset\tevent_label\na.wav\t0\tnan\tdog\n")
     with pytest.raises(ShardError, match="line 2: 'nan' is not finite"):
         events_of(tmp_path / "events.tsv")
+    for text, line in (
+        ("filename,onset,offset,event_label\na.wav,0,1,dog\n", r"no columns? `onset`.*it has filename,onset,offset"),
+        (
+            "file\tonset\toffset\tlabel\na.wav\t0\t1\tdog\n",
+            "no column path or filename; it has file, onset",
+        ),
+        ("path\tonset\toffset\tclass\na.wav\t0\t1\tdog\n", "no column event_label or label; it has path"),
+        (
+            "filename\tonset\toffset\tevent_label\n",
+            r"no rows; expected one a clip under a heading with col.* `onset`",
+        ),
+    ):
+        (tmp_path / "events.tsv").write_text(text)
+        with pytest.raises(ShardError, match=line):
+            events_of(tmp_path / "events.tsv")
 
 
 def test_an_end_beyond_the_file_is_said(tmp_path):

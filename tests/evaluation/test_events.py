@@ -4,14 +4,22 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssl_audio.data.corpora import Table
+from ssl_audio.data.events import ClipEvents
+from ssl_audio.data.index import open_shards
+from ssl_audio.data.writing import write_shards
 from ssl_audio.errors import SslAudioError
+from ssl_audio.evaluation.event_files import write_events
 from ssl_audio.evaluation.events import PSDS1, PSDS2, ScoredClips, Truth, detect, event_f1, psds
 from ssl_audio.evaluation.events.collars import event_counts
 from ssl_audio.evaluation.events.deciding import Decision, tuned
+from ssl_audio.evaluation.events.predictions import truth_of
 from ssl_audio.evaluation.events.psds import PsdsCurves
 from ssl_audio.evaluation.events.runs import runs_of
 from ssl_audio.evaluation.events.segments import Segments, segment_f1
@@ -132,3 +140,34 @@ def test_boxes_begin_and_end_at_changes_and_close_small_dips():
     # A median filter drops what is shorter than half its window.
     filtered = MedianFilter([1.5]).apply(clips)
     np.testing.assert_array_equal(np.flatnonzero(filtered.scores[0, :, 0] > 0.1), np.arange(20, 60))
+
+
+def test_events_of_one_label_that_overlap_are_one(tmp_path):
+    """A row that is in a table twice would halve the F1 of a perfect detector; soft ones that touch are one, too."""
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(160000)) / 2, 16000)
+    (tmp_path / "meta.csv").write_text("path\na.wav\n")
+    rows = ["1\t2\tdog\t1", "1\t2\tdog\t1", "1.5\t3\tdog\t1", "2\t4\tcat\t1", "4\t5\tcat\t1"]
+    heading = "filename\tonset\toffset\tevent_label\tweight\n"
+    (tmp_path / "events.tsv").write_text(heading + "".join(f"a.wav\t{row}\n" for row in rows))
+    write_shards(Table(tmp_path), tmp_path / "hard", name="hard")
+    (tmp_path / "events.tsv").write_text(heading + "".join(f"a.wav\t{row[:-1]}0.8\n" for row in rows))
+    write_shards(Table(tmp_path), tmp_path / "soft", name="soft")
+    for name, cats in (("hard", [(2, 4), (4, 5)]), ("soft", [(2, 5)])):
+        truth = truth_of(ClipEvents(open_shards([tmp_path / name]), ["cat", "dog"]))
+        found = list(zip(truth.label.tolist(), truth.onset.tolist(), truth.offset.tolist(), strict=True))
+        assert found == [*((0, *cat) for cat in cats), (1, 1.0, 3.0)]
+        assert truth.seconds.tolist() == [10.0]
+
+
+def test_files_of_events_are_whole_whatever_recordings_are_called(tmp_path):
+    def table(*paths):
+        lists = {"onset": [0.5], "offset": [1.0], "label": ["dog"], "confidence": [0.9]}
+        return lambda: [pa.table({"path": list(paths), **{name: [one] * len(paths) for name, one in lists.items()}})]
+
+    write_events(tmp_path / "out.txt", table("a/b.wav", "a_b.wav", "./A_B.wav"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "A_B.wav.3.txt", "a_b.wav.2.txt", "a_b.wav.txt"
+    ]  # fmt: skip
+    for paths in ((), ("a.wav",), ("a.wav", "b.wav")):
+        write_events(tmp_path / "out.json", table(*paths) if paths else lambda: [])
+        assert [row["path"] for row in json.loads((tmp_path / "out.json").read_text())] == list(paths)

@@ -200,7 +200,11 @@ def events_of(path: Path) -> dict[str, list[Event]]:
 
 def _rows_of_events(path: Path) -> Iterator[tuple[str, Event, int]]:
     """File, event and line; a row with nothing but a file says that there is no event in it."""
-    for row in rows_of(path, [], delimiter="\t"):
+    rows = rows_of(path, ["onset", "offset"], delimiter="\t")
+    for names in (("path", "filename"), ("event_label", "label")):
+        if not set(names) & set(rows[0]):
+            raise ShardError(f"{path}: no column {' or '.join(names)}; it has {', '.join(rows[0])}")
+    for row in rows:
         try:
             name = row.get("path") or row["filename"]
             label = row.get("event_label") or row["label" if "label" in row else "event_label"]
