@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 import numpy as np
+from jaxtyping import Int
 
+from ssl_audio import randomness
 from ssl_audio.data.columns import NO_FOLD
-from ssl_audio.data.index import Coded, ShardIndex
+from ssl_audio.data.index import Coded
 from ssl_audio.data.remarks import say_once
 from ssl_audio.data.setting_aside import Rows
+from ssl_audio.data.targets import Targets
 from ssl_audio.errors import RecipeError, ShardError
 
 
@@ -44,7 +47,47 @@ def by_split(have: Coded, splits: tuple[str, str | None, str], share: float | No
     return of(train), of(valid) if valid is not None and valid in wanted else no_clips, of(test)
 
 
-def by_fold(index: ShardIndex, fold: int, share: float | None) -> tuple[Rows, Rows, Rows, int]:
+SPEAKER_FOLDS = 5
+"""Folds that are made of whole speakers; fewer where a label has fewer speakers."""
+
+
+def speaker_folds(speakers: Int[np.ndarray, " clip"], targets: Targets, *, seed: int) -> Int[np.ndarray, " clip"]:
+    """Folds of whole speakers, in each of which every label has as many speakers as possible.
+
+    Args:
+        speakers: Who speaks in each clip; -1 is nobody.
+        targets: The labels of each clip.
+        seed: Decides which speakers are together.
+
+    Raises:
+        ShardError: if a clip names no speaker, or a label has fewer than three speakers.
+    """
+    unnamed = int((speakers < 0).sum())
+    if unnamed:
+        raise ShardError(
+            f"data.protocol is speakers, but {unnamed} of {len(speakers)} labelled clips name no speaker; expected one "
+            "for each, or another protocol"
+        )
+    names, codes = np.unique(speakers, return_inverse=True)
+    has = np.zeros((len(names), targets.labels), dtype=np.int64)
+    owner = np.repeat(codes, np.diff(targets.ends, prepend=0))
+    np.add.at(has, (owner, targets.codes), 1)
+    fewest = int((has > 0).sum(axis=0).min())
+    if fewest < 3:
+        raise ShardError(
+            f"data.protocol is speakers, but a label has {fewest} speakers; expected three at least: one trains, one "
+            "chooses, one tests"
+        )
+    count = min(SPEAKER_FOLDS, fewest)
+    # Those of the label that a speaker has most are dealt out in turn, each label beginning where the last ended.
+    main = np.argmax(has / has.sum(axis=0), axis=1)
+    order = np.lexsort((randomness.generator(seed, "speaker folds").random(len(names)), main))
+    fold = np.empty(len(names), dtype=np.int64)
+    fold[order] = np.arange(len(names)) % count
+    return fold[codes]
+
+
+def by_fold(folds: Int[np.ndarray, " clip"], fold: int, share: float | None) -> tuple[Rows, Rows, Rows, int]:
     """The clips that train, choose and test where a fold is tested, and how many folds there are.
 
     The fold after the one that tests chooses, unless a share of training is to, or only one other fold is left.
@@ -53,13 +96,13 @@ def by_fold(index: ShardIndex, fold: int, share: float | None) -> tuple[Rows, Ro
         ShardError: if there are not two folds.
         RecipeError: if there is no such fold.
     """
-    have = np.where(index.fold == NO_FOLD, -1, index.fold)
+    have = np.where(folds == NO_FOLD, -1, folds)
     numbers = np.unique(have[have != -1]).tolist()
     if len(numbers) < 2:
         raise ShardError(f"the labelled clips have {len(numbers)} folds; expected at least 2, or --data.protocol split")
     if fold >= len(numbers):
         raise RecipeError(f"data.fold is {fold}; these clips have the folds 0 to {len(numbers) - 1}")
-    without = int((index.fold == NO_FOLD).sum())
+    without = int((folds == NO_FOLD).sum())
     _say_left_out("fold", {"": without} if without else {}, [])
     test = have == numbers[fold]
     # With two folds there is none left to choose on.

@@ -15,9 +15,10 @@ from ssl_audio.data.batch import Batch
 from ssl_audio.data.events import ClipEvents
 from ssl_audio.data.facts import Facts
 from ssl_audio.data.index import ShardIndex, open_shards
-from ssl_audio.data.labels import Part, Protocol, TaskParts, part_clips
-from ssl_audio.data.loading import BatchLoader, ClipReader, Crop
+from ssl_audio.data.labels import Part, Protocol, TaskParts, Use, part_clips
+from ssl_audio.data.loading import BatchLoader, ClipReader, Crop, Labelling
 from ssl_audio.data.module import ShardModule
+from ssl_audio.data.noise_insertion import NoiseInsertion
 from ssl_audio.data.order import InOrder, Once, Order, Plan
 from ssl_audio.data.pseudo_labels import PseudoLabels
 from ssl_audio.data.sources import Source, check_sources, strongly_labelled, valid_labels
@@ -39,7 +40,8 @@ class LabelledShards(ShardModule):
             told from the rest. Needs `several`; else they are left out, with a message.
         unlabelled: Training clips without a label of the kind train too, without targets: for
             objectives that learn from such clips. Not together with `negatives`.
-        protocol: `split` takes the parts from the clips' splits, `fold` tests on one fold.
+        protocol: `split` takes the parts from the clips' splits, `fold` tests on one fold, `speakers` on one of five
+            folds that are made of whole speakers here.
         fold: Which one, counted from 0.
         train_split: Split of the training clips.
         validation_split: Split of the validation clips; None takes `validation_share` of the training clips. By folds,
@@ -55,6 +57,10 @@ class LabelledShards(ShardModule):
         crop_seconds: Longer clips are cut to this.
         crop: Where training clips are cut: at their `start`, as the published code does, or anywhere (`random`).
             Validation and test clips are cut at their start.
+        window_hop_seconds: Validation and test clips longer than a crop are cut into windows of that length, one every
+            so many seconds, and have an answer for each; null cuts them at their start.
+        noise: Noise that is put under training and validation clips; test clips are tested without and with it. null
+            puts none.
         max_replaced: Share of the training clips that may turn out undecodable, each replaced by another, before the
             run stops. Validation and test clips must decode.
         balanced: Draw clips with replacement, those of rare labels more often.
@@ -98,6 +104,8 @@ class LabelledShards(ShardModule):
         frame_seconds: PositiveFloat | Literal["model"] | None = None,
         sources: list[Source] | None = None,
         pseudo_labels: Path | None = None,
+        window_hop_seconds: PositiveFloat | None = None,
+        noise: NoiseInsertion | None = None,
         max_replaced: ClosedUnitInterval = 0.01,
         workers: NonNegativeInt = 0,
         seed: int = 0,
@@ -138,6 +146,13 @@ class LabelledShards(ShardModule):
                 )
         self.sources = sources
         self.pseudo_labels = pseudo_labels
+        if window_hop_seconds is not None and frame_seconds is not None:
+            raise RecipeError(
+                "data.window_hop_seconds cuts clips into windows, and data.frame_seconds asks for events in whole "
+                "clips; expected one of them"
+            )
+        self.window_hop_seconds = window_hop_seconds
+        self.noise = noise
         self._parts: TaskParts | None = None
 
     @property
@@ -174,6 +189,14 @@ class LabelledShards(ShardModule):
                 located=self.frames is not None and bool(index.event_counts.any()),
                 seed=self.seed,
             )
+            if self.noise is not None:
+                self.noise.count_of(self._parts.labels)
+            if self.window_hop_seconds is not None:
+                size = self.crop_seconds, self.window_hop_seconds
+                found = self._parts
+                self._parts = dataclasses.replace(
+                    found, valid=found.valid.windows(*size), test=found.test.windows(*size)
+                )
         return self._parts
 
     @property
@@ -268,40 +291,75 @@ class LabelledShards(ShardModule):
         rank, world = self.ranks()
         return self._once(self.parts.valid, rank=rank, world=world)
 
-    def every(self, part: Part, *, replacing: bool = False) -> BatchLoader:
+    def every(self, part: Part, *, replacing: bool = False, noisy: bool = False) -> BatchLoader:
         """Every clip of a part once, in its order, on every rank.
 
         Args:
             part: Which.
             replacing: Replace a clip that cannot be decoded by another clip of the part.
+            noisy: Put `noise` under test clips too.
         """
-        return self._once(part, replacing=replacing)
+        return self._once(part, replacing=replacing, noisy=noisy)
 
-    def _once(self, part: Part, *, rank: int = 0, world: int = 1, replacing: bool = False) -> BatchLoader:
+    def _once(
+        self, part: Part, *, rank: int = 0, world: int = 1, replacing: bool = False, noisy: bool = False
+    ) -> BatchLoader:
         plan = Once(InOrder(len(part)), self.batch_clips, rank=rank, world=world)
-        reader = self._reader(part, crop="start")
+        reader = self._reader(part, crop="start", noisy=noisy)
         if not replacing:
             return self.load(reader, plan)
         return self.load(reader, plan, max_replaced=self.max_replaced, replaced=self._replaced)
 
-    def _reader(self, part: Part, *, crop: Crop) -> ClipReader:
+    def _reader(self, part: Part, *, crop: Crop, noisy: bool = False) -> ClipReader:
         rate = self.sample_rate
+        labels: Labelling = Targeting(
+            part,
+            None if self.frame_seconds is None else self.truth(part),
+            frame_seconds=self.frame_seconds,
+            sample_rate=rate,
+            sources=self.sources,
+            valid=self.valid_labels,
+            pseudo=self._pseudo(part),
+        )
+        if self.noise is not None and part.use is not None and (noisy or part.use != "test"):
+            labels = Noisy(labels, self.noise, part.use, self.noise.count_of(self.parts.labels), sample_rate=rate)
         return ClipReader(
             part.index,
             crop_seconds=self.crop_seconds,
             seed=self.seed,
             crop=crop,
-            labels=Targeting(
-                part,
-                None if self.frame_seconds is None else self.truth(part),
-                frame_seconds=self.frame_seconds,
-                sample_rate=rate,
-                sources=self.sources,
-                valid=self.valid_labels,
-                pseudo=self._pseudo(part),
-            ),
+            labels=labels,
+            starts=part.starts,
             sample_rate=rate,
         )
+
+
+class Noisy:
+    """Adds noise to batches whose targets another has added.
+
+    Args:
+        labels: Adds the targets.
+        noise: Which noise.
+        use: What the clips are for.
+        counts: How many noises a clip of each label gets.
+        sample_rate: Samples per second of the batches.
+    """
+
+    def __init__(
+        self, labels: Labelling, noise: NoiseInsertion, use: Use, counts: list[int], *, sample_rate: int
+    ) -> None:
+        self.labels, self.noise, self.use, self.counts, self.sample_rate = labels, noise, use, counts, sample_rate
+
+    def __call__(self, batch: Batch, clips: Int[np.ndarray, " row"], starts: Float[np.ndarray, " row"]) -> Batch:
+        batch = self.labels(batch, clips, starts)
+        assert batch.targets is not None
+        # Windows of a clip have its seed: each gets noise of its own.
+        moved = dataclasses.replace(
+            batch, seeds=batch.seeds + torch.from_numpy(np.rint(1000 * starts).astype(np.int64))
+        )
+        targets = batch.targets.numpy() > 0
+        noisy = self.noise.insert(moved, targets, use=self.use, counts=self.counts, sample_rate=self.sample_rate)
+        return dataclasses.replace(batch, waveforms=noisy.waveforms)
 
 
 class Targeting:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 
-from ssl_audio.data.dividing import by_fold, by_split
+from ssl_audio.data.dividing import by_fold, by_split, speaker_folds
 from ssl_audio.data.index import ShardIndex
 from ssl_audio.data.remarks import say_once
 from ssl_audio.data.setting_aside import Rows, also_training, few_of_each, set_aside
@@ -17,7 +17,8 @@ from ssl_audio.data.streams import Labels
 from ssl_audio.data.targets import Targets
 from ssl_audio.errors import RecipeError, ShardError
 
-Protocol = Literal["split", "fold", "random"]
+Protocol = Literal["split", "fold", "random", "speakers"]
+Use = Literal["train", "valid", "test"]
 _TEST_SHARE = 0.2
 
 
@@ -29,6 +30,8 @@ class Part:
         targets: Which labels each has, packed or as an array.
         known: Which clips have labels of the task at all; all of them by default. The others have no targets.
         speakers: Who speaks in each, empty where nobody is named; by default as the index says.
+        starts: Where each clip begins in its recording, in seconds, where these are windows; None takes beginnings.
+        use: What the clips are for, where that is one thing.
     """
 
     def __init__(
@@ -38,7 +41,11 @@ class Part:
         targets: Targets | Bool[np.ndarray, "clip label"],
         known: Bool[np.ndarray, " clip"] | None = None,
         speakers: Shaped[np.ndarray, " clip"] | None = None,
+        starts: Float[np.ndarray, " clip"] | None = None,
+        use: Use | None = None,
     ) -> None:
+        self.starts = starts
+        self.use = use
         self.index = index
         self.packed = targets if isinstance(targets, Targets) else Targets.of_dense(targets)
         self.known = np.ones(len(index), dtype=bool) if known is None else known
@@ -68,7 +75,21 @@ class Part:
             targets=self.packed.select(rows),
             known=self.known[rows],
             speakers=None if self._speakers is None else self._speakers[rows],
+            starts=None if self.starts is None else self.starts[rows],
+            use=self.use,
         )
+
+    def windows(self, seconds: float, hop_seconds: float) -> "Part":
+        """Windows of all clips, in their order: one, and another every hop until the last ends with the clip or after
+        it.
+
+        Source: marcelomatheusgauy/Audio_mfcc_gram_transformers@9fffb55 `build_data_paths_with_index`.
+        """
+        counts = 1 + np.ceil((self.index.seconds - seconds) / hop_seconds - 1e-6).clip(min=0).astype(np.int64)
+        rows = np.repeat(np.arange(len(self), dtype=np.int32), counts)
+        found = self.select(rows)
+        found.starts = hop_seconds * (np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts))
+        return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +167,8 @@ def part_clips(
         index: The clips.
         target: Kind of label.
         several: A clip may have several.
-        protocol: By splits, by folds, or at random: a fifth of the clips of each label tests.
+        protocol: By splits, by folds, by folds that are made of whole speakers, or at random: a fifth of the clips of
+            each label tests.
         fold: The one that tests, counted from 0 in ascending order of their numbers.
         splits: Names of the splits that train, choose and test.
         validation_share: Part of the training clips that chooses.
@@ -201,7 +223,10 @@ def part_clips(
     classes = hard.with_rest() if silent or (negatives and not known.all()) else hard
     folds = 0
     if protocol == "fold":
-        train, valid, test, folds = by_fold(index, fold, validation_share)
+        train, valid, test, folds = by_fold(index.fold, fold, validation_share)
+    elif protocol == "speakers":
+        numbers = speaker_folds(index.speakers.codes, hard, seed=seed)
+        train, valid, test, folds = by_fold(numbers, fold, validation_share)
     elif protocol == "random":
         train, test = set_aside(np.arange(len(index)), classes, None, share=_TEST_SHARE, seed=seed, files=index.files)
         valid = test[:0]
@@ -215,7 +240,8 @@ def part_clips(
     if located:
         valid, test = _located(index, sources, valid, test)
     _check_parts(labels, hard, target, train, valid, test)
-    parts = [Part(index=index.select(rows), targets=packed.select(rows)) for rows in (train, valid, test)]
+    uses: list[tuple[Rows, Use]] = [(train, "train"), (valid, "valid"), (test, "test")]
+    parts = [Part(index=index.select(rows), targets=packed.select(rows), use=use) for rows, use in uses]
     if unlabelled and not known.all():
         held = [chosen[valid], chosen[test]]
         parts[0] = _with_unlabelled(every, parts[0], np.flatnonzero(~known), chosen[train], held, protocol, splits[0])
@@ -240,6 +266,8 @@ def _with_unlabelled(
         without = without[codes[without] == words.index(split)]
     elif protocol == "fold":
         without = without[np.isin(index.fold[without], part.index.fold)]
+    elif protocol == "speakers":
+        without = without[np.isin(index.speakers.codes[without], part.index.speakers.codes)]
     files, speakers = index.files, index.speakers.codes
     more = also_training(without, files=files, speakers=speakers, train=train, held=held)
     rows = np.concatenate([train, more]).astype(np.int32)
@@ -250,6 +278,7 @@ def _with_unlabelled(
         index=index.select(rows[order]),
         targets=dataclasses.replace(part.packed, ends=ends).select(order),
         known=(np.arange(len(rows)) < len(train))[order],
+        use="train",
     )
 
 

@@ -76,6 +76,7 @@ class ClipReader(Dataset[Any]):
         cover: Long clips come several times an epoch, as often as their crops would cover them end to end.
         crop: Where clips are cut: anywhere (`random`), or at their `start`.
         labels: Gives batches the targets of their clips; None has none.
+        starts: Where each clip is cut, in seconds, in place of `crop`; None cuts as that says.
         sample_rate: Samples per second of the crops; clips of other rates are resampled.
     """
 
@@ -89,8 +90,10 @@ class ClipReader(Dataset[Any]):
         cover: bool = False,
         crop: Crop = "random",
         labels: Labelling | None = None,
+        starts: Float[np.ndarray, " clip"] | None = None,
         sample_rate: int = SAMPLE_RATE,
     ) -> None:
+        self.starts = starts
         self.crop = crop
         self.sample_rate = sample_rate
         self.labels = labels
@@ -180,6 +183,8 @@ class ClipReader(Dataset[Any]):
 
     def _start(self, clip: int, seed: int) -> float:
         """Where a crop of a clip starts, in seconds."""
+        if self.starts is not None:
+            return float(self.starts[clip])
         spare = 0.0 if self.crop_seconds is None else self.index.length(clip) - self.crop_seconds
         if self.crop == "start" or spare <= 0:
             return 0.0

@@ -96,10 +96,15 @@ class Predictions:
         Raises:
             SslAudioError: if speakers are to be drawn and not every clip has one.
         """
-        drawn = Resampling(groups=self._groups(over), runs=self.runs, seed=seed)
+        drawn = Resampling(groups=self.groups(over), runs=self.runs, seed=seed)
         return drawn.interval(self.scores, self.targets, self._measure)
 
-    def _groups(self, over: Over) -> Int[np.ndarray, " clip"]:
+    def groups(self, over: Over) -> Int[np.ndarray, " clip"]:
+        """What is drawn together: a number for each answer.
+
+        Raises:
+            SslAudioError: if speakers are to be drawn and not every clip has one.
+        """
         if over == "speakers":
             check_speakers(self.speakers)
         return np.unique(self.keys if over == "clips" else self.speakers, return_inverse=True)[1]
@@ -128,7 +133,7 @@ class Predictions:
         others = None if other.runs is None else other.runs[two]
         if not np.array_equal(np.array(runs), np.array(others)):
             raise SslAudioError("the two systems were tested in other runs; expected the same folds and seeds")
-        drawn = Resampling(groups=self._groups(over)[one], runs=runs, seed=seed)
+        drawn = Resampling(groups=self.groups(over)[one], runs=runs, seed=seed)
         return drawn.paired(self.scores[one], other.scores[two], self.targets[one], self._measure)
 
     def label_table(self) -> tuple[list[str], list[list[str | float]]]:

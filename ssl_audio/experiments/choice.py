@@ -143,8 +143,18 @@ def answer_of(module: Finetuning, batch: Batch) -> tuple[torch.Tensor, torch.Ten
     return answer.clips, answer.frames
 
 
-def predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any) -> Predictions:
-    """The module's predictions for every clip of a part; of frames, too, where labels are located in time."""
+def predict(
+    module: Finetuning, data: LabelledShards, part: Part, *, noisy: bool = False, **options: Any
+) -> Predictions:
+    """The module's predictions for every clip of a part; of frames, too, where labels are located in time.
+
+    Args:
+        module: What predicts.
+        data: Where clips are from.
+        part: Which.
+        noisy: Test clips have noise under them.
+        options: Of `predict_part`.
+    """
     module.eval()
     frames: list[np.ndarray] = []
 
@@ -156,7 +166,7 @@ def predict(module: Finetuning, data: LabelledShards, part: Part, **options: Any
 
     found = predict_part(
         logits,
-        data.every(part),
+        data.every(part, noisy=noisy),
         part,
         data.parts.labels,
         several=data.several,

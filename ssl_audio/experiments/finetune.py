@@ -22,7 +22,9 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.events.predictions import FrameMeasure, truth_of
 from ssl_audio.evaluation.metrics import headline
 from ssl_audio.evaluation.predictions import check_speakers, read_predictions
+from ssl_audio.evaluation.screening import by_file, column_of
 from ssl_audio.experiments.arguments import checked
+from ssl_audio.experiments.audit import few_sources, made_here, was_audited
 from ssl_audio.experiments.budget import WHOLE, Budget
 from ssl_audio.experiments.choice import (
     begin_at_blocks,
@@ -53,6 +55,7 @@ from ssl_audio.training.resuming import check_resume, check_unchanged
 from ssl_audio.training.run import Run, circumstances, json_text
 
 PREDICTIONS = "predictions.parquet"
+BESIDE = "predictions_"  # and what they are of
 BEST = "checkpoints/best.ckpt"
 _START_FILE = "start.json"
 # Options besides model, data and trainer that decide what an unfinished run computes.
@@ -146,6 +149,10 @@ def finetune_built(cli: FinetuneBuilder) -> Finished | None:
     alone = len(starts) * len(numbers) == 1
     if cli.config.intervals == "speakers":
         check_speakers(np.concatenate([cli.data(fold).parts.test.speakers for fold in numbers]))
+    if cli.config.positive is not None:
+        column_of(data.parts.labels, cli.config.positive)
+    if cli.trainer.is_global_zero:
+        _ask_for_audit(cli, data)
     outcomes: dict[str, list[Outcome]] = {}
     trained: list[Run] = []
     for start in starts:
@@ -164,16 +171,35 @@ def finetune_built(cli: FinetuneBuilder) -> Finished | None:
         "demo": cli.config.demo is None and all(folder in DEMOS for folder in data.shards),
         **circumstances(data.shards, cli.trainer.strategy.root_device),
     }
-    summary, text = write_report(whole, outcomes, facts, recipe=cli.recipe, over=cli.config.intervals)
+    summary, text = write_report(
+        whole, outcomes, facts, recipe=cli.recipe, over=cli.config.intervals, positive=cli.config.positive
+    )
     best = [found.folder / BEST for found in trained if (found.folder / BEST).exists()]
     return Finished(whole, summary, text, best)
+
+
+def _ask_for_audit(cli: FinetuneBuilder, data: LabelledShards) -> None:
+    """Say once a run that nobody asked what else tells the labels, where the clips are from few speakers or files."""
+    folders = [Path(folder) for folder in data.shards]
+    few = few_sources(data.parts.train.index)
+    if few is None or made_here(folders) or was_audited(Path(cli.config.runs), folders, data.target):
+        return
+    shown = ", ".join(map(str, folders))
+    cli.display.line(
+        f"training clips are from {few}: whether their level, noise or silence tells the {data.target} was not asked "
+        f"yet; ssl-audio audit --shards '[{shown}]' --target {data.target}"
+    )
 
 
 def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bool) -> Outcome:
     """One training and its one test; read from disk if it is finished."""
     done = this.folder / "outcome.json"
     if done.exists():
-        return Outcome.load(done, read_predictions(this.folder / PREDICTIONS))
+        beside = {
+            path.stem.removeprefix(BESIDE): read_predictions(path)
+            for path in sorted(this.folder.glob(f"{BESIDE}*.parquet"))
+        }
+        return Outcome.load(done, read_predictions(this.folder / PREDICTIONS), beside)
     resume = this.last if this.last.exists() else None
     if cli.config.resume not in ("auto", "never"):
         resume = Path(cli.config.resume)
@@ -225,6 +251,13 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
             AtomicCheckpointIO().save_checkpoint(content, this.folder / BEST)
         with cli.display.bar("testing") as progress:
             predictions = decided(predict(module, data, parts.test, progress=progress), judged)
+        beside = {}
+        if data.noise is not None:
+            beside["noise"] = predict(module, data, parts.test, noisy=True)
+        if parts.test.starts is not None:
+            beside |= {f"{name}_windows": found for name, found in {"clean": predictions, **beside}.items()}
+            predictions = by_file(predictions, cli.config.decision)
+            beside |= {name: by_file(beside[name], cli.config.decision) for name in beside if name == "noise"}
         drawn = timelines(module, data, parts.test, predictions) if trainer.is_global_zero else None
         if drawn is not None:
             this.write(TIMELINES, drawn)
@@ -239,6 +272,7 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
             clips_per_second=round(cli.progress.clips_per_second, 2),
             last_valid=last,
             validation=None if judged is None else judged.summary(),
+            beside=beside,
         )
     outcome = dataclasses.replace(outcome, replaced=data.replaced(), heard=heard)
     if trainer.is_global_zero:
@@ -247,7 +281,9 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
                 f"{len(outcome.replaced)} training clips could not be decoded and were replaced by others "
                 "(summary.json)"
             )
-        this.write(PREDICTIONS, predictions.parquet())
+        for name, others in outcome.beside.items():
+            this.write(f"{BESIDE}{name}.parquet", others.parquet())
+        this.write(PREDICTIONS, outcome.predictions.parquet())
         this.write("outcome.json", outcome.json())
     return outcome
 
@@ -303,10 +339,11 @@ def _announce(
 ) -> None:
     parts = data.parts
     weights = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    answers = "clips" if parts.test.starts is None else "windows"
     where = f"fold {fold + 1} of {parts.folds}, " if parts.folds else ""
     cli.display.line(
         f"{cli.open.folder}: {where}{start}, {module.words}: {len(parts.labels)} labels, {len(parts.train)} "
-        f"training, {len(parts.valid)} validation and {len(parts.test)} test clips; {weights / 1e6:.2f} M of "
+        f"training, {len(parts.valid)} validation and {len(parts.test)} test {answers}; {weights / 1e6:.2f} M of "
         f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters train"
     )
     for adapter in module.backbone.adapters:
@@ -318,7 +355,8 @@ def _announce(
         cli.display.line(
             f"no test clip has {shown} ({len(absent)} of {len(parts.labels)} labels): these labels are not tested"
         )
-    cut = sum(int((part.index.seconds > data.crop_seconds + 1e-3).sum()) for part in (parts.valid, parts.test))
+    whole = [part for part in (parts.valid, parts.test) if part.starts is None]
+    cut = sum(int((part.index.seconds > data.crop_seconds + 1e-3).sum()) for part in whole)
     if cut:
         cli.display.line(
             f"{cut} of {len(parts.valid) + len(parts.test)} validation and test clips are longer than "

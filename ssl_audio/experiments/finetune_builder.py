@@ -16,6 +16,7 @@ from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.events.deciding import Kind
 from ssl_audio.evaluation.predictions import Over
+from ssl_audio.evaluation.screening import Decision
 from ssl_audio.experiments.backbone_choice import (
     add_start_arguments,
     changed,
@@ -84,6 +85,19 @@ class FinetuneBuilder(RunBuilder):
             default="clips",
             help="Resample clips for the confidence intervals (the score on other clips), or whole speakers (on "
             "other speakers).",
+        )
+        parser.add_argument(
+            "--positive",
+            type=str | None,
+            default=None,
+            help="Label that is screened for: also report sensitivity, specificity, AUC and calibration.",
+        )
+        parser.add_argument(
+            "--decision",
+            type=Decision,
+            default="mean",
+            help="Of a clip that is cut into windows (data.window_hop_seconds): the mean of their probabilities, or "
+            "their vote.",
         )
         parser.add_argument(
             "--postprocessing",

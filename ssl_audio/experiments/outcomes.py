@@ -15,10 +15,12 @@ from ssl_audio.evaluation.events.predictions import EventPredictions
 from ssl_audio.evaluation.metrics import confusion, d_prime
 from ssl_audio.evaluation.predictions import Over, Predictions, joined
 from ssl_audio.evaluation.report import ReportTable, page
+from ssl_audio.evaluation.screening import screening_of
 from ssl_audio.training.metrics_log import read_rows
 from ssl_audio.training.run import METRICS, Run, json_text
 
 TIMELINES = "timelines.png"
+_LEVELS = {"noise": "files with noise", "clean_windows": "windows", "noise_windows": "windows with noise"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class Outcome:
         replaced: Training clips that could not be decoded, and why.
         heard: Test clips that were in the pretraining, without their labels; None where that is not known.
         validation: Of sound events every score of the validation clips, on which thresholds were tuned.
+        beside: Further answers by what they are of: `noise`, `clean_windows`, `noise_windows`.
     """
 
     start: str
@@ -52,16 +55,18 @@ class Outcome:
     replaced: dict[str, str] = dataclasses.field(default_factory=dict)
     heard: int | None = None
     validation: dict[str, float] | None = None
+    beside: dict[str, Predictions] = dataclasses.field(default_factory=dict)
 
     def json(self) -> str:
         """Everything but the predictions, with the test scores."""
+        apart = ("predictions", "beside")
         fields = {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "predictions"
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in apart
         }
         return json_text({**fields, "test": self.predictions.summary()})
 
     @classmethod
-    def load(cls, path: Path, predictions: Predictions) -> "Outcome":
+    def load(cls, path: Path, predictions: Predictions, beside: dict[str, Predictions] | None = None) -> "Outcome":
         """Read back what `json` wrote.
 
         Raises:
@@ -70,7 +75,7 @@ class Outcome:
         fields = Run(path.parent).read(path.name) or {}
         fields.pop("test", None)
         try:
-            return cls(**fields, predictions=predictions)
+            return cls(**fields, predictions=predictions, beside=beside or {})
         except TypeError as error:
             raise SslAudioError(f"{path}: is no outcome of a training; remove {path.parent} to train again") from error
 
@@ -110,6 +115,7 @@ def write_report(
     *,
     recipe: dict[str, Any],
     over: Over = "clips",
+    positive: str | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Write summary, pictures and report of a run; returns the summary, and the scores and paths as text."""
     scores = {start: scores_of(found, over=over) for start, found in outcomes.items()}
@@ -120,6 +126,15 @@ def write_report(
     name = together[first].headline_name
     located = isinstance(together[first], EventPredictions)
     tables = [_event_table(scores) if located else _score_table(scores, name, several=several)]
+    if positive is not None:
+        summary["screening"] = {}
+        for start, found in outcomes.items():
+            levels = {"files": together[start]}
+            for name, what in _LEVELS.items():
+                if all(name in outcome.beside for outcome in found):
+                    levels[what] = joined([outcome.beside[name] for outcome in found])
+            summary["screening"][start], table = screening_of(levels, positive, over=over)
+            tables.append(dataclasses.replace(table, caption=f"{start}: {table.caption}"))
     if len(together) > 1:
         other = list(together)[1]
         difference = together[first].against(together[other], over=over)

@@ -28,8 +28,8 @@ class HeadOptions:
 
     Args:
         pooling: One vector a clip: `mean` over its patches, their mean and deviation (`moments`), those of every band
-            of patches side by side (`bands`), mean of its `class` tokens, an `attentive` mean, or what one learnt
-            `query` reads of them.
+            of patches side by side (`bands`), mean of its `class` tokens, that of the `first` column, an `attentive`
+            mean, or what one learnt `query` reads of them.
         layers: Sum the outputs of all blocks with learnt weights instead of taking the last.
         projection: Channels of a linear layer before pooling; null has none.
         norm: On the pooled vector: `layer` norm, `batch` norm without parameters, or `none`.

@@ -48,8 +48,8 @@ class Head(nn.Module):
         width: Channels of a token.
         labels: How many there are.
         pooling: One vector a clip: `mean` over its patches, their mean and deviation (`moments`), those of every band
-            of patches side by side (`bands`), mean of its `class` tokens, an `attentive` mean, or what one learnt
-            `query` reads.
+            of patches side by side (`bands`), mean of its `class` tokens, that of the `first` column, an `attentive`
+            mean, or what one learnt `query` reads.
         bands: Rows of patches that the backbone cuts a spectrogram into.
         layers: Blocks whose outputs are summed with learnt weights; None takes the encoder's output.
         projection: Channels of a linear layer before pooling, as SUPERB has; None has none.

@@ -1,5 +1,6 @@
 """From the tokens of a clip to one vector."""
 
+import dataclasses
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.tokens import Tokens, pool, pool_bands, pool_moments
 
-Pooling = Literal["mean", "moments", "bands", "class", "attentive", "query"]
+Pooling = Literal["mean", "moments", "bands", "class", "first", "attentive", "query"]
 
 
 def pool_class_tokens(tokens: Tokens) -> Float[Tensor, "clip width"]:
@@ -30,6 +31,15 @@ def pool_class_tokens(tokens: Tokens) -> Float[Tensor, "clip width"]:
     total = only.states.new_zeros(clips, only.states.shape[-1])
     total = total.index_add_(0, index, (only.states * weight[..., None]).flatten(0, 1))
     return total / weight.new_zeros(clips).index_add_(0, index, weight.flatten())[:, None]
+
+
+def pool_first(tokens: Tokens) -> Float[Tensor, "clip width"]:
+    """Mean state of the first patch column of each clip, as published for MFCC-gram Transformers.
+
+    Source: marcelomatheusgauy/Audio_mfcc_gram_transformers@9fffb55 `LossCompute`.
+    """
+    tokens = tokens.unmerged()
+    return pool(dataclasses.replace(tokens, clip=torch.where(tokens.time == 0, tokens.clip, -1), whole=False))
 
 
 class AttentivePooling(nn.Module):
@@ -142,6 +152,8 @@ def pool_clips(tokens: Tokens, pooling: Pooling, attentive: nn.Module | None = N
     """The vector of each clip by any of the poolings."""
     if pooling == "class":
         return pool_class_tokens(tokens)
+    if pooling == "first":
+        return pool_first(tokens)
     if pooling in ("attentive", "query"):
         assert attentive is not None
         pooled: Tensor = attentive(tokens)

@@ -192,7 +192,7 @@ class EventPredictions(Predictions):
     def interval(self, *, over: Over = "clips", seed: int = 0) -> tuple[float, float]:
         """95 % bootstrap interval of PSDS1; see `Predictions.interval`."""
         measure = _Curves([self])
-        drawn = Resampling(groups=self._groups(over), runs=self.runs, seed=seed, draws=measure.draws)
+        drawn = Resampling(groups=self.groups(over), runs=self.runs, seed=seed, draws=measure.draws)
         return drawn.interval(measure.numbers(0), self.targets, measure)
 
     def against(self, other: Predictions, *, over: Over = "clips", seed: int = 0) -> Difference:
@@ -204,7 +204,7 @@ class EventPredictions(Predictions):
         if self.keys[one].tolist() != other.keys[two].tolist() or not np.array_equal(np.array(runs), np.array(others)):
             raise SslAudioError("the two systems were tested on other clips or in other runs; expected the same")
         measure = _Curves([self, other])
-        drawn = Resampling(groups=self._groups(over)[one], runs=runs, seed=seed, draws=measure.draws)
+        drawn = Resampling(groups=self.groups(over)[one], runs=runs, seed=seed, draws=measure.draws)
         return drawn.paired(measure.numbers(0)[one], measure.numbers(1)[two], self.targets[one], measure)
 
     def parquet(self) -> bytes:
