@@ -6,7 +6,7 @@ ROOT ?=
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup pretrain finetune compare shards bench test soak check lock clean
+.PHONY: help setup pretrain finetune compare shards bench gpu test soak check lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,7 +14,7 @@ help:
 	@echo "make finetune TASK=ks2 [ADAPTER=lora] [CHECKPOINT=file|newest|none] [NAME=...] [ARGS=...]   tasks: recipes/finetune; adapters: recipes/adapters"
 	@echo "make compare TASK=ks2 [ARGS='--encoders [transformer_tiny,bimamba_tiny] --seeds 3']"
 	@echo "make shards CORPUS=folder ROOT=/data/audio [ARGS=...]"
-	@echo "make bench | make test | make soak | make check | make setup"
+	@echo "make bench | make gpu [ARGS='--minutes 20'] | make test | make soak | make check | make setup"
 
 setup: .venv/ready
 
@@ -42,6 +42,9 @@ shards: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/ssl-audio bench step $(ARGS)
+
+gpu: .venv/ready
+	$(BIN)/ssl-audio bench gpu $(ARGS)
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist worksteal -q $(ARGS)

@@ -12,11 +12,13 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from ssl_audio.cli.parser import call
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.benchmark import interleaved, product_rate, training_steps
+from ssl_audio.evaluation.gpu_bounds import data_sheet_flops
+from ssl_audio.evaluation.memory import PeakMemory
 from ssl_audio.evaluation.report import ReportTable
 from ssl_audio.experiments.output_files import write_text
 from ssl_audio.names import suggest
 
-SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
+SIZES = {"mini": (64, 2, 1), "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
 
 
 BENCHES = {
@@ -27,6 +29,9 @@ BENCHES = {
     "merging": ("bench_merging", "score and speed of encoders whose blocks merge tokens"),
     "packing": ("bench_packing", "padded, bucketed and packed batches of clips of unequal lengths"),
     "streams": ("bench_streams", "score, delay, memory and speed of endless sound in blocks"),
+    "fbank": ("bench_fbank", "log-mel spectrograms beside torchaudio's"),
+    "pretraining": ("bench_pretraining", "a slice of real pretraining, and how long all of AudioSet would take"),
+    "gpu": ("bench_gpu", "all that a GPU must show, in order of value, within some minutes"),
     "data": ("bench_data", "reading and writing shards beside what else one could do"),
 }
 """Benchmark: the module in this package that has a function of its name, and what it does."""
@@ -59,10 +64,12 @@ def device_named(name: str) -> torch.device:
 
 
 def step(
-    size: Literal["tiny", "small", "base"] = "tiny",
+    size: Literal["mini", "tiny", "small", "base"] = "tiny",
+    encoder: Literal["transformer", "bimamba"] = "transformer",
     clips: PositiveInt = 8,
     seconds: PositiveFloat = 10.0,
     rounds: PositiveInt = 9,
+    compiled: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     out: Path | None = None,
 ) -> None:
@@ -70,13 +77,16 @@ def step(
 
     Every step begins at waveforms and ends with updated weights. `reference`: two passes, fp32, materialised
     attention, Python loops. `published`: the same numbers, batched; also in bf16. `default`: one pass,
-    bf16. `dropped`: and hidden patches leave the encoder. Products inside torch's fused attention are not counted.
+    bf16. `dropped`: and hidden patches leave the encoder. Products inside torch's fused attention are not counted on
+    a CPU. There is no reference of the Mamba: ratios are to `published`.
 
     Args:
-        size: Of the encoder.
+        size: Of the encoder; mini has two blocks, to try the code.
+        encoder: Which.
         clips: A batch.
         seconds: Length of a clip.
         rounds: How often each step is timed.
+        compiled: Also time `dropped` with compiled blocks.
         device: auto, cpu or cuda.
         out: Also write the figures to this JSON file.
     """
@@ -84,7 +94,7 @@ def step(
     width, depth, heads = SIZES[size]
     torch.manual_seed(0)
     waveforms = torch.randn(clips, round(seconds * 16000), device=where) * 0.1
-    steps = training_steps(width=width, depth=depth, heads=heads, device=where)
+    steps = training_steps(kind=encoder, width=width, depth=depth, heads=heads, device=where, compiled=compiled)
     times = interleaved({s.name: partial(s, waveforms) for s in steps}, rounds=rounds, device=where)
     rates = {
         kind: product_rate(kind, width=width, tokens=clips * 512, device=where)
@@ -94,7 +104,10 @@ def step(
     for s in steps:
         took, flops = times[s.name], s.flops(waveforms)
         share = flops / took.seconds / rates[s.precision]
-        ratio = times["reference"].seconds / took.seconds
+        ratio = times[steps[0].name].seconds / took.seconds
+        with PeakMemory(where) as peak:
+            s(waveforms)
+        sheet = data_sheet_flops(torch.cuda.get_device_name(where)) if where.type == "cuda" else None
         figures[s.name] = {
             "milliseconds": took.seconds * 1e3,
             "spread": took.spread,
@@ -102,6 +115,8 @@ def step(
             "times_reference": ratio,
             "gflop": flops / 1e9,
             "share_of_product_bound": share,
+            "mebibytes": peak.mebibytes,
+            "flops_utilisation": None if sheet is None else flops / took.seconds / sheet,
         }
         rows.append(
             [
@@ -112,11 +127,25 @@ def step(
                 f"{ratio:.2f}",
                 f"{flops / 1e9:.0f}",
                 f"{share:.0%}",
+                f"{peak.mebibytes:.0f}",
+                "" if sheet is None else f"{flops / took.seconds / sheet:.1%}",
             ]
         )
-    head = ["step", "precision", "ms", "clips/s", "times reference", "GFLOP", "of product bound"]
+    head = [
+        "step",
+        "precision",
+        "ms",
+        "clips/s",
+        f"times {steps[0].name}",
+        "GFLOP",
+        "of product bound",
+        "MiB",
+        "of data sheet",
+    ]
     bound = ", ".join(f"{str(kind).removeprefix('torch.')} {rate / 1e12:.2f}" for kind, rate in rates.items())
-    caption = f"{size}, {clips} clips of {seconds:g} s, {where}, {torch.get_num_threads()} threads, {rounds} rounds"
+    caption = (
+        f"{encoder} {size}, {clips} clips of {seconds:g} s, {where}, {torch.get_num_threads()} threads, {rounds} rounds"
+    )
     print(ReportTable(caption, head, rows).text())
     print(f"product bound in TFLOP/s, the model's own shapes alone: {bound}")
     if out is not None:

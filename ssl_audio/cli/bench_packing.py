@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from jsonargparse.typing import PositiveInt
 
-from ssl_audio.cli.bench import SIZES
+from ssl_audio.cli.bench import SIZES, device_named
 from ssl_audio.data.index import open_shards
 from ssl_audio.evaluation.packing_benchmark import librispeech_like, measure
 from ssl_audio.evaluation.report import ReportTable
@@ -24,6 +24,7 @@ def packing(
     batch_clips: PositiveInt = 16,
     room: PositiveInt = 2048,
     rounds: PositiveInt = 5,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     out: Path | None = None,
 ) -> None:
     """Clips a second of the encoders on clips of unequal lengths, for every way of making batches of them, in turn.
@@ -42,8 +43,10 @@ def packing(
         batch_clips: Clips of a batch.
         room: Tokens of a packed row.
         rounds: How often each way is timed.
+        device: auto, cpu or cuda.
         out: Also write the figures to this JSON file.
     """
+    where = device_named(device)
     if shards is None:
         seconds = librispeech_like(clips)
     else:
@@ -61,6 +64,7 @@ def packing(
                 room=room,
                 training=mode == "training",
                 rounds=rounds,
+                device=where,
             )
             figures.setdefault(mode, {})[contender] = {name: dataclasses.asdict(way) for name, way in found.items()}
             base = next(iter(found.values()))
@@ -79,7 +83,8 @@ def packing(
                     ]
                 )
         lengths = f"{seconds.min():.1f} to {seconds.max():.1f} s, mean {seconds.mean():.1f} s"
-        caption = f"{mode}, {size}, {clips} clips of {lengths}, batches of {batch_clips}, rows of {room} tokens"
+        batches = f"batches of {batch_clips}, rows of {room} tokens"
+        caption = f"{mode}, {size}, {where}, {clips} clips of {lengths}, {batches}"
         speed = ["clips/s", "times the first", "clips/CPU s", "times the first"]
         head = ["encoder", "batches", *speed, "padding", "states differ from alone", "gradients"]
         print("\n" + ReportTable(caption, head, rows).text(), flush=True)

@@ -64,6 +64,7 @@ def measure(
     room: int,
     training: bool,
     rounds: int,
+    device: torch.device,
 ) -> dict[str, Way]:
     """Clips a second of an encoder, batch after batch, for every way of making the batches.
 
@@ -79,11 +80,12 @@ def measure(
         room: Tokens of a packed row.
         training: Forward and backward; else forward without gradients.
         rounds: How often each is timed.
+        device: Where.
     """
     torch.manual_seed(0)
-    encoder = encoder_of(contender, width).train(training)
+    encoder = encoder_of(contender, width).train(training).to(device)
     assert isinstance(encoder, Encoder)
-    clips = [torch.randn(tokens_in(length), width) for length in seconds]
+    clips = [torch.randn(tokens_in(length), width, device=device) for length in seconds]
     order = list(range(len(clips)))
     sorted_order = sorted(order, key=lambda clip: len(clips[clip]))
     orders = {"masked": order, "padded": order, "buckets": sorted_order, **dict.fromkeys(get_args(Fit), order)}
@@ -107,7 +109,7 @@ def measure(
         differences[name] = _difference(encoder, made[0], sizes[0], of, alone)
         if wanted is not None:
             gradients[name] = float((_gradients(encoder, made) - wanted).abs().max() / wanted.abs().max())
-    times = interleaved(works, rounds=rounds, device=torch.device("cpu"))
+    times = interleaved(works, rounds=rounds, device=device)
     return {
         name: Way(
             clips_per_second=len(clips) / times[name].seconds,
@@ -131,11 +133,14 @@ def _batch(clips: list[Tensor], rows: Rows) -> Tokens:
     """The clips in these rows."""
     lengths = [len(clip) for clip in clips]
     states = nn.utils.rnn.pad_sequence(clips, batch_first=True)
-    place = torch.arange(states.shape[1])
-    inside = place < torch.tensor(lengths)[:, None]
-    clip = torch.where(inside, torch.arange(len(clips))[:, None], -1)
+    where = states.device
+    place = torch.arange(states.shape[1], device=where)
+    inside = place < torch.tensor(lengths, device=where)[:, None]
+    clip = torch.where(inside, torch.arange(len(clips), device=where)[:, None], -1)
     nowhere = torch.where(inside, 0, -1)
-    tokens = Tokens(states, clip, nowhere, nowhere, torch.ones(clip.shape), bool(inside.all()), len(clips))
+    tokens = Tokens(
+        states, clip, nowhere, nowhere, torch.ones(clip.shape, device=where), bool(inside.all()), len(clips)
+    )
     return tokens if all(len(row) == 1 for row in rows) else pack(tokens, rows, lengths)
 
 

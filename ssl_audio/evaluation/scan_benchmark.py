@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_audio.evaluation.benchmark import Timing, interleaved
+from ssl_audio.evaluation.gpu_bounds import Bounds, scan_bounds
 from ssl_audio.scan import build
 from ssl_audio.scan.backend import Backend, Scan
+from ssl_audio.scan.bidirectional import Way, one_launch, scan_one
 from ssl_audio.scan.choice import BACKENDS, refusal
 from ssl_audio.scan.cpu import BACKWARD_OPERATIONS, FORWARD_OPERATIONS, Cpu, multiply_adds_per_second
 
@@ -123,18 +125,66 @@ def time_scans(
 
 
 def share_of_bound(
-    name: str, times: dict[str, Timing], *, rows: int, length: int, channels: int, states: int
+    name: str,
+    times: dict[str, Timing],
+    *,
+    rows: int,
+    length: int,
+    channels: int,
+    states: int,
+    gpu: Bounds | None = None,
 ) -> dict[str, float]:
-    """How much of a CPU's arithmetic a compiled scan uses, by `forward` and `both`; empty for other contenders.
+    """How much of what limits it a compiled scan uses, by `forward` and `both`; empty for other contenders.
 
-    That is the time in which as many multiply-adds as it has vector operations could be done, over the time it takes.
+    On a CPU that is the time in which as many multiply-adds as it has vector operations could be done, over the time
+    it takes; on a GPU the longer of the times that its memory and its exponentials take at least.
     """
+    if gpu is not None:
+        if name == "loop":
+            return {}
+        size = {
+            "rows": rows, "length": length, "channels": channels, "states": states,
+            "element_bytes": 2 if name.endswith("bf16") else 4,
+        }  # fmt: skip
+        least = {part: max(scan_bounds(gpu, **size, backward=part == "both").values()) for part in times}
+        return {part: least[part] / times[part].seconds for part in times}
     kind, _, variant = name.removesuffix(" bf16").partition(" ")
     if kind != "cpu":
         return {}
     operations = {"forward": FORWARD_OPERATIONS, "both": FORWARD_OPERATIONS + BACKWARD_OPERATIONS}
     rate = multiply_adds_per_second(variant) * torch.get_num_threads() / (rows * length * channels * states)
     return {part: operations[part] / rate / times[part].seconds for part in operations}
+
+
+def time_directions(
+    rows: int, length: int, *, channels: int, states: int, device: torch.device, rounds: int
+) -> dict[str, Timing]:
+    """Both directions of a bidirectional layer, forward and backward: in one launch, and in two.
+
+    Args:
+        rows: Sequences.
+        length: Tokens of each.
+        channels: Channels of each direction.
+        states: States of each.
+        device: Where.
+        rounds: How often each is timed, in turn.
+    """
+    ways = []
+    for _ in range(2):
+        x = example(rows, length, channels=channels, states=states, device=device)
+        ways.append(Way(**x | {"B": x["B"][:, :, 0], "C": x["C"][:, :, 0]}))
+    dy = torch.randn(rows, length, channels, device=device)
+
+    def gradients(y: Tensor) -> None:
+        torch.autograd.grad(y, [*ways[0], *ways[1]], dy)
+
+    def one() -> None:
+        gradients(one_launch(*ways, reset=None))
+
+    def two() -> None:
+        gradients(scan_one(ways[0], reset=None) + scan_one(ways[1], reverse=True, reset=None))
+
+    return interleaved({"one launch": one, "two launches": two}, rounds=rounds, device=device)
 
 
 def build_seconds() -> float | None:

@@ -14,6 +14,7 @@ from ssl_audio.data.batch import Batch
 from ssl_audio.data.index import open_shards
 from ssl_audio.evaluation.benchmark import product_rate
 from ssl_audio.evaluation.embedding import Embedder, embed_clips
+from ssl_audio.evaluation.gpu_bounds import data_sheet_flops
 from ssl_audio.evaluation.probe import score_neighbours, tasks_of
 from ssl_audio.experiments.assessment import Probing, draw_picture
 from ssl_audio.model.backbone import Backbone
@@ -25,17 +26,6 @@ from ssl_audio.training.run import Run
 from ssl_audio.training.wandb import send_picture
 
 _CLIPS = 256
-# Dense bf16 operations a second. Source: the makers' data sheets.
-_PEAKS = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10": 125e12,
-    "RTX 4090": 165e12,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +50,7 @@ def device_peak(device: torch.device, bf16: bool) -> float | None:
         return product_rate(torch.bfloat16 if bf16 else torch.float32, width=384, tokens=1024, device=device)
     if device.type != "cuda" or not bf16:
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for known, peak in _PEAKS.items() if known in name), None)
+    return data_sheet_flops(torch.cuda.get_device_name(device))
 
 
 def looker(this: Run, data: Any, probing: list[Probing], loggers: list[Logger]) -> Look:

@@ -76,6 +76,13 @@ def scan_both(
         return scan_one(ahead, reset=reset, backend=backend) + scan_one(
             back, reverse=True, reset=reset if back_reset is None else back_reset, backend=backend
         )
+    return one_launch(ahead, back, reset=reset, backend=backend)
+
+
+def one_launch(
+    ahead: Way, back: Way, *, reset: Bool[Tensor, "row token"] | None, backend: str = "auto"
+) -> Float[Tensor, "row token channel"]:
+    """The same for one set of borders, both directions always in one launch."""
     u, dt = (torch.cat(pair, dim=-1) for pair in ((ahead.u, back.u), (ahead.dt, back.dt)))
     A, D, bias = (torch.cat(pair) for pair in ((ahead.A, back.A), (ahead.D, back.D), (ahead.bias, back.bias)))
     B, C = (torch.stack(pair, dim=2) for pair in ((ahead.B, back.B), (ahead.C, back.C)))

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from ssl_audio.cli import main
 from ssl_audio.errors import RecipeError
@@ -54,6 +55,7 @@ def test_packed_batches_waste_less_and_give_the_same():
         room=512,
         training=True,
         rounds=1,
+        device=torch.device("cpu"),
     )
     assert found["balanced"].waste < found["decreasing"].waste + 1e-9 < found["padded"].waste
     assert all(way.difference < 1e-4 and way.gradients < 1e-4 for way in found.values())

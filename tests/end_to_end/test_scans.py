@@ -61,7 +61,7 @@ def test_bench_scan_prints_ratios(tmp_path, capsys):
     figures = json.loads(out.read_text())["2x40"]
     assert figures["loop"]["both"]["times_loop"] == 1.0
     assert figures["torch"]["forward"]["milliseconds"] > 0
-    shares = [row["both"].get("share_of_arithmetic_bound") for name, row in figures.items() if name.startswith("cpu")]
+    shares = [row["both"].get("share_of_bound") for name, row in figures.items() if name.startswith("cpu")]
     assert all(0 < share < 1 for share in shares)
     with pytest.raises(SystemExit):
         main(["bench", "scan", "--shapes", "[8by512]"])

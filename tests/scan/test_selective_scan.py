@@ -1,6 +1,5 @@
 """Every backend against the definition in float64: outputs and gradients, whatever is asked of them."""
 
-import itertools
 import logging
 import os
 import subprocess
@@ -328,16 +327,6 @@ def test_the_way_to_the_cuda_extension_and_back(case, monkeypatch):
     finally:
         for cache in (choice.refusal, choice._choose):
             cache.cache_clear()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@pytest.mark.parametrize(("backend", "dtype"), itertools.product(["cuda", "triton"], [torch.float32, torch.bfloat16]))
-def test_on_a_gpu(backend, dtype):
-    reason = BACKENDS[backend].unfit(torch.device("cuda"), dtype)
-    if reason:
-        pytest.skip(reason)
-    assert choice.refusal(backend, "cuda", dtype) is None
 
 
 def in_stretches(arguments: dict, lengths: list[int], **options) -> torch.Tensor:
