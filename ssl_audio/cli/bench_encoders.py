@@ -20,7 +20,7 @@ Costs = dict[str, dict[int, Measurement]]
 
 
 def encoders(
-    size: Literal["tiny", "small", "base"] = "tiny",
+    size: Literal["mini", "tiny", "small", "base"] = "tiny",
     tokens: list[PositiveInt] = LENGTHS,
     clips: PositiveInt = 1,
     contenders: list[str] = ["transformer", "bimamba"],  # noqa: B006
@@ -34,7 +34,8 @@ def encoders(
     """Time and peak memory of encoders of one width as clips grow longer, each measured in a process of its own.
 
     Args:
-        size: Width: tiny 192, small 384, base 768; depth as published, 12 blocks of a Transformer and 24 of a Mamba.
+        size: Width: mini 64, tiny 192, small 384, base 768; depth as published, 12 blocks of a Transformer and 24 of
+            a Mamba.
         tokens: Lengths.
         clips: Clips of the batch.
         contenders: Among transformer, bimamba, naive (attention scores written out), frequency_time (the attention

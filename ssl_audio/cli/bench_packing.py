@@ -17,7 +17,7 @@ from ssl_audio.experiments.output_files import write_text
 
 def packing(
     shards: list[Path] | None = None,
-    size: Literal["tiny", "small", "base"] = "tiny",
+    size: Literal["mini", "tiny", "small", "base"] = "tiny",
     contenders: list[Literal["transformer", "bimamba"]] = ["transformer", "bimamba"],  # noqa: B006
     modes: list[Literal["inference", "training"]] = ["inference", "training"],  # noqa: B006
     clips: PositiveInt = 64,

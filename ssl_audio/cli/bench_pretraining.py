@@ -32,7 +32,7 @@ def pretraining(
 ) -> None:
     """Pretrain for some minutes as a recipe says: clips a second, waiting for data, memory, model FLOPs utilisation.
 
-    The first tenth of the logged steps, at least one, is left out.
+    The first tenth of the logged steps, at least one, is left out where there are more.
 
     Args:
         config: Recipes, later ones over earlier ones.
@@ -97,7 +97,7 @@ def measured(path: Path) -> dict[str, float]:
     """
     with path.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("watch/clips_per_second")]
-    rows = rows[max(1, len(rows) // 10) :]
+    rows = rows[min(max(1, len(rows) // 10), len(rows) - 1) :] if rows else []
     if not rows:
         raise SslAudioError(f"{path}: too few steps to measure a speed; give more minutes or a smaller batch")
 

@@ -17,7 +17,7 @@ _SIZES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "encoders": (
         ["--tokens=[512,1024,2048,4096,8192,16384,22000,32768]", "--precision=bf16"],
-        ["--tokens=[64]", "--modes=[inference]"],
+        ["--size=mini", "--tokens=[64]", "--modes=[inference]"],
     ),
     "step": (
         ["--size=base", "--clips=64", "--compiled=true"],
@@ -26,7 +26,7 @@ _SIZES: dict[str, tuple[list[str], list[str]]] = {
     "fbank": (["--clips=128"], ["--clips=2", "--seconds=1", "--rounds=1"]),
     "packing": (
         ["--size=base", "--clips=256", "--batch_clips=64", "--room=8192"],
-        ["--clips=2", "--batch_clips=2", "--room=256", "--rounds=1", "--modes=[inference]"],
+        ["--size=mini", "--clips=2", "--batch_clips=2", "--room=256", "--rounds=1", "--modes=[inference]"],
     ),
     "merging": (["--merge=40", "--modes=[inference]"], ["--merge=4"]),
 }

@@ -151,14 +151,13 @@ def _run(part: Part, out: Path, limit: float, *, rehearsal: bool) -> Outcome:
         "WANDB_MODE": "disabled",
         "SSL_AUDIO_REHEARSAL": "1" if rehearsal else "0",
     }
+    code: int | None = 0
     if any("{demo}" in word for word in part.words) and not (out / "demo" / "manifest.json").exists():
         write = [sys.executable, "-m", "ssl_audio", "shards", "write", "--corpus=demo", "--size=small"]
-        done = _within([*write, f"--out={out / 'demo'}"], log, environment, limit)
-        if done != 0:
-            return Outcome(
-                state="failed", seconds=time.monotonic() - begun, reason=f"no demo corpus: {_last_line(log)}"
-            )
-    code = _within([word.format(**filled) for word in part.words], log, environment, limit - (time.monotonic() - begun))
+        code = _within([*write, f"--out={out / 'demo'}"], log, environment, limit)
+    if code == 0:
+        rest = limit - (time.monotonic() - begun)
+        code = _within([word.format(**filled) for word in part.words], log, environment, rest)
     seconds = time.monotonic() - begun
     if code is None:
         return Outcome(state="out of time", seconds=seconds, reason=f"stopped after {limit:.0f} s")
