@@ -108,13 +108,13 @@ def parts(*, device: str, shards: Sequence[Path], rehearsal: bool) -> list[Part]
             "merging",
             "encoders that merge 40 tokens in a block",
             1.0,
-            bench("encoders", "--contenders=[transformer,bimamba]", sizes=["merging"]),
+            bench("encoders", f"--contenders=[{'bimamba' if rehearsal else 'transformer,bimamba'}]", sizes=["merging"]),
         ),
         (
             "patterns",
             "frequency-time attention beside all pairs",
             1.0,
-            bench("encoders", "--contenders=[transformer,frequency_time]"),
+            bench("encoders", f"--contenders=[{'' if rehearsal else 'transformer,'}frequency_time]"),
         ),
         ("checkpoint", "a small checkpoint in the time that is left, and its probe", 2.0, checkpoint),
     ]
