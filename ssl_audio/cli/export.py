@@ -7,6 +7,7 @@ from typing import Literal
 from jsonargparse.typing import PositiveFloat
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint, content_of
+from ssl_audio.checkpoints.exporting.onnx import Input
 from ssl_audio.checkpoints.merging import merged
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.peft_writing import write_peft
@@ -33,13 +34,16 @@ def run(words: list[str]) -> None:
 def export(
     checkpoint: Path,
     out: Path,
-    format: Literal["ssl_audio", "safetensors", "peft", "huggingface"] = "ssl_audio",
+    format: Literal["ssl_audio", "safetensors", "peft", "huggingface", "onnx"] = "ssl_audio",
     merge: bool = False,
     layout: LayoutName = "auto",
     head: bool = True,
     seconds: PositiveFloat | None = None,
+    input: Input = "waveform",
+    int8: bool = False,
     audio: list[Path] | None = None,
     shards: list[Path] | None = None,
+    push: str | None = None,
     base: Path | None = None,
     hints: Hints = NO_HINTS,
 ) -> None:
@@ -50,27 +54,57 @@ def export(
         out: A file that ends in .ckpt or .safetensors; for the other formats a folder.
         format: `ssl_audio` and `safetensors` write a whole checkpoint; `peft` a folder that peft reads, with what it
             has no place for beside it; `huggingface` a folder for transformers, timm or PyTorch alone, adapters merged,
-            and then compares what those make of it with the checkpoint.
+            and then compares what those make of it with the checkpoint; `onnx` a folder with a file for onnxruntime.
         merge: Fold every adapter into the weights of its base; one that cannot be is refused.
         layout: Of a `huggingface` folder: `ast` opens in transformers, `timm` in timm, `torch` needs PyTorch alone and
             holds anything; `auto` takes the first that has a place for everything.
-        head: Of `huggingface`: whether the head goes with it, if there is one.
+        head: Of `huggingface` and `onnx`: whether the head goes with it, if there is one.
         seconds: Of `ast` and `timm`: the length of clips; by default as long as the positions.
+        input: Of `onnx`: whether the file begins with waveforms or with log-mel spectrograms.
+        int8: Of `onnx`: also write a file whose weights have 8 bits, and say what that costs.
         audio: Recordings to compare on; by default sounds of the demo corpus.
         shards: Folders of shards that it was trained on, for corpora and licences in the model card.
+        push: Repository on Hugging Face's hub, owner/name, that an exported folder is uploaded to once it agrees, for
+            whoever is logged in; a new one is private.
         base: What an adapter checkpoint was trained on; by default looked for below runs/ and beside the file.
         hints: What a published checkpoint does not say.
     """
-    if format == "huggingface":
+    if format in ("huggingface", "onnx"):
         if merge:
-            raise RecipeError("--merge: --format huggingface merges adapters anyway; leave it out")
+            raise RecipeError(f"--merge: --format {format} merges adapters anyway; leave it out")
+        if (input != "waveform" or int8) and format != "onnx":
+            raise RecipeError("--input and --int8 are for --format onnx; leave them out")
+        if layout != "auto" and format != "huggingface":
+            raise RecipeError("--layout is for --format huggingface; leave it out")
         found = export_folder(
-            checkpoint, out, layout=layout, head=head, seconds=seconds, audio=audio or [], shards=shards or [],
-            base=base, hints=hints, say=lambda line: print(printable(line)),
-        )  # fmt: skip
+            checkpoint,
+            out,
+            format=format,
+            layout=layout,
+            head=head,
+            seconds=seconds,
+            input=input,
+            int8=int8,
+            audio=audio or [],
+            shards=shards or [],
+            push=push,
+            base=base,
+            hints=hints,
+            say=lambda line: print(printable(line)),
+        )
         print(f"{printable(str(out))}: opens with {found.opens} ({found.megabytes:.1f} MB)")
         return
-    _refuse_options(format, layout != "auto", not head, seconds is not None, bool(audio), bool(shards))
+    given = (
+        layout != "auto",
+        not head,
+        seconds is not None,
+        input != "waveform",
+        int8,
+        bool(audio),
+        bool(shards),
+        bool(push),
+    )
+    _refuse_options(format, *given)
     whole = open_checkpoint(checkpoint, hints=hints, base=base)
     if format == "peft":
         if merge:
@@ -82,10 +116,10 @@ def export(
 
 
 def _refuse_options(format: str, *given: bool) -> None:
-    names = ("layout", "head", "seconds", "audio", "shards")
+    names = ("layout", "head", "seconds", "input", "int8", "audio", "shards", "push")
     for name, is_given in zip(names, given, strict=True):
         if is_given:
-            raise RecipeError(f"--{name} is for --format huggingface, not for {format}; leave it out")
+            raise RecipeError(f"--{name} is for --format huggingface or onnx, not for {format}; leave it out")
 
 
 def _write_whole(found: Checkpoint, out: Path, format: str, *, merge: bool) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ssl_audio.checkpoints.exporting.ast import ast_runner, unlike_ast, write_ast
+from ssl_audio.checkpoints.exporting.modeling import AudioEncoder, EventHead
+from ssl_audio.checkpoints.exporting.onnx import INT8, MODEL, Input, onnx_runner, write_onnx
 from ssl_audio.checkpoints.exporting.parity import Run
 from ssl_audio.checkpoints.exporting.source import Source
 from ssl_audio.checkpoints.exporting.standalone import CONFIG, MODELING, config_of, runner, write_standalone
@@ -157,6 +159,52 @@ found["embedding"], found["frames"], found["columns"]{', found["logits"]' if sou
     )
 
 
+def _onnx(source: Source, out: Path, *, input: Input, int8: bool) -> Written:
+    model = write_onnx(source, out, input=input, int8=int8)
+    outputs = ["embedding", "frames", "columns", *model_outputs(model)]
+    first = f'"{input}": waveforms' if input == "waveform" else '"log_mel": values'
+    what = (
+        "(clip, sample) in [-1, 1], float32" if input == "waveform" else "(clip, frame, bin) by Kaldi, not normalised"
+    )
+    unit = "samples" if input == "waveform" else "frames"
+    code = f"""import onnxruntime
+
+session = onnxruntime.InferenceSession("{MODEL}")
+# {what}; valid {unit} of each clip, int64. Any batch, any length up to the limit below.
+found = session.run(None, {{{first}, "lengths": lengths}})  # {", ".join(outputs)}"""
+    limits = [f"A row has {model.least_samples} samples at least ({model.least_samples / model.sample_rate:g} s)."]
+    most = model.most_samples / model.sample_rate
+    if model.config["position_rule"] != "repeat" and model.fixed is None:
+        limits.append(f"A clip has {most:.4g} s at most; take longer recordings in windows.")
+    longest = min(most, 10.0) if model.fixed is None else _seconds(source, model.fixed)
+    return Written(
+        opens="onnxruntime",
+        run=onnx_runner(model, out / MODEL, input=input),
+        lengths=[longest],
+        code=code,
+        limits=limits,
+        files=[MODEL, *([INT8] if int8 else [])],
+    )
+
+
+def model_outputs(model: AudioEncoder) -> list[str]:
+    """Outputs of the head."""
+    if model.head is None:
+        return []
+    return ["frame_logits", "logits"] if isinstance(model.head, EventHead) else ["logits"]
+
+
+def onnx_layout(input: Input, int8: bool) -> Layout:
+    """The layout of an ONNX file."""
+
+    def write(source: Source, out: Path, seconds: float | None) -> Written:
+        if seconds is not None:
+            raise RecipeError("--seconds is for layouts of one length (ast, timm); this one takes any, leave it out")
+        return _onnx(source, out, input=input, int8=int8)
+
+    return Layout(name="onnx", package="onnxruntime", extra="onnx", refusal=_unlike_torch, write=write)
+
+
 def _unlike_torch(source: Source) -> str | None:
     try:
         config_of(source)
@@ -203,6 +251,18 @@ def chosen(source: Source, wanted: str) -> tuple[Layout, list[str]]:
             )
         return layout, passed
     raise RecipeError(f"{source.checkpoint.path}: {'; '.join(passed)}")
+
+
+def taken(layout: Layout, source: Source) -> Layout:
+    """The layout, if it has a place for a checkpoint.
+
+    Raises:
+        RecipeError: if it has not.
+    """
+    reason = _safely(layout, source)
+    if reason is not None:
+        raise RecipeError(f"{source.checkpoint.path}: {reason}")
+    return layout
 
 
 def _safely(layout: Layout, source: Source) -> str | None:

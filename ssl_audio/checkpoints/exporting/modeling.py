@@ -62,7 +62,8 @@ class LogMel(nn.Module):
         angle = (angle % size) * (2 * math.pi / size)
         waves = torch.cat([angle.cos(), angle.sin()]) * window
         self.register_buffer("waves", (waves @ steps).float()[:, None], persistent=False)
-        self.register_buffer("filters", mel_filters(told["bins"], size, rate, told["low_hz"], told["high_hz"]).T, False)
+        filters = mel_filters(told["bins"], size, rate, told["low_hz"], told["high_hz"])
+        self.register_buffer("filters", filters[:, :, None], persistent=False)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel that is not normalised, and the frames of each clip; see `AudioEncoder.forward`."""
@@ -76,8 +77,8 @@ class LogMel(nn.Module):
             power = torch.where(inside, waveforms.square(), 0.0).sum(dim=1, keepdim=True) / count
             waveforms = waveforms * (10 ** (told["level_db"] / 20) / power.sqrt().clamp_min(1e-12)).clamp(max=100.0)
         spectrum = F.conv1d(waveforms[:, None], self.waves, stride=told["hop_samples"])
-        real, imaginary = spectrum.transpose(1, 2).square().chunk(2, dim=2)
-        energies = (real + imaginary) @ self.filters
+        real, imaginary = spectrum.square().chunk(2, dim=1)
+        energies = F.conv1d(real + imaginary, self.filters).transpose(1, 2)
         frames = torch.div(lengths - told["frame_samples"], told["hop_samples"], rounding_mode="floor") + 1
         return energies.clamp_min(told["least_energy"]).log(), frames.clamp_min(0)
 
@@ -166,7 +167,7 @@ class MambaMixer(nn.Module):
         super().__init__()
         width, inner = told["width"], told["expansion"] * told["width"]
         sizes = (inner, told["states"], told["taps"], math.ceil(width / 16))
-        self.turned = turned
+        self.turned, self.scan = turned, scan
         self.into, self.out = nn.Linear(width, 2 * inner, bias=False), nn.Linear(inner, width, bias=False)
         self.ahead = Direction(*sizes)
         self.back = None if told["forward_only"] else Direction(*sizes)
@@ -177,7 +178,7 @@ class MambaMixer(nn.Module):
         directions = [(self.ahead, self.turned), (self.back, not self.turned)]
         ways = [(one(x, inside, reverse), reverse) for one, reverse in directions if one is not None]
         # Both directions in one scan, side by side.
-        found = scan(*(torch.cat(parts, dim=1) for parts in zip(*(way[:3] for way, _ in ways), strict=True)))
+        found = self.scan(*(torch.cat(parts, dim=1) for parts in zip(*(way[:3] for way, _ in ways), strict=True)))
         mixed = torch.zeros_like(x)
         for part, (way, reverse) in zip(found.transpose(0, 1).chunk(len(ways)), ways, strict=True):
             mixed = mixed + (part.flip(1) if reverse else part) + way[3]
@@ -467,7 +468,7 @@ class Place:
         self.count, self.bands, self.width = count, bands, classes
         in_time = config["encoder"].get("forward_only", False)  # column by column, class tokens first
         device, n = columns.device, columns[:, None]
-        slot = torch.arange(bands * count, device=device)[None].expand(len(columns), -1)
+        slot = torch.arange(bands * count, device=device)[None].expand(columns.shape[0], -1)
         if in_time:
             band, column = slot % bands, torch.div(slot, bands, rounding_mode="floor")
         else:

@@ -79,6 +79,18 @@ def batches(
     return [("real" if real else "demo", kept), ("random", random)]
 
 
+def five_batches(source: Source, longest: float) -> list[tuple[str, list[Tensor]]]:
+    """Five pairs of batch and length, the first of recordings or demo sounds, for a format whose sizes are dynamic.
+
+    Args:
+        source: What is exported.
+        longest: In seconds.
+    """
+    shares = [[0.99, 0.35, 0.05], [0.99], [0.3], [0.6, 0.6], [0.2, 0.8, 0.5, 0.4]]
+    made = [batches(source, [round(share * longest, 3) for share in one]) for one in shares]
+    return [made[0][0], *(one[1] for one in made[1:])]
+
+
 def compare(source: Source, run: Run, audio: Sequence[tuple[str, list[Tensor]]]) -> list[Row]:
     """What the export says of each batch beside what the checkpoint says of each of its clips alone."""
     rows = []
