@@ -10,6 +10,7 @@ from ssl_audio.audio.mfcc import Mfcc
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import Transformer
+from ssl_audio.objectives.pooling import pool_first
 from ssl_audio.training.optimisation import InverseRoot
 
 PUBLISHED = {"norm": "unbiased", "activation": "relu", "dropout": 0.1, "begin": "xavier"}
@@ -56,6 +57,8 @@ def test_the_published_encoder_is_the_one_described():
     padded = backbone(torch.cat([torch.nn.functional.pad(wave, (0, 4000), value=3.0), torch.randn(1, 12000)]),
                       torch.tensor([8000, 12000]))  # fmt: skip
     torch.testing.assert_close(padded.states[0, :41], tokens.states[0], atol=1e-5, rtol=0)
+    # What the published classifier reads: the first frame.
+    torch.testing.assert_close(pool_first(padded), padded.states[:, 0])
 
 
 def test_its_sizes_are_the_published_ones():
