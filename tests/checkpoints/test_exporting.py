@@ -151,6 +151,15 @@ def test_what_has_no_place_is_refused_in_one_line(tmp_path, monkeypatch):
     chunked = written(tmp_path / "c.ckpt", ("BiMamba", {"width": 32, "depth": 2, "chunk": 4}))
     with pytest.raises(RecipeError, match=r"not torch: its encoder works in chunks"):
         ssl_audio.export(chunked.path, tmp_path / "out", say=str)
+    relu = ("Transformer", {"width": 32, "depth": 1, "heads": 2, "activation": "relu"})
+    fixed = ("BiMamba", {"width": 32, "depth": 2})
+    for encoder, options, reason in (
+        (relu, {}, "its activation is relu, not gelu"),
+        (fixed, {"position_fixed": True}, "its positions are FixedPositions"),
+    ):
+        other = written(tmp_path / "o.ckpt", encoder, **options)
+        with pytest.raises(RecipeError, match=f"not torch: {reason}"):
+            ssl_audio.export(other.path, tmp_path / "out", say=str)
     deep = written(tmp_path / "d.ckpt", MAMBA, events(rnn_layers=1, rnn_width=8))
     with pytest.raises(RecipeError, match=r"recurrent layers.*--head false"):
         ssl_audio.export(deep.path, tmp_path / "out", say=str)

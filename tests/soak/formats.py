@@ -1,6 +1,6 @@
 """The matrix of docs/formats.md: checkpoints × formats, each opened by its own library without this package.
 
-    python tests/soak/formats.py [--checkpoints A B ...] [--onnx false] [--clips 8]
+    python tests/soak/formats.py [--checkpoints A B ...] [--only mamba] [--onnx false] [--clips 8]
 
 Without checkpoints it makes four with random weights of the demo's sizes. Prints a table in Markdown: what was written,
 the largest difference from the checkpoint over the largest value, the smallest cosine of a clip beside longer ones and
@@ -43,13 +43,15 @@ def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--checkpoints", nargs="*", type=Path, default=[])
+    parser.add_argument("--only", nargs="*", default=[""], help="parts of the names of the checkpoints it makes")
     parser.add_argument("--onnx", default="true", choices=["true", "false"])
     parser.add_argument("--clips", type=int, default=8)
     options = parser.parse_args()
     rows, speeds = [], []
     with tempfile.TemporaryDirectory() as folder:
         given = {path.name: path for path in options.checkpoints} or made(Path(folder))
-        for name, path in given.items():
+        chosen = {name: path for name, path in given.items() if any(part in name for part in options.only)}
+        for name, path in chosen.items():
             for format in ("ast", "timm", "torch", *(["onnx"] if options.onnx == "true" else [])):
                 out = Path(folder) / f"{path.stem}-{format}"
                 row, written = exported(path, format, out)

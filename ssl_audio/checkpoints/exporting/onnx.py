@@ -52,8 +52,8 @@ def check_packages() -> None:
     lost = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if lost:
         raise RecipeError(
-            f"--format onnx needs {', '.join(_PACKAGES)}, and {', '.join(lost)} is not installed; install them with "
-            "pip install 'ssl_audio[onnx]'"
+            f"--format onnx needs {', '.join(_PACKAGES)}; not installed: {', '.join(lost)}; install them with pip "
+            "install 'ssl_audio[onnx]'"
         )
 
 

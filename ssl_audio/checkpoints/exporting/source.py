@@ -4,6 +4,8 @@ import dataclasses
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.checkpoints.checkpoint import Checkpoint
@@ -95,6 +97,10 @@ class Source:
             return "its encoder works in chunks"
         if getattr(encoder, "pattern", None) is not None:
             return f"its attention has the pattern {type(encoder.pattern).__name__}"
+        if type(encoder.norm) is not nn.LayerNorm:
+            return f"its norms are {type(encoder.norm).__name__}, not LayerNorm"
+        if isinstance(encoder, Transformer) and self.block.mlp.transform.activation is not F.gelu:
+            return f"its activation is {self.block.mlp.transform.activation.__name__}, not gelu"
         return None
 
     def head_config(self) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from ssl_audio.checkpoints.exporting.source import Source
 from ssl_audio.checkpoints.safetensors_files import write_safetensors
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.encoders import BiMamba, Transformer
+from ssl_audio.model.positions import FactorisedPositions, Positions
 from ssl_audio.storing import store
 
 MODELING = "modeling_ssl_audio.py"
@@ -28,6 +29,8 @@ def config_of(source: Source) -> dict[str, Any]:
     """
     backbone, encoder = source.backbone, source.backbone.encoder
     reason = source.unlike_kaldi() or source.unlike_plain()
+    if type(backbone.positions) not in (Positions, FactorisedPositions):
+        reason = f"its positions are {type(backbone.positions).__name__}"
     if reason is not None:
         raise RecipeError(f"{source.checkpoint.path}: {reason}, which the exported code does not compute")
     bands, columns, _ = backbone.positions.table.shape
