@@ -68,7 +68,8 @@ class AmplitudeMel(nn.Module):
 def _filters(bins: int, n_fft: int, sample_rate: int) -> Float[Tensor, "bin frequency"]:
     """Triangles between equal steps on the HTK mel scale, straight in hertz. Source: torchaudio melscale_fbanks."""
     hertz = torch.linspace(0, sample_rate // 2, n_fft // 2 + 1)
-    top = 2595.0 * torch.log10(torch.tensor(1.0 + sample_rate / 2 / 700.0))
+    # On the CPU, for a value is read from it, also where the part is built without memory to check a checkpoint.
+    top = 2595.0 * torch.log10(torch.tensor(1.0 + sample_rate / 2 / 700.0, device="cpu"))
     points = 700.0 * (10.0 ** (torch.linspace(0, float(top), bins + 2) / 2595.0) - 1.0)
     steps = points.diff()
     slopes = points[None, :] - hertz[:, None]
