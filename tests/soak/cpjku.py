@@ -100,7 +100,7 @@ def main() -> None:
     )  # fmt: skip
     for stage in finished:
         print(stage.folder)
-    assert len(finished) == 5
+    assert len(finished) == 4  # trainings; the third recipe writes pseudo-labels
 
 
 if __name__ == "__main__":
