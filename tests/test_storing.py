@@ -106,7 +106,7 @@ def test_links_are_followed_and_pipes_are_written_to(tmp_path):
 # Besides the one function: locks, logs that grow row by row, a switch of the kernel, and sounds of a benchmark.
 _ELSEWHERE = (
     "storing.py", "locking.py", "evaluation/journal.py", "training/metrics_log.py", "training/alerts.py",
-    "evaluation/memory.py", "evaluation/loader_benchmark.py",
+    "evaluation/memory.py", "evaluation/loader_benchmark.py", "experiments/gpu_session.py",
 )  # fmt: skip
 _INTO_MEMORY_OR_ASIDE = ("buffer", "file", "hidden", "text")
 

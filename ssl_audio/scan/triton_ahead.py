@@ -11,6 +11,7 @@ from typing import Any
 
 from ssl_audio.errors import ScanError
 from ssl_audio.scan.triton import CHANNELS, CHUNK, WARPS
+from ssl_audio.storing import store
 
 ARCHITECTURES = (80, 90, 100)
 """Compute capabilities: A100, H100 and H200, B200."""
@@ -112,7 +113,7 @@ def _assembled(ptx: str, ptxas: str) -> str:
     target = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ptx"
-        path.write_text(ptx, encoding="utf-8")
+        store(path, ptx.encode())
         done = subprocess.run(
             [ptxas, "-v", f"--gpu-name={target[1] if target else 'sm_80'}", str(path), "-o", f"{path}.cubin"],
             check=True, capture_output=True, text=True, timeout=300,

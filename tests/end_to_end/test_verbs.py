@@ -259,7 +259,7 @@ def test_other_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "did you mean 'pretrain'" in fails(capsys, ["pretrian"], code=2)
     nowhere = fails(capsys, ["pretrain", "--config", "demi"], code=2)
-    assert "no such recipe; did you mean 'demo'? recipes of recipes/pretrain: causal, " in nowhere
+    assert "no such recipe; did you mean 'demo'? recipes of recipes/pretrain: altered_frames, causal, " in nowhere
     assert "--corpus is missing" in fails(capsys, ["shards", "write", "--out", "x"], code=2)
     main(["shards", "write", "--help"])
     assert "Corpora: audioset, audioset_strong, demo, desed, esc50" in capsys.readouterr().out
