@@ -323,7 +323,7 @@ def test_bench_step_prints_ratios(capsys, tmp_path):
     figures = json.loads(out.read_text())
     assert set(figures) == {"reference", "published", "published-bf16", "default", "dropped"}
     assert figures["reference"]["times_reference"] == 1.0
-    assert figures["default"]["gflop"] < figures["published"]["gflop"]
+    assert 0 < figures["default"]["gflop"] < figures["reference"]["gflop"]
     assert "times reference" in capsys.readouterr().out
 
 
