@@ -23,7 +23,8 @@ def gpu(
 ) -> None:
     """Tests, benchmarks and slices of pretraining in order of value, each with its own time limit and files.
 
-    The same command goes on with what is not done. On a CPU everything is as small as can be, to try the code.
+    The same command resumes: parts that are done are not repeated. On a CPU all sizes are the smallest, to try the
+    code.
 
     Args:
         minutes: For all parts together.

@@ -62,7 +62,7 @@ def run(words: list[str]) -> None:
         "--begins",
         type=bool,
         default=False,
-        help="With --events: also a row for each when it has begun, without an offset.",
+        help="With --events: also a row when an event starts, without an offset.",
     )
     parser.add_argument("--top", type=PositiveInt, default=1, help="So many labels of each stretch.")
     parser.add_argument(

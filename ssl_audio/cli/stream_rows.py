@@ -104,11 +104,11 @@ class LabelRows(Rows):
 
 
 class EventRows(Rows):
-    """A row for each sound event when it has ended.
+    """A row for each sound event, written when the event has ended.
 
     Args:
         labels: See `Rows`, as for the following.
-        begins: Also one when it has begun, without its end.
+        begins: Also a row when an event starts, without its offset.
         least: Leave out those that are less probable.
         form: As CSV or as lines of JSON.
         out: The number of an open file.

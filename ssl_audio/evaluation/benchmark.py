@@ -181,9 +181,9 @@ def product_rate(precision: torch.dtype, *, width: int, tokens: int, device: tor
     """Floating-point operations a second of the model's own largest matrix product, run alone: the bound of a step."""
     a = torch.randn(tokens, width, device=device).to(precision)
     b = torch.randn(width, 4 * width, device=device).to(precision)
-    best, begun = float("inf"), time.perf_counter()
+    best, began = float("inf"), time.perf_counter()
     for _ in range(30):
-        if time.perf_counter() - begun > 1.0:  # bf16 on a processor that has none
+        if time.perf_counter() - began > 1.0:  # bf16 on a processor that has none
             break
         _wait(device)
         start = time.perf_counter()

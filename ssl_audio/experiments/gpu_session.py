@@ -95,7 +95,9 @@ def measure_gpu(
             if part.missing:
                 outcome = Outcome(state="missing", reason=part.missing)
             elif limit < SHORTEST_SECONDS:
-                display.line(f"{part.name}: not started, {max(left, 0):.0f} s are left; the same command goes on here")
+                display.line(
+                    f"{part.name}: not started, {max(left, 0):.0f} s are left; give the same command again to resume here"
+                )
                 break
             else:
                 display.line(f"{part.name}: {part.title}, at most {limit:.0f} s")
@@ -199,7 +201,12 @@ def _read(out: Path, machine: dict[str, Any]) -> dict[str, Outcome]:
     try:
         stored = read_json(path.read_bytes())
         earlier = {name: stored["machine"].get(name) for name in ("device", "card", "rehearsal")}
-        found = {str(name): Outcome(**values) for name, values in stored["parts"].items()}
+        found = {
+            str(name): Outcome(
+                state=str(values["state"]), seconds=float(values["seconds"]), reason=str(values["reason"])
+            )
+            for name, values in stored["parts"].items()
+        }
     except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
         raise SslAudioError(f"{path}: not a session of `bench gpu` ({error}); give another --out") from error
     now = {name: machine.get(name) for name in earlier}

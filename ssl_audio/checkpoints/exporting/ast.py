@@ -13,7 +13,6 @@ from ssl_audio.checkpoints.exporting.source import Source
 from ssl_audio.checkpoints.exporting.tensor_files import write_tensors
 from ssl_audio.checkpoints.exporting.vit_names import as_hugging_face, vit_of
 from ssl_audio.errors import RecipeError
-from ssl_audio.model.encoders import Transformer
 from ssl_audio.model.patches import grid_of
 from ssl_audio.storing import store
 
@@ -31,13 +30,9 @@ _FRONTEND = {
 def unlike_ast(source: Source) -> str | None:
     """Why `ASTModel` has no place for it, in words; None if it has."""
     backbone = source.backbone
-    reason = source.unlike_kaldi() or source.unlike_plain()
+    reason = source.unlike_vit()
     if reason is not None:
         return reason
-    if not isinstance(backbone.encoder, Transformer):
-        return f"its encoder is {type(backbone.encoder).__name__}"
-    if not source.block.mixer.transform.scaled:
-        return "its attention is not scaled"
     if backbone.patch[0] != backbone.patch[1]:
         return f"its patches are {backbone.patch[0]} x {backbone.patch[1]}, not square"
     if len(backbone.class_tokens) != 2 or backbone.class_place != "front":

@@ -103,6 +103,15 @@ class Source:
             return f"its activation is {self.block.mlp.transform.activation.__name__}, not gelu"
         return None
 
+    def unlike_vit(self) -> str | None:
+        """Why no plain Vision Transformer on Kaldi's spectrograms can stand for it; None if one can."""
+        reason = self.unlike_kaldi() or self.unlike_plain()
+        if reason is None and not isinstance(self.backbone.encoder, Transformer):
+            reason = f"its encoder is {type(self.backbone.encoder).__name__}"
+        if reason is None and not self.block.mixer.transform.scaled:
+            reason = "its attention is not scaled"
+        return reason
+
     def head_config(self) -> dict[str, Any] | None:
         """Sizes of the head; None without one.
 
