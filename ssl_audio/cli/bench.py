@@ -59,7 +59,7 @@ def device_named(name: str) -> torch.device:
         RecipeError: if a GPU is asked for and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise RecipeError("--device cuda: no CUDA device here; expected cpu or auto")
+        raise RecipeError("--device cuda: no CUDA device here; give --device cpu")
     return torch.device("cuda" if torch.cuda.is_available() and name != "cpu" else "cpu")
 
 

@@ -56,7 +56,7 @@ def needs_table(have: Path | None) -> ReportTable:
         try:
             names = {_name(word) for word in re.split(r"[\s,]+", have.read_text(encoding="utf-8")) if word}
         except (OSError, UnicodeDecodeError) as error:
-            raise SslAudioError(f"--have: cannot read {have} ({error})") from error
+            raise SslAudioError(f"--have: cannot read {have} ({getattr(error, 'strerror', None) or error})") from error
     rows: list[list[str | float]] = []
     total = 0.0
     for name, distribution in needed(names).items():

@@ -96,7 +96,7 @@ def measure_gpu(
                 outcome = Outcome(state="missing", reason=part.missing)
             elif limit < SHORTEST_SECONDS:
                 display.line(
-                    f"{part.name}: not started, {max(left, 0):.0f} s are left; give the same command again to resume here"
+                    f"{part.name}: not started, {max(left, 0):.0f} s are left; give the same command again to resume"
                 )
                 break
             else:
