@@ -12,7 +12,7 @@ from ssl_audio.audio.files import decode
 from ssl_audio.data.index import ShardIndex, open_shards
 from ssl_audio.data.json_values import read_json
 from ssl_audio.data.labels import kinds_in, labels_in
-from ssl_audio.data.manifest import Manifest, manifest_digest
+from ssl_audio.data.manifest import FILE_NAME, Manifest, manifest_digest
 from ssl_audio.data.targets import Targets
 from ssl_audio.errors import ShardError, SslAudioError
 from ssl_audio.evaluation.audit.duplicates import RATE, duplicates
@@ -65,6 +65,9 @@ def audit(
     begun = time.monotonic()
     folders = [Path(folder) for folder in shards]
     every = open_shards(folders)
+    for folder in folders:
+        if (folder / FILE_NAME).exists():
+            Manifest.load(folder)  # by which the result is kept and found again
     every = every if split is None else every.of_split(split)
     names, found = labels_in(every, target)
     chosen = np.flatnonzero(found.counts > 0)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 
 import numpy as np
@@ -157,3 +158,12 @@ def test_mistakes_are_one_line(tmp_path):
         audit([shards], most_clips=0)
     with pytest.raises(ShardError, match="no such folder"):
         audit([tmp_path / "nowhere"])
+
+
+def test_a_damaged_manifest_is_one_line(demo_shards, tmp_path):
+    """The result is kept by the manifest's digest, so that must be a manifest."""
+    shards = tmp_path / "shards"
+    shutil.copytree(demo_shards, shards)
+    (shards / "manifest.json").write_text('{"clips": 5')
+    with pytest.raises(ShardError, match="is no manifest"):
+        ssl_audio.audit([shards], target="keyword", runs=None)
