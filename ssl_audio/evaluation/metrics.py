@@ -32,7 +32,7 @@ def average_precision(scores: Scores, targets: Targets) -> Float[np.ndarray, " l
 
 def mean_average_precision(scores: Scores, targets: Targets) -> float:
     """Macro mean over the labels that occur."""
-    return _mean(average_precision(scores, targets))
+    return mean_defined(average_precision(scores, targets))
 
 
 def area_under_curve(scores: Scores, targets: Targets) -> Float[np.ndarray, " label"]:
@@ -49,7 +49,7 @@ def area_under_curve(scores: Scores, targets: Targets) -> Float[np.ndarray, " la
 
 def mean_area_under_curve(scores: Scores, targets: Targets) -> float:
     """Macro mean over the labels that some clips have and others have not."""
-    return _mean(area_under_curve(scores, targets))
+    return mean_defined(area_under_curve(scores, targets))
 
 
 def d_prime(area: float) -> float:
@@ -164,5 +164,6 @@ def headline(*, several: bool) -> Measure:
     return mean_average_precision if several else accuracy
 
 
-def _mean(values: Float[np.ndarray, " label"]) -> float:
+def mean_defined(values: Float[np.ndarray, " _"] | Sequence[float]) -> float:
+    """The mean of the values that are numbers; NaN if none is."""
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

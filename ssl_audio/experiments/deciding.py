@@ -6,10 +6,12 @@ import torch
 from ssl_audio.data.labelled import LabelledShards
 from ssl_audio.data.labels import Part
 from ssl_audio.evaluation.events.deciding import Kind, tuned
-from ssl_audio.evaluation.events.predictions import EventPredictions
+from ssl_audio.evaluation.events.predictions import EventPredictions, grid_ceiling
 from ssl_audio.evaluation.predictions import Predictions
 from ssl_audio.experiments.choice import predict
 from ssl_audio.training.finetuning import Finetuning
+
+_ENOUGH = 0.9
 
 
 def decide(module: Finetuning, data: LabelledShards, *, kind: Kind) -> EventPredictions | None:
@@ -39,6 +41,21 @@ def decided(predictions: Predictions, tuned_on: EventPredictions | None) -> Pred
     if tuned_on is None or not isinstance(predictions, EventPredictions):
         return predictions
     return predictions.decided(tuned_on.decision)
+
+
+def coarse(data: LabelledShards) -> str | None:
+    """What to say of frames that are too long for the events of the validation clips; None if they are not."""
+    if not data.located or data.frame_seconds is None:
+        return None
+    hop = data.frame_seconds
+    most = grid_ceiling(data.truth(data.parts.valid), hop_seconds=hop, crop_seconds=data.crop_seconds)
+    if not most < _ENOUGH:  # NaN where validation misses a label
+        return None
+    return (
+        f"frames of {hop:g} s are long for these events: a detector that is right in every frame has a PSDS1 of "
+        f"{most:.2f} on the validation clips; for shorter ones use head.branches both (or cnn) with less "
+        "head.cnn.time_pooling"
+    )
 
 
 def timelines(module: Finetuning, data: LabelledShards, part: Part, predictions: Predictions) -> bytes | None:

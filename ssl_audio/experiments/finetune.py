@@ -35,7 +35,7 @@ from ssl_audio.experiments.choice import (
     neighbours,
     predict,
 )
-from ssl_audio.experiments.deciding import decide, decided, timelines
+from ssl_audio.experiments.deciding import coarse, decide, decided, timelines
 from ssl_audio.experiments.display import TERMINAL, Display
 from ssl_audio.experiments.fallback import DEMOS, with_demo
 from ssl_audio.experiments.finetune_builder import FinetuneBuilder, Start
@@ -139,7 +139,8 @@ def finetune_built(cli: FinetuneBuilder) -> Finished | None:
     if cli.config.keep_head and cli.source is None:
         raise RecipeError("--keep_head true, but there is no checkpoint; give one with --checkpoint")
     numbers = cli.folds()
-    check_unchanged(recipe_of(whole), cli.recipe, _BOUND, whole.folder)
+    if whole.begun:
+        check_unchanged(recipe_of(whole), cli.recipe, _BOUND, whole.folder)
     if cli.source is not None and FOLD not in cli.config.checkpoint:
         _check_start(whole, cli.source, write=cli.trainer.is_global_zero)
     whole.save_recipe(cli.recipe)
@@ -292,10 +293,10 @@ def _check_start(this: Run, source: Checkpoint, *, write: bool) -> None:
     """Keep which weights a run starts from, and refuse to resume it from others.
 
     Raises:
-        RecipeError: if it was started from others.
+        RecipeError: if it has a checkpoint or a result that began with others.
     """
     now = {"checkpoint": str(source.path), "digest": tensors_digest(source.weights)}
-    before = this.read(_START_FILE)
+    before = this.read(_START_FILE) if this.begun else None
     if before is not None:
         if before.get("digest") != now["digest"]:
             raise RecipeError(
@@ -362,6 +363,9 @@ def _announce(
             f"{cut} of {len(parts.valid) + len(parts.test)} validation and test clips are longer than "
             f"data.crop_seconds {data.crop_seconds} and are cut to it"
         )
+    too_long = coarse(data)
+    if too_long is not None:
+        cli.display.line(too_long)
     if heard:
         cli.display.line(
             f"{heard} of {len(parts.test)} test clips were in the pretraining data, without their labels; to "

@@ -12,7 +12,7 @@ from ssl_audio.checkpoints.newest import of_fold
 from ssl_audio.checkpoints.opening import open_alone
 from ssl_audio.errors import SslAudioError
 from ssl_audio.evaluation.events.predictions import EventPredictions
-from ssl_audio.evaluation.metrics import confusion, d_prime
+from ssl_audio.evaluation.metrics import confusion, d_prime, mean_defined
 from ssl_audio.evaluation.predictions import Over, Predictions, joined
 from ssl_audio.evaluation.report import ReportTable, page
 from ssl_audio.evaluation.screening import screening_of
@@ -87,9 +87,9 @@ def scores_of(outcomes: list[Outcome], *, over: Over = "clips", seed: int = 0) -
     low, high = together.interval(over=over, seed=seed)
     values = [outcome.predictions.headline for outcome in outcomes]
     heard = [outcome.heard for outcome in outcomes]
-    test = {name: float(np.nanmean([fold[name] for fold in folds])) for name in folds[0]}
+    test = {name: mean_defined([fold[name] for fold in folds]) for name in folds[0]}
     tuned = [outcome.validation for outcome in outcomes if outcome.validation is not None]
-    validation = {name: float(np.nanmean([one[name] for one in tuned])) for name in tuned[0]} if tuned else None
+    validation = {name: mean_defined([one[name] for one in tuned]) for name in tuned[0]} if tuned else None
     return {
         # Of the mean area, as the published code has it: one fold without a mistake would make the mean of d' infinite.
         "test": {**test, "d_prime": d_prime(test["AUC"])},

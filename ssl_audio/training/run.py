@@ -51,6 +51,11 @@ class Run:
         """The newest checkpoint."""
         return self.checkpoints / "last.ckpt"
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was computed that resuming would keep: a checkpoint or a result."""
+        return any(True for name in ("last.ckpt", "step-*.ckpt", "outcome.json") for _ in self.folder.rglob(name))
+
     def save_recipe(self, recipe: dict[str, Any]) -> None:
         """Write the whole recipe, so that the run can be repeated from its folder alone."""
         self.write(RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))

@@ -329,19 +329,27 @@ def test_an_unfinished_run_goes_on_from_the_weights_it_started_from(
         place.parent.mkdir(parents=True)
         return path.rename(place)
 
-    def crash(self, batch, batch_idx):
-        raise RuntimeError("power cut")
+    def crash_at(step):
+        whole = Finetuning.training_step
+
+        def crash(self, batch, batch_idx):
+            if batch_idx == step:
+                raise RuntimeError("power cut")
+            return whole(self, batch, batch_idx)
+
+        return crash
 
     words = [
         word
-        for word in finetune.words("--checkpoint=newest")
+        for word in finetune.words("--checkpoint=newest", "--checkpoints.every_steps=1")
         if not word.startswith(("--model.backbone", "--checkpoint=none"))
     ]
     first = newest(pretraining_of([16, 16]))
-    with monkeypatch.context() as patched:
-        patched.setattr(Finetuning, "training_step", crash)
-        with pytest.raises(RuntimeError, match="power cut"):
-            main(words)
+    for step, options in enumerate((["--patience=3"], [])):  # nothing is kept of the first, so it binds nothing
+        with monkeypatch.context() as patched:
+            patched.setattr(Finetuning, "training_step", crash_at(step))
+            with pytest.raises(RuntimeError, match="power cut"):
+                main([*words, *options])
     second = newest(pretraining_of([16, 16], name="later", mean=-5.0))
     assert "was started from the weights of runs/pretrain/begun" in fails(
         capsys, [*words, f"--checkpoint={second}"], code=2

@@ -19,7 +19,7 @@ from ssl_audio.evaluation.event_files import write_events
 from ssl_audio.evaluation.events import PSDS1, PSDS2, ScoredClips, Truth, detect, event_f1, psds
 from ssl_audio.evaluation.events.collars import event_counts
 from ssl_audio.evaluation.events.deciding import Decision, tuned
-from ssl_audio.evaluation.events.predictions import truth_of
+from ssl_audio.evaluation.events.predictions import grid_ceiling, truth_of
 from ssl_audio.evaluation.events.psds import PsdsCurves
 from ssl_audio.evaluation.events.runs import runs_of
 from ssl_audio.evaluation.events.segments import Segments, segment_f1
@@ -157,6 +157,13 @@ def test_events_of_one_label_that_overlap_are_one(tmp_path):
         found = list(zip(truth.label.tolist(), truth.onset.tolist(), truth.offset.tolist(), strict=True))
         assert found == [*((0, *cat) for cat in cats), (1, 1.0, 3.0)]
         assert truth.seconds.tolist() == [10.0]
+    # Half a second and one need frames that are shorter: overlaps of 70 % of the event and of the detection.
+    (tmp_path / "events.tsv").write_text(heading + "a.wav\t2.1\t2.6\tdog\t1\na.wav\t5.0\t6.0\tcat\t1\n")
+    write_shards(Table(tmp_path), tmp_path / "short", name="short")
+    events = ClipEvents(open_shards([tmp_path / "short"]), ["cat", "dog"])
+    found = [grid_ceiling(events, hop_seconds=hop, crop_seconds=10.0) for hop in (0.1, 0.5, 1.0)]
+    assert found[0] == pytest.approx(1.0)
+    assert found[1] == found[2] == pytest.approx(0.0), "the dog fills half of two frames: 50 %"
 
 
 def test_files_of_events_are_whole_whatever_recordings_are_called(tmp_path):

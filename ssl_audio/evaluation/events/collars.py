@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 
 from ssl_audio.evaluation.events.detections import Detections
 from ssl_audio.evaluation.events.scored import Truth, microseconds
+from ssl_audio.evaluation.metrics import mean_defined
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +53,7 @@ class Counts:
 
     def macro(self, counts: Int[np.ndarray, " clip"] | None = None) -> float:
         """The mean over labels."""
-        each = self.f1(counts)
-        return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+        return mean_defined(self.f1(counts))
 
 
 COLLARS = Collars()

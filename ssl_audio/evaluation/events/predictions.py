@@ -19,6 +19,7 @@ from ssl_audio.evaluation.events.psds import PSDS1, PSDS2, PsdsCurves
 from ssl_audio.evaluation.events.scored import ScoredClips, Truth
 from ssl_audio.evaluation.events.segments import Segments
 from ssl_audio.evaluation.intervals import Difference, Resampling
+from ssl_audio.evaluation.metrics import mean_defined
 from ssl_audio.evaluation.predictions import Over, Predictions
 
 _MOST_CHANGES = 200_000
@@ -44,6 +45,26 @@ def truth_of(events: ClipEvents, *, crop_seconds: float = math.inf) -> Truth:
         each = zip(one.codes[kept].tolist(), one.onset[kept].tolist(), one.offset[kept].tolist(), strict=True)
         found.append(_apart(sorted(each), touching=one.weights is not None))
     return Truth.of(found, np.minimum(events.index.seconds.astype(np.float64), crop_seconds)).within()
+
+
+def grid_ceiling(events: ClipEvents, *, hop_seconds: float, crop_seconds: float) -> float:
+    """PSDS1 of a detector that is right in every frame: how much frames of this length allow.
+
+    PSDS1 wants detections and events to overlap by 70 %, so a label whose events are shorter than some frames has none.
+
+    Args:
+        events: Of the clips.
+        hop_seconds: Length of a frame.
+        crop_seconds: Clips are cut to this.
+    """
+    truth = truth_of(events, crop_seconds=crop_seconds)
+    count = max(1, math.ceil(float(truth.seconds.max(initial=0.0)) / hop_seconds - 1e-6))
+    frames = [
+        events.frames(clip, start_seconds=0.0, frames=count, hop_seconds=hop_seconds) for clip in range(len(events))
+    ]
+    perfect = (np.stack(frames) > HARD).astype(np.float64)
+    scored = ScoredClips(scores=perfect, hop_seconds=hop_seconds, seconds=truth.seconds)
+    return PsdsCurves.of(scored, truth, PSDS1).score()
 
 
 def _apart(events: list[tuple[int, float, float]], *, touching: bool) -> list[tuple[float, float, int]]:
@@ -148,7 +169,7 @@ class EventPredictions(Predictions):
         runs = [self.select(rows) for rows in self._rows_of_runs()]
         found = [run._event_scores() for run in runs]
         clips = Predictions.summary(self)
-        return {**{name: float(np.nanmean([one[name] for one in found])) for name in found[0]}, **clips}
+        return {**{name: mean_defined([one[name] for one in found]) for name in found[0]}, **clips}
 
     def _event_scores(self) -> dict[str, float]:
         scored = self.scored()
@@ -159,7 +180,7 @@ class EventPredictions(Predictions):
             "PSDS2": PsdsCurves.of(scored, self.truth, PSDS2).score(),
             "event_F1": self.event_counts().macro(),
             "segment_F1": segments.counts(self.decision.thresholds).macro(),
-            "mpAUC": float(np.nanmean(areas)) if np.isfinite(areas).any() else float("nan"),
+            "mpAUC": mean_defined(areas),
         }
 
     def select(self, rows: Int[np.ndarray, " chosen"]) -> "EventPredictions":

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 
 from ssl_audio.evaluation.events.collars import Counts
 from ssl_audio.evaluation.events.scored import ScoredClips, Truth, microseconds
+from ssl_audio.evaluation.metrics import mean_defined
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +86,7 @@ def mean_partial_area(scored: ScoredClips, truth: Truth, *, seconds: float = 1.0
 
     Source: CPJKU/cpjku_dcase24@9b5cb78 (MAESTRO: segments of a second, false alarms up to 0.1).
     """
-    each = Segments.of(scored, truth, seconds=seconds).partial_areas(most=most)
-    return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+    return mean_defined(Segments.of(scored, truth, seconds=seconds).partial_areas(most=most))
 
 
 def _partial_area(score: Float[np.ndarray, " _"], target: Bool[np.ndarray, " _"], most: float) -> float:
