@@ -1,6 +1,7 @@
 """The convolutional and the recurrent part of DCASE's baseline for sound events."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 import torch
@@ -24,6 +25,8 @@ class CnnOptions:
         band_pooling: Bins that become one after each layer.
         dropout: Share of the values that is dropped after each layer.
         rate: Factor of the learning rate, beside that of the objective.
+        input_pooling: Frames and bins of the spectrogram whose mean becomes one before the first layer. The layers'
+            cost falls by the product; frames as published need (1, 1).
 
     Source: CPJKU/cpjku_dcase24@9b5cb78 (626 frames become 156).
     """
@@ -34,6 +37,7 @@ class CnnOptions:
     band_pooling: tuple[PositiveInt, ...] = (2, 2, 2, 2, 2, 2, 2)
     dropout: ClosedUnitInterval = 0.3
     rate: PositiveFloat = 1.0
+    input_pooling: tuple[PositiveInt, PositiveInt] = (1, 1)
 
 
 class Draws:
@@ -113,6 +117,7 @@ class Cnn(nn.Module):
                 "expected one of each for every layer"
             )
         self.pooling = list(zip(options.time_pooling, options.band_pooling, strict=True))
+        self.input_pooling = tuple(options.input_pooling)
         inputs = (1, *options.channels[:-1])
         self.convolutions = nn.ModuleList(
             nn.Conv2d(a, b, 3, padding=1) for a, b in zip(inputs, options.channels, strict=True)
@@ -122,11 +127,10 @@ class Cnn(nn.Module):
         self.dropout = Dropout(options.dropout, draws)
         self.width = options.channels[-1]
 
-    def frames_of(self, frames: int) -> int:
-        """Frames that so many give."""
-        for time, _ in self.pooling:
-            frames //= time
-        return frames
+    @property
+    def frames_in_one(self) -> int:
+        """Frames of the spectrogram that become one."""
+        return functools.reduce(lambda product, step: product * step[0], self.pooling, self.input_pooling[0])
 
     def forward(
         self, values: Float[Tensor, "clip frame bin"], frames: Int[Tensor, " clip"] | None
@@ -139,6 +143,9 @@ class Cnn(nn.Module):
         """
         # Channels last in memory, so that gates read them without a copy.
         found = values[:, None].contiguous(memory_format=torch.channels_last)
+        if self.input_pooling != (1, 1):
+            found = F.avg_pool2d(found, self.input_pooling)
+            frames = None if frames is None else frames // self.input_pooling[0]
         layers = zip(self.convolutions, self.norms, self.gates, self.pooling, strict=True)
         for convolution, norm, gate, (time, band) in layers:
             found = self.dropout(gate(norm(convolution(_cut(found, frames)))))

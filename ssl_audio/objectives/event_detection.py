@@ -130,12 +130,16 @@ class EventDetection(Objective):
         return self.head(backbone, spectrogram, valid=valid, hop_seconds=self.hop)
 
     def strong_losses(self, found: FrameScores, batch: Batch, rows: Rows) -> Float[Tensor, " row"]:
-        """The mean loss over frames and labels of each row; labels that nothing is known of count as 0."""
+        """The mean loss over the frames and labels of each row, padding left out; labels that nothing is known of count
+        as 0.
+
+        Differs: published clips are padded to ten seconds of silence, whose frames count as frames without events.
+        """
         if batch.frames is None:
             return found.frames.sum(dim=(1, 2)) * 0.0
         logits, wanted = both(found.frames, batch.frames)
         losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-        return only_valid(losses, rows.valid).mean(dim=(1, 2))
+        return mean_inside(only_valid(losses, rows.valid), found.inside)
 
     def weak_losses(self, found: FrameScores, batch: Batch, rows: Rows) -> Float[Tensor, " row"]:
         """The mean loss over labels of each row taken as a whole."""
@@ -166,6 +170,21 @@ def only_valid(losses: Tensor, valid: Bool[Tensor, "row label"] | None) -> Tenso
     if valid is None:
         return losses
     return losses.where(valid[:, None, :] if losses.ndim == 3 else valid, 0.0)
+
+
+def mean_inside(
+    losses: Float[Tensor, "row frame label"], inside: Bool[Tensor, "row step"] | None
+) -> Float[Tensor, " row"]:
+    """The mean of each row over its labels and the frames before its end.
+
+    Args:
+        losses: 0 or more.
+        inside: Which frames these are, at least as many as losses have; None if all are.
+    """
+    if inside is None:
+        return losses.mean(dim=(1, 2))
+    within = inside[:, : losses.shape[1]]
+    return (losses.mean(dim=2) * within).sum(dim=1) / within.sum(dim=1).clamp_min(1)
 
 
 def mean_over(losses: Float[Tensor, " row"], chosen: Bool[Tensor, " row"]) -> Float[Tensor, ""]:

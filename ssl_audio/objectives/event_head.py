@@ -1,7 +1,6 @@
 """From a backbone, convolutions of its own, or both, to scores of labels in every frame and in the clip."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -67,10 +66,12 @@ class FrameScores(NamedTuple):
     Args:
         frames: Logits.
         clips: Logits of the labels in the clip, from weights of the frames.
+        inside: Frames before the end of each clip; None if all are.
     """
 
     frames: Float[Tensor, "clip frame label"]
     clips: Float[Tensor, "clip label"]
+    inside: Bool[Tensor, "clip frame"] | None = None
 
 
 class EventHead(nn.Module):
@@ -131,7 +132,7 @@ class EventHead(nn.Module):
         if self.cnn is None:
             return backbone.column_seconds
         hop = backbone.frontend.hop_seconds if self.mel is None else self.mel.hop_seconds
-        return hop * functools.reduce(lambda product, step: product * step[0], self.cnn.pooling, 1)
+        return hop * self.cnn.frames_in_one
 
     def forward(
         self,
@@ -202,7 +203,7 @@ class EventHead(nn.Module):
         if valid is not None:
             strong = strong.where(valid[:, None, :], _NEVER)
             weights = weights.where(valid[:, None, :], _NEVER)
-        return FrameScores(strong, pooled(strong, weights, inside=inside, valid=valid))
+        return FrameScores(strong, pooled(strong, weights, inside=inside, valid=valid), inside)
 
     def prepared(self, spectrogram: Spectrogram) -> Spectrogram:
         """With the spectrogram of the convolutions' own frontend beside it, if they have one.

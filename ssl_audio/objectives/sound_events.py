@@ -18,7 +18,7 @@ from ssl_audio.data.facts import Facts
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.objectives.event_augmentation import EventAugmentation
-from ssl_audio.objectives.event_detection import HEAD, EventDetection, Rows, both, mean_over, only_valid
+from ssl_audio.objectives.event_detection import HEAD, EventDetection, Rows, both, mean_inside, mean_over, only_valid
 from ssl_audio.objectives.event_head import EventHeadOptions, FrameScores
 from ssl_audio.objectives.event_mixing import Mixture, known_pseudo, mixed_labels, mixed_spectrogram, within_groups
 from ssl_audio.objectives.objective import Losses
@@ -267,7 +267,7 @@ class SoundEvents(Wrapping):
     ) -> Float[Tensor, ""]:
         """Squared differences of probabilities, of frames and clips."""
         frames, wanted = both(found.frames.sigmoid(), taught.frames)
-        difference = only_valid((frames - wanted).square(), rows.valid).mean(dim=(1, 2))
+        difference = mean_inside(only_valid((frames - wanted).square(), rows.valid), found.inside)
         clips = only_valid((found.clips.sigmoid() - taught.clips).square(), rows.valid).mean(dim=1)
         each = difference + self.consistency.clip_share * clips
         if not interpolated:
@@ -289,7 +289,7 @@ class SoundEvents(Wrapping):
             absent = rows.weak[:, None] & (batch.targets == 0.0)
             wanted = wanted.masked_fill(absent[:, None, :], 0.0)
         losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-        each = only_valid(losses.where(there, 0.0), rows.valid).mean(dim=(1, 2))
+        each = mean_inside(only_valid(losses.where(there, 0.0), rows.valid), found.inside)
         if self.source_weights is None:
             return mean_over(each, known)
         groups = self.source_groups or [0] * len(self.source_weights)

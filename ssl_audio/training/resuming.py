@@ -129,14 +129,23 @@ def _default(name: str, options: dict[str, Any]) -> list[Any]:
     """The default of an option that an earlier version did not have, if its class, which the recipe names, has one.
 
     Args:
-        name: Of the option, such as `backbone.init_args.encoder.init_args.width`.
+        name: Of the option, such as `backbone.init_args.encoder.init_args.width`, or of a field of one, such as
+            `objective.init_args.head.rnn_layers`.
         options: The recipe, flattened.
     """
     owner, _, option = name.rpartition(".init_args.")
     module, _, kind = str(options.get(f"{owner}.class_path")).rpartition(".")
     found = getattr(importlib.import_module(module), kind, None) if module.startswith("ssl_audio.") else None
     known = {} if found is None else inspect.signature(found).parameters
-    return [known[option].default] if option in known else []
+    option, *fields = option.split(".")
+    if option not in known:
+        return []
+    value = known[option].default
+    for field in fields:
+        if not (dataclasses.is_dataclass(value) and hasattr(value, field)):
+            return []
+        value = getattr(value, field)
+    return [list(value) if isinstance(value, tuple) else value]
 
 
 def _named_alike(tree: Any) -> Any:

@@ -2,6 +2,7 @@
 stay right, and a clip has the same events whatever shares its batch.
 """
 
+import dataclasses
 import io
 
 import jaxtyping
@@ -22,6 +23,7 @@ from ssl_audio.model.merging import Merging
 from ssl_audio.model.packing import Packing
 from ssl_audio.objectives import AveragedTeacher, Consistency, EventHeadOptions, Mixing, SoundEvents
 from ssl_audio.objectives.crnn import CnnOptions
+from ssl_audio.objectives.event_detection import Rows
 
 FRONT = Fbank(bins=32)
 LENGTHS = torch.tensor([160, 80, 120])
@@ -148,6 +150,25 @@ def test_a_clip_has_the_same_events_whatever_shares_its_batch(kind, names, branc
         torch.testing.assert_close(together[clip, : length // 16], found[0], atol=2e-5, rtol=0)
         if "merging" not in options:
             torch.testing.assert_close(scores(objective, plain, alone), found, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_the_loss_of_a_clip_is_the_same_alone_and_padded(kind):
+    batch, spectrogram = sounds()
+    every = torch.ones(3, dtype=torch.bool)
+    batch = dataclasses.replace(batch, strong=every, known=every)
+    backbone = build(kind)
+    objective = events_on(backbone, head=EventHeadOptions(branches="both", cnn=CNN, rnn_layers=1, rnn_width=4))
+    with torch.no_grad():
+        rows = Rows.of(batch)
+        found = objective.objective.scores(backbone, spectrogram)
+        together = objective.objective.strong_losses(found, batch, rows)
+        for clip, length in enumerate(LENGTHS.tolist()):
+            alone = Spectrogram(spectrogram.values[clip : clip + 1, :length], LENGTHS[clip : clip + 1], whole=True)
+            one = dataclasses.replace(batch, frames=batch.frames[clip : clip + 1, : length // 16])
+            single = objective.objective.scores(backbone, alone)
+            loss = objective.objective.strong_losses(single, one, rows)
+            torch.testing.assert_close(together[clip], loss[0], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ENCODERS)

@@ -259,7 +259,9 @@ def test_frames_of_a_clip_are_the_same_alone_and_padded(encoder, bands):
     backbone = Backbone(frontend=Fbank(), encoder=encoder, patch=(64, 16), position_frames=128, class_tokens=1).eval()
     options = EventHeadOptions(
         branches="both", bands=bands, rnn_layers=1, rnn_width=4,
-        cnn=CnnOptions(input="backbone", channels=(4, 4), time_pooling=(4, 4), band_pooling=(8, 16)),
+        cnn=CnnOptions(
+            input="backbone", input_pooling=(2, 2), channels=(4, 4), time_pooling=(4, 2), band_pooling=(8, 8)
+        ),
     )  # fmt: skip
     detect = attached(EventDetection(head=options), backbone).eval()
     waves = 0.1 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(1))
