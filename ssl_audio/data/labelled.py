@@ -273,6 +273,13 @@ class LabelledShards(ShardModule):
         empty = [str(self.shards[n]) for n, quota in enumerate(self.quotas) if quota and not (owner == n).any()]
         if empty:
             raise RecipeError(f"data.quotas: {', '.join(empty)} has no training clip; expected 0 for it")
+        for n, quota in enumerate(self.quotas):
+            clips = int((owner == n).sum())
+            if quota > clips:
+                raise RecipeError(
+                    f"data.quotas takes {quota} clips of {self.shards[n]} for every batch, which has {clips} training "
+                    f"clips; expected {clips} at most, so that no batch has a clip twice"
+                )
         unused = [str(self.shards[n]) for n, quota in enumerate(self.quotas) if not quota and (owner == n).any()]
         if unused:
             raise RecipeError(f"data.quotas is 0 for {', '.join(unused)}, which has training clips; expected 1 or more")

@@ -60,6 +60,11 @@ def renamed(
                     f"data.sources[{number}].aliases: no clip has the label {name!r}{suggest(name, names)}; expected a "
                     "label of the shards"
                 )
+            if not source.aliases[name]:
+                raise RecipeError(
+                    f"data.sources[{number}].aliases: {name!r} is to count as no label; expected the labels that it "
+                    "counts as"
+                )
     owner = folder[np.repeat(np.arange(len(found)), found.counts)]
     tables = [[[place[new] for new in source.aliases.get(name, [name])] for name in names] for source in sources]
     widest = max([1, *(len(some) for table in tables for some in table)])
