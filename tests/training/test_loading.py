@@ -145,3 +145,18 @@ def test_a_resumed_recipe_names_only_classes_that_are_known_or_asked_for(tmp_pat
     torch.save(found, path)
     with pytest.raises(RecipeError, match=r"label_smoothing was \\x1b\[2J\\n, is None"):
         check_resume(path, recipe)
+
+
+def test_an_option_within_an_option_that_an_earlier_version_lacks_has_its_default(tmp_path):
+    found, path = content(), tmp_path / "x.ckpt"
+    cnn = {"input": "backbone"}
+    objective = {"class_path": "ssl_audio.objectives.SoundEvents", "init_args": {"head": {"cnn": cnn}}}
+    found["ssl_audio"]["recipe"]["model"]["objective"] = objective
+    torch.save(found, path)
+    recipe = copy.deepcopy(found["ssl_audio"]["recipe"])
+    now = recipe["model"]["objective"]["init_args"]["head"]["cnn"]
+    now["input_pooling"] = [1, 1]
+    check_resume(path, recipe)
+    now["input_pooling"] = [4, 2]
+    with pytest.raises(RecipeError, match=r"input_pooling was \[1, 1\], is \[4, 2\]"):
+        check_resume(path, recipe)
