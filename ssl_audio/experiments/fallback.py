@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ssl_audio.checkpoints.newest import NEWEST, chosen_checkpoint
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.display import TERMINAL, Display
-from ssl_audio.experiments.recipes import read_recipe, recipe_path, section, with_recipe_paths
+from ssl_audio.experiments.recipes import asked_alone, read_recipe, recipe_path, section, with_recipe_paths
 from ssl_audio.training.engines import is_first_process
 
 DEMO = Path("shards/demo")
@@ -36,6 +37,9 @@ def with_demo(words: list[str], verb: str = "finetune", *, display: Display = TE
     if given or asked or not missing:
         return words
     if any(folder in DEMOS for folder in missing):
+        start = asked_alone(words, "--checkpoint", str(told.get("checkpoint", NEWEST)))
+        if verb == "finetune" and start == NEWEST:  # before minutes of synthesis
+            chosen_checkpoint(NEWEST, Path(asked_alone(words, "--runs", "runs")))
         for folder in missing:
             if folder in DEMOS:
                 _write_demo(folder, display)

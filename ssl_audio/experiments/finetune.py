@@ -217,7 +217,8 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
             _check_start(this, cli.source, write=trainer.is_global_zero)
         fates = load_backbone(module.backbone, cli.source, rule=cli.config.adaptation.rule)
         if cli.config.keep_head:
-            keep_head(module, cli.source)
+            kept = keep_head(module, cli.source)
+            fates = [dataclasses.replace(f, outcome="used") if f.tensor in kept else f for f in fates]
         heard = heard_before(cli.source, parts.test, [Path(folder) for folder in data.shards])
     _check(module, data, trainer)
     if cli.config.statistics == "training":

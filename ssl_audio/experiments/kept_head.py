@@ -7,12 +7,15 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.training.finetuning import Finetuning
 
 
-def keep_head(module: Finetuning, source: Checkpoint) -> None:
+def keep_head(module: Finetuning, source: Checkpoint) -> set[str]:
     """Load the head of a checkpoint into the objective of a module.
 
     Args:
         module: With its objective attached.
         source: A fine-tuned checkpoint of the same labels.
+
+    Returns:
+        The names of its tensors in the checkpoint.
 
     Raises:
         RecipeError: if it has no head, or one of other labels or of another form.
@@ -39,3 +42,4 @@ def keep_head(module: Finetuning, source: Checkpoint) -> None:
         )
     with torch.no_grad():
         target.load_state_dict(weights)
+    return {f"objective.{name}" for name in weights}

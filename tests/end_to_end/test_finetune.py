@@ -423,6 +423,10 @@ def test_mistakes_in_finetuning_are_one_line(finetune, capsys, words, code, expe
 
 
 def test_a_missing_corpus_falls_back_on_the_demo_and_says_so(finetune, capsys, tmp_path, demo_shards):
+    assert "no pretrained checkpoint" in fails(
+        capsys, ["finetune", f"--config={ROOT}/recipes/finetune/desed.yaml"], code=1
+    )
+    assert not (tmp_path / "shards").exists(), "found out before the demo is synthesised"
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards/demo").symlink_to(demo_shards)
     main(
