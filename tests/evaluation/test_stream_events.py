@@ -1,5 +1,6 @@
 """Sound events of streams: those of the whole sound, in whatever blocks it comes."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -67,6 +68,18 @@ def detector(encoder, decision: Decision, *, frame_seconds: float | None = None,
 
 
 DECISION = Decision(smoothing=MedianFilter([0.0, 0.2, 0.35]), thresholds=np.array([0.5, 0.4, 0.6]))
+
+
+def test_scores_for_other_models_are_means_of_logits(model):
+    members = [copy.copy(model), copy.copy(model)]
+    for member, shift in zip(members, (0.0, 5.0), strict=True):
+        member._modules = detector(BiMamba(width=16, depth=1), DECISION)
+        with torch.no_grad():
+            member._modules.objective.head.strong.bias.add_(shift)
+    one, other = (member.frame_logits(BURST[None], None) for member in members)
+    found = Ensemble(members).frame_logits(BURST[None])
+    torch.testing.assert_close(found, (one + other) / 2)
+    assert (found - ((one.sigmoid() + other.sigmoid()) / 2).logit()).abs().max() > 0.1, "not of probabilities"
 
 
 def streamed(stream: SoundStream, waveform: torch.Tensor, block: int) -> list[tuple]:
