@@ -1,6 +1,5 @@
 """`ssl-audio doctor`: what this machine has, what is missing, and how to get it."""
 
-import importlib.util
 import platform
 from importlib import metadata
 
@@ -11,7 +10,7 @@ from ssl_audio.cli.parser import call
 from ssl_audio.errors import ScanError
 from ssl_audio.scan import build, choice, cuda_convolution
 from ssl_audio.scan.choice import BACKENDS, PREFERENCE, TOLERANCE, VARIABLE
-from ssl_audio.scan.cuda import INSTALL
+from ssl_audio.scan.extensions import CONVOLUTION, INSTALL, MAMBA
 from ssl_audio.training.precision import default_precision
 
 PACKAGES = {
@@ -88,8 +87,10 @@ def _packages() -> list[tuple[str, str, str]]:
             rows.append((name, metadata.version(name), ""))
         except metadata.PackageNotFoundError:
             rows.append((name, "missing", advice))
-    if importlib.util.find_spec("mamba_ssm") and not importlib.util.find_spec("selective_scan_cuda"):
-        rows.append(("mamba-ssm", "incomplete", f"it was built without its CUDA scan: {INSTALL}"))
+    for extension in (MAMBA, CONVOLUTION):
+        fault = extension.fault()
+        if fault is not None and extension.version() is not None:
+            rows.append((extension.package, "unusable", fault))
     return rows
 
 

@@ -5,10 +5,6 @@ the extension `selective_scan_cuda` is two plain functions. Both directions go i
 backwards are turned round first. The kernels know no borders, so a token that wipes the state is put at each.
 """
 
-import importlib
-import importlib.util
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -22,12 +18,7 @@ from ssl_audio.scan.backend import (
     flip_backward_groups,
     nothing_saved,
 )
-
-INSTALL = (
-    "MAMBA_KEEP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE "
-    'pip install --no-build-isolation "ssl_audio[cuda]"'
-)
-"""The one command that builds it: beside a CUDA torch, a CUDA toolkit and ninja, packaging, setuptools, wheel."""
+from ssl_audio.scan.extensions import MAMBA
 
 # exp(dt A) is 0 in float32 for every A below -1e-6; softplus leaves such a number as it is.
 _WIPE = 1e8
@@ -51,9 +42,7 @@ class Cuda(Backend):
             return f"for CUDA devices, not for {device.type}"
         if dtype not in (torch.float32, torch.bfloat16, torch.float16):
             return f"for float32 and halves of it, not for {str(dtype).removeprefix('torch.')}"
-        if importlib.util.find_spec("selective_scan_cuda") is None:
-            return f"mamba-ssm's extension is not installed; {INSTALL}"
-        return None
+        return MAMBA.fault()
 
     def saved_shape(self, scan: Scan) -> tuple[int, ...]:
         # With borders the sequence is longer by as many as the fullest row has, which only the data say: its
@@ -78,7 +67,7 @@ class Cuda(Backend):
         layout = _Layout(scan)
         states = saved if scan.border is None else layout.run()[1]
         above = layout.channel_first(dy.to(scan.u.dtype), fill=0.0)
-        du, ddt, dA, dB, dC, dD, dbias, *_ = _extension().bwd(
+        du, ddt, dA, dB, dC, dD, dbias, *_ = MAMBA.load().bwd(
             *layout.tensors, None, layout.bias, above, states, None, None, scan.softplus, False
         )
         return Gradients(
@@ -90,10 +79,6 @@ class Cuda(Backend):
             D=None if scan.D is None else dD.to(scan.D.dtype),
             bias=None if scan.bias is None else dbias.to(scan.bias.dtype),
         )
-
-
-def _extension() -> Any:
-    return importlib.import_module("selective_scan_cuda")
 
 
 class _Layout:
@@ -126,7 +111,7 @@ class _Layout:
 
     def run(self) -> tuple[Tensor, Tensor]:
         """Output and states."""
-        found = _extension().fwd(*self.tensors, None, self.bias, self.scan.softplus)
+        found = MAMBA.load().fwd(*self.tensors, None, self.bias, self.scan.softplus)
         return found[0], found[1]
 
     def channel_first(self, x: Tensor, *, fill: float) -> Tensor:

@@ -5,16 +5,14 @@ apart by `seq_idx`, for which the kernels want channels next to each other, as o
 """
 
 import functools
-import importlib
-import importlib.util
 import logging
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssl_audio.scan.choice import TOLERANCE
 from ssl_audio.scan.eager_convolution import eager_convolution
+from ssl_audio.scan.extensions import CONVOLUTION
 
 log = logging.getLogger("ssl_audio.scan")
 
@@ -25,9 +23,7 @@ def unfit(channels: int, taps: int, dtype: torch.dtype) -> str | None:
         return f"for float32 and halves of it, not for {str(dtype).removeprefix('torch.')}"
     if channels % 8 or not 2 <= taps <= 4:
         return f"for channels in eights and 2 to 4 taps, not {channels} channels and {taps} taps"
-    if importlib.util.find_spec("causal_conv1d") is None:
-        return "causal-conv1d is not installed"
-    return None
+    return CONVOLUTION.fault()
 
 
 @functools.cache
@@ -76,7 +72,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, border: Tensor | No
     Source: Dao-AILab/causal-conv1d@v1.7 causal_conv1d/cpp_functions.py `causal_conv1d_fwd_function`.
     """
     weight, bias = _same_type(weight, bias)
-    y = _extension().causal_conv1d_fwd_function(
+    y = CONVOLUTION.load().causal_conv1d_fwd_function(
         _ordered(x, reverse=reverse), weight, bias, _clips(border, reverse=reverse), None, None, True
     )
     return _restored(y, reverse=reverse)
@@ -90,7 +86,7 @@ def convolve_backward(
     Source: Dao-AILab/causal-conv1d@v1.7 causal_conv1d/cpp_functions.py `causal_conv1d_bwd_function`.
     """
     taps, offsets = _same_type(weight, bias)
-    dx, dweight, dbias, _ = _extension().causal_conv1d_bwd_function(
+    dx, dweight, dbias, _ = CONVOLUTION.load().causal_conv1d_bwd_function(
         _ordered(x, reverse=reverse),
         taps,
         offsets,
@@ -105,10 +101,6 @@ def convolve_backward(
     if dbias is None:
         dbias = weight.new_zeros(len(weight), dtype=torch.float32)
     return _restored(dx, reverse=reverse), dweight.to(weight.dtype), dbias.float()
-
-
-def _extension() -> Any:
-    return importlib.import_module("causal_conv1d.cpp_functions")
 
 
 def _same_type(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:

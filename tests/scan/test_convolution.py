@@ -105,7 +105,6 @@ def as_on_cuda(monkeypatch):
     """The way of CUDA tensors taken by those of the CPU."""
     monkeypatch.setattr(Cuda, "unfit", lambda self, device, dtype: None)
     monkeypatch.setattr(choice, "self_test", lambda *_: 0.0)
-    monkeypatch.setattr(cuda_convolution.importlib.util, "find_spec", lambda name: object())
 
     def install(module: types.ModuleType) -> None:
         monkeypatch.setitem(sys.modules, "causal_conv1d", types.ModuleType("causal_conv1d"))
