@@ -127,7 +127,7 @@ class SoundStream:
         if way == "windows":
             self.refusal = "overlapping windows were asked for"
         elif way == "exact" and self.refusal is not None:
-            raise RecipeError(f"stream: {self.refusal}")
+            raise RecipeError(f"stream: {self.refusal}; or take overlapping windows (way: windows)")
         self.exact = self.refusal is None
         if self.exact and ahead_seconds:
             raise RecipeError(

@@ -77,6 +77,8 @@ class Grid:
         columns = backbone.positions.table.shape[1]
         if backbone.positions.endless:  # which have no end
             columns = max(columns, (_FRAMES - backbone.patch[1]) // backbone.stride[1] + 1)
+        if backbone.fixed_frames is not None:
+            columns = min(columns, (backbone.fixed_frames - backbone.patch[1]) // backbone.stride[1] + 1)
         if seconds is not None:
             wanted = (round(seconds * frontend.sample_rate) - reach) // step + 1
             columns = max(1, min(columns, wanted))

@@ -48,7 +48,7 @@ def refusal(backbone: Backbone) -> str | None:
         return f"{len(backbone.class_tokens)} class tokens see the whole clip; an exact stream needs class_tokens 0"
     if backbone.positions.rule != "repeat":
         return (
-            f"positions end after {backbone.positions.table.shape[1]} columns (position_rule: "
+            f"the {type(backbone.positions).__name__} say where in a clip a patch is (position_rule: "
             f"{backbone.positions.rule}); an exact stream needs position_rule repeat"
         )
     if backbone.merging.r:

@@ -91,6 +91,11 @@ class Classification(Objective):
             raise RecipeError(
                 "model.head.pooling is class, but this backbone has no class tokens; expected mean or attentive"
             )
+        if self.options.pooling == "class" and backbone.encoder.looks_back and backbone.class_place == "front":
+            raise RecipeError(
+                "model.head.pooling is class, and class tokens in front of a clip see nothing of it in this "
+                f"{type(backbone.encoder).__name__}, which has forward_only; expected pooling mean"
+            )
         self.several = facts.several
         self.head = Head(
             backbone.width,

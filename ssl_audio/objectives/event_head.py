@@ -236,14 +236,15 @@ class EventHead(nn.Module):
             if self.cnn is None:
                 lengths = columns
             else:
-                states = matched(states, parts[0].shape[1], self.options.matching)
+                states = matched(states, parts[0].shape[1], self.options.matching, have=columns, want=lengths)
             parts.insert(0, states)
         joined = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         scale = 1.0 if hop_seconds is None else self.hop_seconds(backbone) / hop_seconds
         if abs(scale - 1.0) < 1e-6:
             return joined, lengths
-        lengths = None if lengths is None else (lengths * scale).ceil().long()
-        return matched(joined, max(1, round(joined.shape[1] * scale)), self.options.matching), lengths
+        count = max(1, round(joined.shape[1] * scale))
+        wanted = None if lengths is None else (lengths * scale).round().long().clamp_min(1)
+        return matched(joined, count, self.options.matching, have=lengths, want=wanted), wanted
 
     def _encoded(
         self, backbone: Backbone, spectrogram: Spectrogram

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ssl_audio.model.layouts import on_grid
@@ -61,7 +61,12 @@ def _scattered(tokens: Tokens, chosen: Tensor, columns: int) -> Float[Tensor, "c
 
 
 def matched(
-    states: Float[Tensor, "clip frame channel"], count: int, how: Matching = "pool"
+    states: Float[Tensor, "clip frame channel"],
+    count: int,
+    how: Matching = "pool",
+    *,
+    have: Int[Tensor, " clip"] | None = None,
+    want: Int[Tensor, " clip"] | None = None,
 ) -> Float[Tensor, "clip {count} channel"]:
     """The same stretch of time in another number of frames.
 
@@ -69,12 +74,31 @@ def matched(
         states: One vector a frame.
         count: How many frames are wanted.
         how: Mean of those that a frame covers (`pool`), or the nearest one (`interpolate`).
+        have: Frames of each clip among them; None means that all are of every clip.
+        want: Frames of each clip among those wanted; what is behind them is zero.
 
     Source: CPJKU/cpjku_dcase24@9b5cb78 (adaptive average pooling for ATST, nearest-exact for fPaSST and BEATs).
+    Differs: each clip is matched over its own length, so that it does not depend on how long its neighbours are.
     """
-    if states.shape[1] == count:
-        return states
-    rows = states.transpose(1, 2)
+    if have is None or want is None:
+        if states.shape[1] == count:
+            return states
+        rows = states.transpose(1, 2)
+        if how == "pool":
+            return F.adaptive_avg_pool1d(rows, count).transpose(1, 2)
+        return F.interpolate(rows, size=count, mode="nearest-exact").transpose(1, 2)
+    number = torch.arange(count, device=states.device)[None]
+    had, wanted = have.clamp_min(1)[:, None], want.clamp_min(1)[:, None]
     if how == "pool":
-        return F.adaptive_avg_pool1d(rows, count).transpose(1, 2)
-    return F.interpolate(rows, size=count, mode="nearest-exact").transpose(1, 2)
+        first, behind = number * had // wanted, -(-(number + 1) * had // wanted)
+    else:
+        first = (2 * number + 1) * had // (2 * wanted)
+        behind = first + 1
+    inside = number < wanted
+    first, behind = (part.clamp(max=states.shape[1]).where(inside, 0) for part in (first, behind))
+    total = torch.zeros_like(states[:, :1]).expand(-1, count, -1)
+    for step in range(int((behind - first).max())):
+        place = first + step
+        taken = states.gather(1, place.clamp(max=states.shape[1] - 1)[..., None].expand(-1, -1, states.shape[2]))
+        total = total + taken * (place < behind)[..., None]
+    return total / (behind - first).clamp_min(1)[..., None]

@@ -231,6 +231,9 @@ LAYOUTS = {
 """Tried in this order."""
 
 
+_INSTEAD = "take another layout, train a model that has a place in it, or stay with ssl_audio.pretrained"
+
+
 def chosen(source: Source, wanted: str) -> tuple[Layout, list[str]]:
     """The layout that is wanted, or the first that has a place for the checkpoint, and why others have none.
 
@@ -250,7 +253,7 @@ def chosen(source: Source, wanted: str) -> tuple[Layout, list[str]]:
                 "--layout torch, which needs nothing"
             )
         return layout, passed
-    raise RecipeError(f"{source.checkpoint.path}: {'; '.join(passed)}")
+    raise RecipeError(f"{source.checkpoint.path}: {'; '.join(passed)}; {_INSTEAD}")
 
 
 def taken(layout: Layout, source: Source) -> Layout:
@@ -261,7 +264,7 @@ def taken(layout: Layout, source: Source) -> Layout:
     """
     reason = _safely(layout, source)
     if reason is not None:
-        raise RecipeError(f"{source.checkpoint.path}: {reason}")
+        raise RecipeError(f"{source.checkpoint.path}: not {layout.name}: {reason}; {_INSTEAD}")
     return layout
 
 

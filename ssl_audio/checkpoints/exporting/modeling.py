@@ -271,6 +271,8 @@ class Head(nn.Module):
         weight = valid[:, None, :, None].to(grid.dtype)
         if self.pooling == "class":
             pooled = classes.mean(dim=1)
+        elif self.pooling == "first":
+            pooled = grid[:, :, 0].mean(dim=1)
         elif self.pooling in ("attentive", "query"):
             pooled = self.attend(grid.flatten(1, 2), weight.expand(-1, grid.shape[1], -1, 1).flatten(1, 2))
         elif self.pooling == "bands":

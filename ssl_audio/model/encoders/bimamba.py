@@ -290,6 +290,10 @@ class BiMamba(Encoder):
         )
         self.norm = nn.LayerNorm(width, eps=1e-5)
 
+    @property
+    def looks_back(self) -> bool:
+        return self.forward_only
+
     def context(self, tokens: Tokens, past: Any = None) -> Context:
         borders = None if tokens.whole else borders_of(tokens)
         if not self.forward_only and self.chunk is None:

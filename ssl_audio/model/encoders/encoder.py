@@ -97,6 +97,11 @@ class Encoder(nn.Module, ABC):
             yield tokens
 
     @property
+    def looks_back(self) -> bool:
+        """Whether a token sees those before it alone, so that nothing reaches what stands in front of a clip."""
+        return False
+
+    @property
     def stream_columns(self) -> int | None:
         """Patch columns that a stream must bring together, in whole multiples but for its end; None if its tokens
         depend on what is still to come.
