@@ -123,7 +123,7 @@ def timm_runner(source: Source, folder: Path, frames: int) -> Run:
     backbone = source.backbone
 
     def run(clips: list[Tensor]) -> list[Answers]:
-        pictures = torch.stack([kaldi_picture(source, clip)[:, :frames] for clip in clips])
+        pictures = torch.stack([kaldi_picture(source, clip)[..., :frames] for clip in clips])
         with torch.inference_mode():
             states = model.forward_features(pictures)
             logits = None if source.head is None else model.forward_head(states)
