@@ -87,14 +87,40 @@ def write_onnx(source: Source, out: Path, *, input: Input = "waveform", int8: bo
             line = " ".join(str(error.__cause__ or error).split())[:200]
             raise CheckpointError(f"{source.checkpoint.path}: torch cannot trace it for ONNX ({line})") from error
     assert program is not None
+    _transpose_weights(program.model.graph)
     out.mkdir(parents=True, exist_ok=True)
     program.save(out / MODEL)
     if int8:
         from onnxruntime.quantization import quantize_dynamic
 
         # The transform of the frontend and the patches stay in float32: they are convolutions.
-        quantize_dynamic(out / MODEL, out / INT8, op_types_to_quantize=["MatMul", "Gemm"])
+        with _quiet():
+            quantize_dynamic(out / MODEL, out / INT8, op_types_to_quantize=["MatMul", "Gemm"])
     return model
+
+
+def _transpose_weights(graph: Any) -> None:
+    """Weights of linear layers as their products take them.
+
+    The exporter leaves a Transpose node before each product, and the quantiser takes only products with a weight.
+    """
+    import onnx_ir
+
+    weights = graph.initializers
+    for node in list(graph):
+        weight = node.inputs[0] if node.op_type == "Transpose" else None
+        if weight is None or weight.name not in weights:
+            continue
+        turned, (made,) = weight.const_value.numpy().transpose(node.attributes["perm"].as_ints()), node.outputs
+        value = onnx_ir.Value(
+            name=f"{weight.name}.transposed", const_value=onnx_ir.tensor(np.ascontiguousarray(turned))
+        )
+        value.shape, value.dtype = onnx_ir.Shape(turned.shape), weight.dtype
+        weights[value.name] = value
+        made.replace_all_uses_with(value)
+        graph.remove(node, safe=True)
+        if not weight.uses():
+            del weights[weight.name]
 
 
 def _example(model: modeling.AudioEncoder, input: Input) -> tuple[Tensor, Tensor]:
@@ -133,7 +159,7 @@ def _native_scan(model: modeling.AudioEncoder) -> Any:
 @contextlib.contextmanager
 def _quiet() -> Any:
     """Without what the exporter says of its own insides."""
-    names = ("torch.onnx", "torch.export", "onnxscript")
+    names = ("torch.onnx", "torch.export", "onnxscript", "")
     levels = {name: logging.getLogger(name).level for name in names}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
