@@ -70,10 +70,13 @@ def parts(*, device: str, shards: Sequence[Path], rehearsal: bool) -> list[Part]
         chosen = [word for size in (name, *sizes) for word in _SIZES[size][int(rehearsal)]]
         return ours("bench", name, *chosen, *more, f"--device={device}", "--out={json}")
 
-    def slice_of(*recipes: str) -> tuple[str, ...]:
-        options = ", ".join(f"{name}: {value}" for name, value in {**trainer, "data.workers": "2"}.items())
+    def slice_of(*recipes: str, small: str) -> tuple[str, ...]:
+        given = {**trainer, "data.workers": "2"}
+        if rehearsal:
+            given["model.backbone.encoder"] = f"recipes/encoders/{small}.yaml"
+        options = ", ".join(f"{name}: {value}" for name, value in given.items())
         return ours(
-            "bench", "pretraining", f"--config=[{'demo' if rehearsal else ','.join(recipes)}]", f"--shards={found}",
+            "bench", "pretraining", f"--config=[{','.join(recipes)}]", f"--shards={found}",
             "--minutes={minutes}", f"--batch_clips={8 if rehearsal else 128}", f"--options={{{{{options}}}}}",
             "--runs={runs}", f"--name={recipes[0]}", "--out={json}",
         )  # fmt: skip
@@ -95,12 +98,17 @@ def parts(*, device: str, shards: Sequence[Path], rehearsal: bool) -> list[Part]
         ),
         ("step", "a training step of the Transformer, switch by switch", 1.5, bench("step")),
         ("step_mamba", "a training step of the Mamba, switch by switch", 1.5, bench("step", "--encoder=bimamba")),
-        ("pretraining", "a slice of SSAST's pretraining, repaired", 2.5, slice_of("ssast_base_patch", "repaired")),
+        (
+            "pretraining",
+            "a slice of SSAST's pretraining, repaired",
+            2.5,
+            slice_of("ssast_base_patch", "repaired", small="transformer_demo"),
+        ),
         (
             "pretraining_mamba",
             "a slice of SSAMBA's pretraining, repaired",
             2.5,
-            slice_of("ssamba_base", "repaired", "repaired_mamba"),
+            slice_of("ssamba_base", "repaired", "repaired_mamba", small="bimamba_demo"),
         ),
         ("fbank", "log-mel spectrograms beside torchaudio's", 0.5, bench("fbank")),
         ("packing", "packed rows beside padded ones", 1.0, bench("packing")),

@@ -16,7 +16,7 @@ from ssl_audio.experiments.gpu_parts import GPU_TESTS, Part, parts
 
 
 @pytest.mark.parametrize("name", [part.name for part in parts(device="cpu", shards=[], rehearsal=True)])
-def test_the_command_of_every_part_runs(name, demo_shards, tmp_path, monkeypatch):
+def test_the_command_of_every_part_runs(name, demo_shards, tmp_path, monkeypatch, capsys):
     """In this process, with the sizes of a rehearsal; the tests of a GPU are collected here and run by themselves."""
     monkeypatch.chdir(tmp_path)
     part = next(one for one in parts(device="cpu", shards=[demo_shards], rehearsal=True) if one.name == name)
@@ -28,8 +28,11 @@ def test_the_command_of_every_part_runs(name, demo_shards, tmp_path, monkeypatch
         return
     assert module == "ssl_audio"
     main(words)
+    printed = capsys.readouterr()
+    assert ("Mamba with" in printed.err + printed.out) == (name == "pretraining_mamba")
     if "--out={json}" in part.words:
-        assert json.loads((tmp_path / "found.json").read_text())
+        found = json.loads((tmp_path / "found.json").read_text())
+        assert found.get("largest_difference", 0.0) < 1e-2, "nats, where a band holds next to nothing"
     else:
         assert list((tmp_path / "runs").glob("pretrain/*/0/checkpoints/last.ckpt"))
 
