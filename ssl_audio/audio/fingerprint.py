@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, UInt32
+from jaxtyping import Complex64, Float, UInt32
 
 _BANDS = 33
 _LOW_HZ, _HIGH_HZ = 150.0, 3700.0
@@ -11,6 +11,7 @@ _FRAME_SECONDS, HOP_SECONDS = 0.064, 0.016
 _RANGE_DB = 50.0
 _SIZE = (12, 12)  # of the descriptor: modulations of bands and of time
 _TIMES = 128
+_FINE = 4  # parts of a sample at which waveforms are compared
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def waveform_likeness(
     hertz = np.fft.rfftfreq(size, 1 / sample_rate)
     inside = ((hertz > _LOW_HZ) & (hertz < _HIGH_HZ)).astype(np.float32)
     spectra = [fft.rfft(wave, size) * inside for wave in (first, second)]
-    product = np.roll(fft.irfft(spectra[0] * np.conj(spectra[1]), size), len(second) - 1)[:count]
+    product = np.roll(_between_samples(spectra[0] * np.conj(spectra[1]), size), len(second) - 1)[:count]
     lags = np.arange(count) - (len(second) - 1)
     waves = [fft.irfft(found, size)[: len(wave)] for found, wave in zip(spectra, (first, second), strict=True)]
     power = [np.concatenate([[0.0], np.cumsum(np.square(wave, dtype=np.float64))]) for wave in waves]
@@ -136,5 +137,19 @@ def waveform_likeness(
     fits = end - begin >= min(max(round(least_seconds * sample_rate), shorter // 2), shorter)
     shares = [energy / max(float(total[-1]), 1e-20) for energy, total in zip(energies, power, strict=True)]
     fits &= (np.maximum(*shares) > 0.5) & (np.minimum(*shares) > 0.01)
-    alike = np.abs(product) / np.sqrt(energies[0] * energies[1] + 1e-20)
+    alike = product / np.sqrt(energies[0] * energies[1] + 1e-20)
     return float(np.where(fits, alike, 0.0).max(initial=0.0))
+
+
+def _between_samples(spectrum: Complex64[np.ndarray, " frequency"], size: int) -> Float[np.ndarray, " lag"]:
+    """The largest magnitude of a correlation within half a sample of each lag, at quarters of a sample.
+
+    A copy that was cut at a higher rate is shifted by a part of a sample, and one of half a sample costs a signal
+    of 2 kHz at 8 kHz three tenths of its correlation.
+    """
+    from scipy import fft
+
+    fine = fft.irfft(spectrum, _FINE * size) * _FINE
+    half = _FINE // 2
+    around = np.abs(np.roll(fine, half)).reshape(size, _FINE)
+    return np.maximum(around.max(axis=1), np.roll(around[:, 0], -1))

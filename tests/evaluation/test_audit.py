@@ -61,6 +61,10 @@ def test_copies_are_found_and_nothing_else():
     assert later == pytest.approx((350 - 777) / RATE, abs=0.02)
     assert waveform_likeness(waves[0], waves[0][5000:9000], RATE) > 0.999
     assert waveform_likeness(waves[0], waves[1], RATE) < 0.5
+    # A cut by an odd number of samples is half a sample at half the rate.
+    hiss = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    halves = [resample_poly(wave, 1, 2).astype(np.float32) for wave in (hiss, hiss[1001:])]
+    assert waveform_likeness(*halves, RATE // 2) > 0.97
 
 
 def test_traits_say_what_was_done_to_a_recording():

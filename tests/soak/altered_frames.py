@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jsonargparse import auto_cli
+from scipy.stats import t
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -196,13 +197,16 @@ def show(out: Path) -> None:
         task, front, encoder, start, way, _ = line["key"]
         rows.setdefault((task, front, encoder, way), {}).setdefault(start, []).append(line["score"])
         restored += [line["l1"] / line["l1_as_altered"]] if "l1" in line else []
-    print("| task | frontend | encoder | | none | AlteredFrames | difference by seed |\n|---|---|---|---|---|---|---|")
+    print("| task | frontend | encoder | | none | AlteredFrames | difference, 95 % |\n" + "|---" * 7 + "|")
     for (task, front, encoder, way), found in sorted(rows.items()):
         if len(found) < 2:
             continue
         none, altered = found["none"], found["altered"]
-        gains = ", ".join(f"{b - a:+.3f}" for a, b in zip(none, altered, strict=False))
-        print(f"| {task} | {front} | {encoder} | {way} | {np.mean(none):.3f} | {np.mean(altered):.3f} | {gains} |")
+        count = min(len(none), len(altered))
+        gains = np.subtract(altered[:count], none[:count])
+        half = t.ppf(0.975, count - 1) * gains.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
+        told = f"{gains.mean():+.3f} ({gains.mean() - half:+.3f} to {gains.mean() + half:+.3f})"
+        print(f"| {task} | {front} | {encoder} | {way} | {np.mean(none):.3f} | {np.mean(altered):.3f} | {told} |")
     print(f"restored values are {np.mean(restored):.2f} times as far off as altered ones")
 
 

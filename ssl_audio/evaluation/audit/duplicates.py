@@ -15,7 +15,8 @@ _NEIGHBOURS = 4
 _WORD_CLIPS = 8
 _WORDS = 2
 _CANDIDATE = 0.65
-_SAME = 0.85
+SAME = 0.85
+"""Correlation of waveforms from which on two clips have the same sound."""
 _BLOCK = 1024
 
 
@@ -41,6 +42,7 @@ def duplicates(
     prints: Sequence[Fingerprint],
     read: Callable[[int], Float[np.ndarray, " sample"]],
     *,
+    least: float = SAME,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Pair]:
     """Pairs of clips with the same sound; silent ones are none.
@@ -52,6 +54,7 @@ def duplicates(
         digests: Of the samples of each clip.
         prints: Of each clip.
         read: Waveform of a clip at `RATE`.
+        least: Correlation of waveforms from which on they are the same sound.
         progress: Is told how many candidates of how many are decided.
     """
     found: dict[tuple[int, int], Pair] = {}
@@ -70,7 +73,7 @@ def duplicates(
         if likeness(prints[first], prints[second])[0] < _CANDIDATE:
             continue
         alike = waveform_likeness(read(first), read(second), RATE)
-        if alike >= _SAME:
+        if alike >= least:
             found[first, second] = Pair(first, second, round(alike, 4), False)
     return [found[pair] for pair in sorted(found)]
 
