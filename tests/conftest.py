@@ -1,8 +1,10 @@
 """What all tests share: a tiny backbone and the golden numbers of the published implementations."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 
@@ -18,6 +20,25 @@ torch.set_num_threads(1)
 # The same examples in every run; the soak draws others.
 hypothesis.settings.register_profile("suite", derandomize=True)
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the checks of shapes, which many small models wait for."""
+    yield from _unchecked()
+
+
+@pytest.fixture(scope="module")
+def unchecked_module() -> Iterator[None]:
+    """The same for all tests of a module."""
+    yield from _unchecked()
+
+
+def _unchecked() -> Iterator[None]:
+    was = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", was)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """ONNX files say what their checkpoints say, for five pairs of batch and length."""
 
-import jaxtyping
 import pytest
 from test_exporting import MAMBA, clips, written
 
@@ -12,16 +11,7 @@ for package in ("onnxscript", "onnxruntime"):
     pytest.importorskip(package)
 
 
-@pytest.fixture
-def _traceable():
-    """No runtime type checks: a length that is traced is not an int."""
-    was = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", was)
-
-
-@pytest.mark.usefixtures("_traceable")
+@pytest.mark.usefixtures("unchecked")  # a length that is traced is not an int
 def test_five_pairs_of_batch_and_length(tmp_path):
     # Tracing takes seconds a model: the Transformer and log-mels are in tests/soak/formats.py.
     found = written(tmp_path / "x.ckpt", (MAMBA[0], {**MAMBA[1], "depth": 1}), clips(), class_tokens=2)

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import soundfile
@@ -50,14 +49,6 @@ def sound(task: str, label: int, draws: np.random.Generator) -> np.ndarray:
     else:
         wave = sum(np.sin(2 * np.pi * hz * time) for bit, hz in ((1, 400), (2, 1500)) if (label + 1) & bit)
     return 0.2 * wave + 0.05 * draws.standard_normal(len(time))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unchecked():
-    """Without the checks of shapes, which many small trainings wait for."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

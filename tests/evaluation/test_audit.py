@@ -121,6 +121,7 @@ def test_scores_are_those_of_new_groups_and_draws_are_scikit_learns():
     assert told(np.concatenate([level, more[:, 2:]], axis=1), more, np.arange(120), several=True).score > 0.9
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_noise_of_one_label_is_found_and_balanced_noise_is_not(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shards = shards_of(tmp_path / "a", noisy="sick", copies=True)

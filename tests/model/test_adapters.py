@@ -8,7 +8,6 @@ import re
 import socket
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 import yaml
@@ -243,14 +242,6 @@ def test_merging_gives_the_same_or_says_why_not(kind, name):
 def together(kind: type[Encoder]) -> list[str]:
     """All that can be attached at once."""
     return [name for home, name in HOMES if home is kind and name != "dora"]
-
-
-@pytest.fixture
-def unchecked():
-    """Without the checks of shapes, which many small models wait for."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("kind", ENCODERS)

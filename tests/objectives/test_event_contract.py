@@ -5,7 +5,6 @@ stay right, and a clip has the same events whatever shares its batch.
 import dataclasses
 import io
 
-import jaxtyping
 import pytest
 import torch
 from model.test_adapters import CASES, ENCODERS, each
@@ -30,13 +29,7 @@ LENGTHS = torch.tensor([160, 80, 120])
 HOP = 0.16
 CNN = CnnOptions(input="backbone", channels=(4, 4), time_pooling=(8, 2), band_pooling=(8, 4))
 
-
-@pytest.fixture(autouse=True)
-def unchecked():
-    """Without the checks of shapes, which many small models wait for."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 def build(kind, *names: str, **options) -> Backbone:
