@@ -1,0 +1,64 @@
+"""What the trials of pairs found: whether each refusal says what it must, and all of it as tables in Markdown."""
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from product.matrix import Matrix
+from product.parts import Part
+from product.trial import Outcome
+
+_TO_DO = re.compile(r"\b(expected|set|use|take|leave|needs?|choose|keep|train|do not|export|instead)\b")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """What became of a pair."""
+
+    one: Part
+    other: Part
+    outcome: Outcome
+
+    @property
+    def line(self) -> str:
+        """Why it was refused, without the path of a trial's file."""
+        return re.sub(r"\S*/\S+?\.ckpt: ", "", self.outcome.reason)
+
+    @property
+    def lacks(self) -> str | None:
+        """What its refusal does not say; None if nothing is missing."""
+        line = self.line
+        if not line or "\n" in line:
+            return "one line"
+        for part in (self.one, self.other):
+            if not any(word.lower() in line.lower() for word in part.words):
+                return f"the name of {part.axis} {part.name}"
+        return None if _TO_DO.search(line) else "what to do"
+
+
+def run(matrix: Matrix, *axes: str) -> list[Found]:
+    """Try all pairs, or those of some axes."""
+    return [Found(one, other, matrix.pair(one, other)) for one, other in matrix.pairs(*axes)]
+
+
+def text(found: Sequence[Found], parts: dict[str, list[Part]]) -> str:
+    """Tables of the parts, of the counts and of every refusal with its reason, in Markdown."""
+    works, refused = [[one for one in found if one.outcome.works is kind] for kind in (True, False)]
+    axes = list(parts)
+    lines = [f"{len(found)} pairs: {len(works)} work, {len(refused)} are refused.", ""]
+    lines += ["| axis | parts |", "|---|---|"]
+    lines += [f"| {axis} | {', '.join(part.name for part in parts[axis] if part.name != 'none')} |" for axis in axes]
+    counts = Counter((one.one.axis, one.other.axis) for one in found)
+    good = Counter((one.one.axis, one.other.axis) for one in works)
+    lines += ["", f"| works of tried | {' | '.join(axes[1:])} |", f"|---|{'---|' * len(axes[1:])}"]
+    for axis in axes[:-1]:
+        cells = [f"{good[axis, other]}/{counts[axis, other]}" if counts[axis, other] else "" for other in axes[1:]]
+        lines.append(f"| {axis} | {' | '.join(cells)} |")
+    reasons: dict[str, list[str]] = {}
+    for one in refused:
+        reasons.setdefault(one.line, []).append(f"{one.one.name} with {one.other.name}")
+    lines += ["", "| refused | in the words |", "|---|---|"]
+    for reason, which in reasons.items():
+        lines.append(f"| {'; '.join(which)} | {reason.replace('|', '/')} |")
+    return "\n".join(lines)
