@@ -10,6 +10,15 @@ from product.parts import Part
 from product.trial import Outcome
 
 _TO_DO = re.compile(r"\b(expected|set|use|take|leave|needs?|choose|keep|train|do not|export|instead)\b")
+_INTRODUCTION = """# Which parts combine
+
+Every pair of parts is built on a minute model, trained for one step, saved, read back and asked; clips must not
+change each other, padded or packed. A pair works, or one of the project's errors refuses it in one line.
+
+This page is written by `python tests/soak/combinations.py --out docs/product.md`, which finds the parts (subclasses,
+and variants that recipes have) and ends with 1 where anything else happens. Every part is tried on every encoder;
+between other axes one part stands for those of its group. A variant stands in brackets behind its class. Pairs with a
+use (the last axis) are trained, saved and put to that use."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,6 +46,11 @@ class Found:
         return None if _TO_DO.search(line) else "what to do"
 
 
+def names(parts: Sequence[Part]) -> str:
+    """Of the parts of an axis, as the page has them."""
+    return "; ".join(part.name for part in parts if part.name != "none")
+
+
 def run(matrix: Matrix, *axes: str) -> list[Found]:
     """Try all pairs, or those of some axes."""
     return [Found(one, other, matrix.pair(one, other)) for one, other in matrix.pairs(*axes)]
@@ -46,19 +60,26 @@ def text(found: Sequence[Found], parts: dict[str, list[Part]]) -> str:
     """Tables of the parts, of the counts and of every refusal with its reason, in Markdown."""
     works, refused = [[one for one in found if one.outcome.works is kind] for kind in (True, False)]
     axes = list(parts)
-    lines = [f"{len(found)} pairs: {len(works)} work, {len(refused)} are refused.", ""]
+    lines = [*_INTRODUCTION.splitlines(), ""]
+    lines += [f"{len(found)} pairs: **{len(works)} work, {len(refused)} are refused.**", "", "## Parts", ""]
     lines += ["| axis | parts |", "|---|---|"]
-    lines += [f"| {axis} | {', '.join(part.name for part in parts[axis] if part.name != 'none')} |" for axis in axes]
+    lines += [f"| {axis} | {names(parts[axis])} |" for axis in axes]
     counts = Counter((one.one.axis, one.other.axis) for one in found)
     good = Counter((one.one.axis, one.other.axis) for one in works)
-    lines += ["", f"| works of tried | {' | '.join(axes[1:])} |", f"|---|{'---|' * len(axes[1:])}"]
+    lines += [
+        "",
+        "## How many pairs work",
+        "",
+        f"| works of tried | {' | '.join(axes[1:])} |",
+        f"|---|{'---|' * len(axes[1:])}",
+    ]
     for axis in axes[:-1]:
         cells = [f"{good[axis, other]}/{counts[axis, other]}" if counts[axis, other] else "" for other in axes[1:]]
         lines.append(f"| {axis} | {' | '.join(cells)} |")
     reasons: dict[str, list[str]] = {}
     for one in refused:
         reasons.setdefault(one.line, []).append(f"{one.one.name} with {one.other.name}")
-    lines += ["", "| refused | in the words |", "|---|---|"]
+    lines += ["", "## What is refused, and what the user reads", "", "| refused | message |", "|---|---|"]
     for reason, which in reasons.items():
         lines.append(f"| {'; '.join(which)} | {reason.replace('|', '/')} |")
     return "\n".join(lines)
