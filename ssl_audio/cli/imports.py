@@ -1,8 +1,8 @@
 """Import Lightning without what it imports and no verb needs before it trains.
 
 At its import Lightning loads torch._dynamo (and with it sympy and FSDP) for one class and one decorator, and
-torchmetrics loads scipy.signal and matplotlib for metrics and plots that nothing here uses. Together they take longer
-than torch itself.
+torchmetrics loads scipy.signal, matplotlib and torchvision for metrics that nothing here uses. Together they take
+longer than torch itself.
 """
 
 import builtins
@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 _DYNAMO = "torch._dynamo"
-_NOT_FOR_METRICS = ("scipy", "matplotlib")
+_NOT_FOR_METRICS = ("matplotlib", "scipy", "torchvision")
 
 
 class _IsOptimized(type):
@@ -62,7 +62,7 @@ def _dynamo_at_first_use() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _metrics_alone() -> Iterator[None]:
-    """Import torchmetrics as if scipy and matplotlib were not installed, or in full if it checks in other ways."""
+    """Import torchmetrics as if `_NOT_FOR_METRICS` were not installed, or in full if it checks in other ways."""
     from lightning_utilities.core import imports
 
     available = getattr(imports, "package_available", None)
