@@ -191,6 +191,7 @@ class LabelledShards(ShardModule):
             )
             if self.noise is not None:
                 self.noise.count_of(self._parts.labels)
+                self.noise.files("train")
             if self.window_hop_seconds is not None:
                 size = self.crop_seconds, self.window_hop_seconds
                 found = self._parts

@@ -382,7 +382,7 @@ class BatchLoader:
                 self.waited += time.monotonic() - begun
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except (RuntimeError, SslAudioError) as error:
                 raise self._of_worker(error) from error
             except (OSError, EOFError) as error:
                 raise self._of_connection(error) from error
@@ -402,13 +402,16 @@ class BatchLoader:
         ]
         return ", ".join(found) or "no worker is at a clip"
 
-    def _of_worker(self, error: RuntimeError) -> Exception:
-        """A worker's death in one line, with the clips it was at."""
+    def _of_worker(self, error: RuntimeError | SslAudioError) -> Exception:
+        """A worker's death in one line, with the clips it was at; one of our errors as it was there."""
         if "DataLoader worker" not in str(error):
             return error
         lines = str(error).split("\n")
         if "Caught" in lines[0]:
-            return ShardError(f"a worker failed: {next(line for line in reversed(lines) if line.strip()).strip()}")
+            last = next(line for line in reversed(lines) if line.strip()).strip()
+            if isinstance(error, SslAudioError):
+                return type(error)(last.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: "))
+            return ShardError(f"a worker failed: {last}")
         return self._of_dead({int(found) for found in re.findall(r"\d+", str(error).split("worker", 1)[1])}, error)
 
     def _of_connection(self, error: OSError | EOFError) -> Exception:

@@ -38,6 +38,12 @@ def names_in(group: str) -> list[str]:
     return sorted({path.stem for folder in (RECIPES, PACKAGED) for path in (folder / group).glob("*.yaml")})
 
 
+def _with_groups() -> list[str]:
+    """Names such as `sed/table`, of recipes and of folders of stages."""
+    found = (path.relative_to(folder) for folder in (RECIPES, PACKAGED) for path in folder.glob("*/*"))
+    return sorted({path.with_suffix("").as_posix() for path in found})
+
+
 def expected(name: str, groups: list[str], *, option: str) -> Path:
     """The file of a recipe, searched in these groups.
 
@@ -48,7 +54,8 @@ def expected(name: str, groups: list[str], *, option: str) -> Path:
         if (path := find(f"{group}/{name}" if group else name)) is not None:
             return path
     known = names_in(groups[0])
-    near = suggest(Path(name).stem, known).removeprefix("; ")
+    near = suggest(_below(name), _with_groups()) if "/" in name else suggest(Path(name).stem, known)
+    near = near.removeprefix("; ")
     raise RecipeError(
         f"{option} {name}: no such recipe; {f'{near} ' if near else ''}recipes of {RECIPES / groups[0]}: "
         f"{', '.join(known)}"

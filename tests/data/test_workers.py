@@ -3,7 +3,12 @@
 import sys
 from multiprocessing import spawn
 
+import pytest
+from torch._utils import ExceptionWrapper
+
+from ssl_audio.data.loading import BatchLoader
 from ssl_audio.data.workers import without_script
+from ssl_audio.errors import RecipeError
 
 
 def test_a_process_does_not_run_the_script_again(monkeypatch, tmp_path):
@@ -14,3 +19,15 @@ def test_a_process_does_not_run_the_script_again(monkeypatch, tmp_path):
     with without_script():
         assert told() == set()
     assert told() == {"init_main_from_path"}
+
+
+def test_an_error_of_ours_in_a_worker_stays_one_line():
+    try:
+        raise RecipeError("noise/1.wav: cannot be decoded")
+    except RecipeError:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(RecipeError) as caught:
+        wrapped.reraise()
+    assert "Traceback" in str(caught.value), "as torch has it"
+    mended = BatchLoader._of_worker(None, caught.value)
+    assert (type(mended), str(mended)) == (RecipeError, "noise/1.wav: cannot be decoded")

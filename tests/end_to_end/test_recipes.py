@@ -180,6 +180,7 @@ def test_recipes_are_found_here_then_in_the_package(tmp_path, monkeypatch, capsy
         ("recipes copy ks2 --out kept.yaml", "kept.yaml: exists already and is not overwritten"),
         ("recipes copi ks2", "no action 'copi'; did you mean 'copy'"),
         ("pretrain --config adapters/lorra", "no such recipe; did you mean 'lora'"),
+        ("finetune --config sed/tabel", "did you mean 'sed/table'"),
         ("compare --task ks2 --encoders=[bimamba_tinny]", "--encoders bimamba_tinny: no such recipe; did you mean"),
     ],
 )
