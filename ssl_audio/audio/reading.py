@@ -73,7 +73,7 @@ AS_USUAL = Reading()
 class Finding(NamedTuple):
     """What was found in a recording that can be read all the same: its kind, and words for it."""
 
-    kind: Literal["overs", "rescaled", "short", "antiphase", "end"]
+    kind: Literal["overs", "rescaled", "short", "antiphase", "end", "late"]
     text: str
 
 
@@ -82,6 +82,7 @@ _SUMMARIES = {
     "rescaled": "far beyond full scale and scaled down",
     "short": "without some of their sound",
     "end": "whose file ends before they do",
+    "late": "with events that end after them, of which only what lies within is used",
     "antiphase": "with channels that nearly cancel when mixed (choose one with --channel left)",
 }
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,8 +15,9 @@ from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.files import decode, encode, steps_of
 from ssl_audio.audio.reading import Finding, Findings, overs_in, peak_of
 from ssl_audio.audio.statistics import Moments
-from ssl_audio.data.clip import Clip, check_events
+from ssl_audio.data.clip import Clip, Event, check_events
 from ssl_audio.data.corpora.corpus import Corpus, Recording
+from ssl_audio.data.json_values import shown
 from ssl_audio.data.rates import SAMPLE_RATE, SHORTEST_SECONDS, check_rate
 from ssl_audio.errors import AudioError, RecipeError
 
@@ -24,6 +26,7 @@ ENDINGS: dict[Encoding, Literal["flac", "opus", "wav"]] = {"flac": "flac", "opus
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _SILENCE = 0.5 / 32768
 _LAST_DIGITS = 4 / 32768
+_ROUNDED_SECONDS = 0.1  # what annotations are rounded up by
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,13 @@ class Written(NamedTuple):
     findings: tuple[Finding, ...] = ()
 
 
+def _late(events: Sequence[Event], seconds: float) -> Finding:
+    first = events[0]
+    what = f"event {shown(first.label)} from {first.onset:g} to {first.offset:g} s"
+    more = f" and {len(events) - 1} more" if len(events) > 1 else ""
+    return Finding("late", f"{what}{more} ends after the clip, which lasts {seconds:g} s; what lies within is used")
+
+
 class Rejected(NamedTuple):
     """What cannot be used, and why."""
 
@@ -97,6 +107,8 @@ def prepare(corpus: Corpus, form: Form, recording: Recording, *, measure: bool =
         check_events(clip.events, seconds)
     except ValueError as error:
         return [Rejected(clip.key, source, f"{source}: {error}")]
+    if late := [event for event in clip.events if event.offset > seconds + _ROUNDED_SECONDS]:
+        findings.add(_late(late, seconds))
     cancelled = findings.found.get("antiphase")
     # What is left of channels that cancel are the last digits of their 16 bits.
     if (peak := peak_of(waveform)) < (_LAST_DIGITS if cancelled else _SILENCE):

@@ -114,3 +114,14 @@ def test_an_end_beyond_the_file_is_said(tmp_path):
     assert manifest.written["findings"] == {"end": 1}
     found = (tmp_path.with_name("out") / FINDINGS_NAME).read_text()
     assert 'a~3,a.wav,end,"was to end at 30 s, but its file ends at 1.00 s"' in found
+
+
+def test_an_event_that_ends_after_its_clip_is_said(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 16000), 16000)
+    for end, found in (("1.05", None), ("44", {"late": 1})):  # annotations are rounded up
+        events = f"filename\tonset\toffset\tevent_label\na.wav\t0.5\t{end}\tdog\n"
+        corpus = table(tmp_path, "path,split\na.wav,train\n", events)
+        manifest = write_shards(corpus, tmp_path.with_name(f"late{end}"), name="t")
+        assert manifest.written.get("findings") == found
+    text = (tmp_path.with_name("late44") / FINDINGS_NAME).read_text()
+    assert "event 'dog' from 0.5 to 44 s ends after the clip, which lasts 1 s; what lies within is used" in text
