@@ -6,7 +6,7 @@ ROOT ?=
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup pretrain finetune compare shards bench gpu test soak check lock clean
+.PHONY: help setup pretrain finetune compare shards bench gpu test soak check docs lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,7 +14,7 @@ help:
 	@echo "make finetune TASK=ks2 [ADAPTER=lora] [CHECKPOINT=file|newest|none] [NAME=...] [ARGS=...]   tasks: recipes/finetune; adapters: recipes/adapters"
 	@echo "make compare TASK=ks2 [ARGS='--encoders [transformer_tiny,bimamba_tiny] --seeds 3']"
 	@echo "make shards CORPUS=folder ROOT=/data/audio [ARGS=...]"
-	@echo "make bench | make gpu [ARGS='--minutes 20'] | make test | make soak | make check | make setup"
+	@echo "make bench | make gpu [ARGS='--minutes 20'] | make test | make soak | make check | make docs | make setup"
 
 setup: .venv/ready
 
@@ -54,6 +54,9 @@ soak: .venv/ready
 
 check: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # site/index.html
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --extra demo --extra dev --output-file requirements.lock pyproject.toml
