@@ -1,27 +1,35 @@
-"""The matrix of docs/formats.md: checkpoints × formats, each opened by its own library without this package.
+"""The matrix of docs/formats.md: checkpoints x formats, each opened by its own library without this package.
 
-    python tests/soak/formats.py [--checkpoints A B ...] [--only mamba] [--onnx false] [--clips 8]
+    python tests/soak/formats.py [--checkpoints A B ...] [--only mamba] [--python OTHER/bin/python] [--clips 4]
 
-Without checkpoints it makes four with random weights of the demo's sizes. Prints a table in Markdown: what was written,
-the largest difference from the checkpoint over the largest value, the smallest cosine of a clip beside longer ones and
-alone, megabytes; and clips of 2 s a second of onnxruntime beside torch, in the same run, one thread each.
+Without checkpoints it makes four with random weights of the demo's sizes. Prints a table in Markdown, a row an export:
+
+* the largest difference from the checkpoint over the largest value, on demo sounds and noise, each clip alone in the
+  checkpoint and all in one batch of the export;
+* the cosine of a clip of 1 s in a batch with one of 5 s and alone, both by the export;
+* megabytes;
+* clips of 5 s a second of CPU time, one thread, from waveforms on, and the same over the checkpoint's own, in turns.
 """
 
 import argparse
+import dataclasses
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-import ssl_audio
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe
-from ssl_audio.checkpoints.exporting.onnx import MODEL, onnx_session
+from ssl_audio.checkpoints.exporting.layouts import LAYOUTS, Layout, onnx_layout
+from ssl_audio.checkpoints.exporting.onnx import INT8, MODEL, Input, onnx_runner
+from ssl_audio.checkpoints.exporting.parity import Run, batches, compare, five_batches
 from ssl_audio.checkpoints.exporting.source import Source
+from ssl_audio.checkpoints.exporting.standalone import built
 from ssl_audio.checkpoints.opening import open_checkpoint
-from ssl_audio.errors import SslAudioError
 
 TRANSFORMER = ("Transformer", {"width": 192, "depth": 6, "heads": 3})
 MAMBA = ("BiMamba", {"width": 192, "depth": 10})
@@ -37,6 +45,21 @@ OPENED = {
     "torch": "import modeling_ssl_audio; modeling_ssl_audio.load('.')",
     "onnx": "import onnxruntime; onnxruntime.InferenceSession('model.onnx')",
 }
+COLUMNS = ["checkpoint", "format", "opens with", "difference", "1 s beside 5 s", "MB", "clips/s", "of the checkpoint's"]
+SECONDS = 5.0
+INPUTS: tuple[Input, ...] = ("waveform", "log_mel")
+# One Transformer is enough: patches and class tokens change nothing of how it is traced.
+TRACED = ("transformer, two class tokens", "mamba")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Made:
+    """One file of an export."""
+
+    format: str
+    opens: str
+    run: Run
+    megabytes: float
 
 
 def main() -> None:
@@ -44,23 +67,89 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--checkpoints", nargs="*", type=Path, default=[])
     parser.add_argument("--only", nargs="*", default=[""], help="parts of the names of the checkpoints it makes")
-    parser.add_argument("--onnx", default="true", choices=["true", "false"])
-    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--python", default=sys.executable, help="interpreter that opens the exports")
+    parser.add_argument("--clips", type=int, default=4)
     options = parser.parse_args()
-    rows, speeds = [], []
+    for row in (COLUMNS, ["---"] * len(COLUMNS)):
+        print(f"| {' | '.join(row)} |")
     with tempfile.TemporaryDirectory() as folder:
         given = {path.name: path for path in options.checkpoints} or made(Path(folder))
         chosen = {name: path for name, path in given.items() if any(part in name for part in options.only)}
         for name, path in chosen.items():
-            for format in ("ast", "timm", "torch", *(["onnx"] if options.onnx == "true" else [])):
-                out = Path(folder) / f"{path.stem}-{format}"
-                row, written = exported(path, format, out)
-                rows.append([name, format, *row])
-                print(f"| {' | '.join(rows[-1])} |", flush=True)
-                if written and format == "onnx":
-                    speeds.append(f"{name}: {speed(path, out, options.clips)}")
-    for line in speeds:
-        print(line)
+            source = Source.of(open_checkpoint(path))
+            layouts = [(LAYOUTS[one], one) for one in ("ast", "timm", "torch")]
+            if name in TRACED or options.checkpoints:
+                layouts += [(onnx_layout(input, input == "waveform"), f"onnx, {input}") for input in INPUTS]
+            for number, (layout, format) in enumerate(layouts):
+                for cells in rows(source, layout, format, Path(folder) / f"{path.stem}-{number}", options):
+                    print(f"| {' | '.join([name, *cells])} |", flush=True)
+
+
+def rows(source: Source, layout: Layout, format: str, out: Path, options: argparse.Namespace) -> list[list[str]]:
+    """Cells of the rows of one export: of each of its files."""
+    refusal = layout.refusal(source)
+    if refusal is not None:
+        return [[format, f"not {layout.name}: {refusal}", "", "", "", "", ""]]
+    written = layout.write(source, out, SECONDS if layout.name in ("ast", "timm") else None)
+    code = f"import sys; sys.modules['ssl_audio'] = None; sys.path.insert(0, '.'); {OPENED[layout.name]}"
+    alone = subprocess.run([options.python, "-c", code], cwd=out, env={}, capture_output=True, check=False)
+    opens = written.opens if not alone.returncode else f"NOT OPENED: {alone.stderr.decode().splitlines()[-1]}"
+    sizes = {name: (out / name).stat().st_size / 1e6 for name in written.files}
+    files = [Made(format=format, opens=opens, run=written.run, megabytes=sum(sizes.values()))]
+    audio = batches(source, written.lengths)
+    if layout.name == "onnx":
+        input: Input = "log_mel" if format.endswith("log_mel") else "waveform"
+        model, audio = built(source), five_batches(source, written.lengths[0])
+        files = [
+            Made(
+                format=format + (", int8" if name == INT8 else ""),
+                opens=opens,
+                run=onnx_runner(model, out / name, input=input, threads=1),
+                megabytes=sizes[name],
+            )
+            for name in (MODEL, INT8)
+            if name in sizes
+        ]
+    found = []
+    for one in files:
+        worst = max(row.difference for row in compare(source, one.run, audio))
+        cosine = "one length" if layout.name == "timm" else f"{beside(one.run):.6f}"
+        rate, share = speed(source, one.run, options.clips)
+        found.append(
+            [one.format, one.opens, f"{worst:.0e}", cosine, f"{one.megabytes:.1f}", f"{rate:.1f}", f"{share:.2f}"]
+        )
+    return found
+
+
+def noise(seconds: float, seed: int) -> Tensor:
+    """One clip at 16 kHz."""
+    return torch.randn(round(seconds * 16000), generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+def beside(run: Run) -> float:
+    """The cosine of a clip of 1 s beside one of 5 s and alone."""
+    short, long = noise(1.0, 0), noise(SECONDS, 1)
+    vectors = [run(clips)[0]["embedding"].double() for clips in ([short, long], [short])]
+    return float(torch.cosine_similarity(*vectors, dim=0))
+
+
+def speed(source: Source, run: Run, clips: int) -> tuple[float, float]:
+    """Clips a second of CPU time by an export, and over those of its checkpoint, best of four turns."""
+    sounds = [noise(SECONDS, number) for number in range(clips)]
+    together = torch.stack(sounds)
+
+    def own() -> None:
+        with torch.inference_mode():
+            source.backbone(together)
+
+    calls: dict[str, Callable[[], object]] = {"export": lambda: run(sounds), "checkpoint": own}
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(4):
+        for name, call in calls.items():
+            begin = time.process_time()
+            call()
+            best[name] = min(best[name], time.process_time() - begin)
+    return clips / best["export"], best["checkpoint"] / best["export"]
 
 
 def made(folder: Path) -> dict[str, Path]:
@@ -82,44 +171,6 @@ def made(folder: Path) -> dict[str, Path]:
         found[name] = folder / f"{number}.ckpt"
         torch.save({"state_dict": weights, "global_step": 0, "ssl_audio": describe(recipe)}, found[name])
     return found
-
-
-def exported(path: Path, format: str, out: Path) -> tuple[list[str], bool]:
-    """Cells of a row; whether there is an export."""
-    options = {"format": "onnx"} if format == "onnx" else {"layout": format}
-    try:
-        found = ssl_audio.export(path, out, say=lambda line: None, **options)  # type: ignore[arg-type]
-    except SslAudioError as error:
-        return [str(error).removeprefix(f"{path}: "), "", "", ""], False
-    code = f"import sys; sys.modules['ssl_audio'] = None; sys.path.insert(0, '.'); {OPENED[format]}"
-    alone = subprocess.run([sys.executable, "-c", code], cwd=out, env={}, capture_output=True, check=False)
-    worst, cosine = max(row.difference for row in found.rows), min(row.cosine for row in found.rows)
-    opens = found.opens if not alone.returncode else f"NOT OPENED: {alone.stderr.decode().splitlines()[-1]}"
-    return [opens, f"{worst:.0e}", f"{cosine:.6f}", f"{found.megabytes:.1f}"], True
-
-
-def speed(path: Path, folder: Path, clips: int) -> str:
-    """Clips of 2 s a second by onnxruntime and by torch, turn by turn."""
-    source = Source.of(open_checkpoint(path))
-    session = onnx_session(folder / MODEL, threads=1)
-    waveforms = torch.randn(clips, 32000, generator=torch.Generator().manual_seed(0)) * 0.1
-    feeds = {"waveform": waveforms.numpy(), "lengths": torch.full((clips,), 32000).numpy()}
-
-    def by_torch() -> None:
-        with torch.inference_mode():
-            source.backbone(waveforms)
-
-    best = {"onnxruntime": float("inf"), "torch": float("inf")}
-    for _ in range(4):
-        for name, call in (("onnxruntime", lambda: session.run(None, feeds)), ("torch", by_torch)):
-            begin = time.perf_counter()
-            call()
-            best[name] = min(best[name], time.perf_counter() - begin)
-    rates = {name: clips / seconds for name, seconds in best.items()}
-    return (
-        f"{rates['onnxruntime']:.1f} clips/s by onnxruntime, {rates['torch']:.1f} by torch, ratio "
-        f"{rates['onnxruntime'] / rates['torch']:.2f}"
-    )
 
 
 if __name__ == "__main__":

@@ -121,18 +121,33 @@ class FeedForward(nn.Module):
         return self.contract(F.gelu(self.expand(x)))
 
 
-def scan(decay: Tensor, added: Tensor, read: Tensor) -> Tensor:
-    """``h = decay h + added`` token after token, and the sum over states of ``h read``.
+def step(state: Tensor, token: tuple[Tensor, Tensor, Tensor, Tensor], rates: Tensor) -> tuple[Tensor, Tensor]:
+    """One token of `scan`: the state after it, and what is read from it.
+
+    Channels stand last, so that products run along them, and no array is as large as tokens times states.
+    """
+    dt, x, write, read = token
+    state = torch.exp(dt * rates) * state + write * x
+    return state, read @ state
+
+
+def scan(dt: Tensor, x: Tensor, write: Tensor, read: Tensor, rates: Tensor) -> Tensor:
+    """``h = exp(dt rates) h + write x`` token after token, and the sum over states of ``read h``.
 
     Args:
-        decay: (token, row, channel, state).
-        added: The same shape.
-        read: (token, row, 1, state).
+        dt: (token, way, clip, 1, channel).
+        x: The same shape.
+        write: (token, way, clip, state, 1).
+        read: (token, way, clip, 1, state).
+        rates: (way, 1, state, channel).
+
+    Returns:
+        (token, way, clip, 1, channel).
     """
-    state, found = torch.zeros_like(added[0]), []
-    for factor, new, weight in zip(decay.unbind(), added.unbind(), read.unbind(), strict=True):
-        state = torch.addcmul(new, factor, state)
-        found.append((state * weight).sum(dim=-1))
+    state, found = (write[0] * x[0]) * 0.0, []
+    for token in zip(dt.unbind(), x.unbind(), write.unbind(), read.unbind(), strict=True):
+        state, out = step(state, token, rates)
+        found.append(out)
     return torch.stack(found)
 
 
@@ -147,16 +162,15 @@ class Direction(nn.Module):
         self.A_log, self.D = nn.Parameter(torch.empty(inner, states)), nn.Parameter(torch.empty(inner))
 
     def forward(self, x: Tensor, inside: Tensor, reverse: bool) -> tuple[Tensor, ...]:
-        """Decay, addition and reading of the scan, token first in its own order; and what bypasses it."""
+        """dt, x, write and read of the scan, token first in its own order; and what bypasses it."""
         reach = self.taps.shape[1] - 1
         weight = (self.taps.flip(1) if reverse else self.taps)[:, None]
         around = F.pad(x.transpose(1, 2), (0, reach) if reverse else (reach, 0))
         u = F.silu(F.conv1d(around, weight, self.taps_bias, groups=len(weight)).transpose(1, 2))
-        dt, B, C = self.project(u).split(self.sizes, dim=-1)
+        dt, write, read = self.project(u).split(self.sizes, dim=-1)
         # Padding neither forgets nor adds.
-        dt = torch.where(inside[..., None], F.softplus(self.dt(dt)), 0.0)
-        decay = torch.exp(dt[..., None] * -self.A_log.exp())
-        parts = (decay, (dt * u)[..., None] * B[:, :, None], C[:, :, None])
+        dt = F.softplus(self.dt(dt)) * inside[..., None]
+        parts = (dt, dt * u, write, read)
         return *((part.flip(1) if reverse else part).transpose(0, 1) for part in parts), u * self.D
 
 
@@ -174,14 +188,17 @@ class MambaMixer(nn.Module):
 
     def forward(self, x: Tensor, inside: Tensor) -> Tensor:
         x, gate = self.into(x).chunk(2, dim=-1)
-        x = torch.where(inside[..., None], x, 0.0)
+        x = x * inside[..., None]
         directions = [(self.ahead, self.turned), (self.back, not self.turned)]
         ways = [(one(x, inside, reverse), reverse) for one, reverse in directions if one is not None]
         # Both directions in one scan, side by side.
-        found = self.scan(*(torch.cat(parts, dim=1) for parts in zip(*(way[:3] for way, _ in ways), strict=True)))
+        dt, x_in, write, read = (torch.stack(parts, dim=1) for parts in zip(*(way[:4] for way, _ in ways), strict=True))
+        rates = torch.stack([-one.A_log.exp().T for one, _ in directions if one is not None])[:, None]
+        found = self.scan(dt[..., None, :], x_in[..., None, :], write[..., None], read[..., None, :], rates)
         mixed = torch.zeros_like(x)
-        for part, (way, reverse) in zip(found.transpose(0, 1).chunk(len(ways)), ways, strict=True):
-            mixed = mixed + (part.flip(1) if reverse else part) + way[3]
+        for part, (way, reverse) in zip(found[..., 0, :].unbind(1), ways, strict=True):
+            part = part.transpose(0, 1)
+            mixed = mixed + (part.flip(1) if reverse else part) + way[4]
         return self.out(mixed * F.silu(gate) * (1.0 / len(ways)))
 
 

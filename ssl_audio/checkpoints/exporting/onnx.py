@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_audio.checkpoints.exporting import modeling
+from ssl_audio.checkpoints.exporting.onnx_scan import native_scans, symbolic_scans
 from ssl_audio.checkpoints.exporting.parity import Answers, Run
 from ssl_audio.checkpoints.exporting.source import Source
 from ssl_audio.checkpoints.exporting.standalone import apart, built
@@ -69,7 +70,7 @@ def write_onnx(source: Source, out: Path, *, input: Input = "waveform", int8: bo
     example = _example(model, input)
     names = list((model if input == "waveform" else model.from_log_mel)(*example))
     any_size = torch.export.Dim.AUTO
-    with _native_scan(model), _quiet():
+    with symbolic_scans(model), _quiet():
         try:
             program = torch.onnx.export(
                 Graph(model, input),
@@ -87,6 +88,8 @@ def write_onnx(source: Source, out: Path, *, input: Input = "waveform", int8: bo
             line = " ".join(str(error.__cause__ or error).split())[:200]
             raise CheckpointError(f"{source.checkpoint.path}: torch cannot trace it for ONNX ({line})") from error
     assert program is not None
+    native_scans(program.model.graph)
+    program.model.opset_imports.pop("ssl_audio", None)
     _transpose_weights(program.model.graph)
     out.mkdir(parents=True, exist_ok=True)
     program.save(out / MODEL)
@@ -132,31 +135,6 @@ def _example(model: modeling.AudioEncoder, input: Input) -> tuple[Tensor, Tensor
 
 
 @contextlib.contextmanager
-def _native_scan(model: modeling.AudioEncoder) -> Any:
-    """The loop over tokens as an operator, which ONNX has natively, with only what depends on the state inside."""
-    from torch._higher_order_ops.scan import scan as loop
-
-    def body(state: Tensor, parts: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        decay, added, read = parts
-        state = decay * state + added
-        return state, state @ read
-
-    def native(decay: Tensor, added: Tensor, read: Tensor) -> Tensor:
-        parts = (decay, added, read.transpose(2, 3).contiguous())
-        found: Tensor = loop(body, torch.zeros_like(added[0]), parts)[1][..., 0]
-        return found
-
-    mixers = [module for module in model.modules() if isinstance(module, modeling.MambaMixer)]
-    for mixer in mixers:
-        mixer.scan = native
-    try:
-        yield
-    finally:
-        for mixer in mixers:
-            mixer.scan = modeling.scan
-
-
-@contextlib.contextmanager
 def _quiet() -> Any:
     """Without what the exporter says of its own insides."""
     names = ("torch.onnx", "torch.export", "onnxscript", "")
@@ -182,9 +160,9 @@ def onnx_session(path: Path, *, threads: int = 0) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def onnx_runner(model: modeling.AudioEncoder, path: Path, *, input: Input = "waveform") -> Run:
-    """The clips of a batch through onnxruntime, all at once."""
-    session = onnx_session(path)
+def onnx_runner(model: modeling.AudioEncoder, path: Path, *, input: Input = "waveform", threads: int = 0) -> Run:
+    """The clips of a batch through onnxruntime, all at once; 0 threads are one a core."""
+    session = onnx_session(path, threads=threads)
     names = [one.name for one in session.get_outputs()]
 
     def run(clips: list[Tensor]) -> list[Answers]:
