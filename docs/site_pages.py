@@ -1,5 +1,7 @@
 """Pages of the site that are made from other files: the README, the changelog, and the docstrings."""
 
+import base64
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are not files below docs/."""
     for name, page in _TOP.items():
         files.append(File.generated(config, page, content=_moved((ROOT / name).read_text())))
+    for page, content in _notebook(ROOT / "docs/tutorial.ipynb").items():
+        files.append(File.generated(config, page, content=content))
     for page, text in api_pages().items():
         files.append(File.generated(config, page, content=text))
     return files
@@ -31,6 +35,24 @@ def _moved(text: str) -> str:
     for name, page in _TOP.items():
         text = text.replace(f"]({name}", f"]({page}")
     return text
+
+
+def _notebook(path: Path) -> dict[str, str | bytes]:
+    """A notebook as a page with its outputs, and its pictures."""
+    found: dict[str, str | bytes] = {}
+    parts = [f"[The notebook]({path.name})\n"]
+    for cell in json.loads(path.read_text())["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            if "text" in output:
+                parts.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+            else:
+                picture = f"{path.stem}-{len(found)}.png"
+                found[picture] = base64.b64decode(output["data"]["image/png"])
+                parts.append(f"![Output of the cell above]({picture})")
+    parts.insert(0, parts.pop(1))  # the heading comes first
+    return {**found, f"{path.stem}.md": "\n\n".join(parts) + "\n"}
 
 
 def on_config(config: Any) -> Any:
