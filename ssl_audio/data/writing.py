@@ -10,6 +10,7 @@ import io
 import itertools
 import multiprocessing
 import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -43,6 +44,8 @@ FINDINGS_NAME = "findings.csv"
 _MEASURED_INSTEAD = 16
 MEASURED = 20_000
 _CHUNK = 16
+_ALONE_SECONDS = 2.0
+"""So long one process works alone, because others take as long to start."""
 
 
 def write_shards(
@@ -266,12 +269,16 @@ def _prepare_all(
     corpus: Corpus, form: Form, recordings: list[Wanted], processes: int
 ) -> Iterator[list[Written | Rejected]]:
     """What comes of each recording, in order; only so much is held as keeps the processes busy."""
-    chunks = [recordings[start : start + _CHUNK] for start in range(0, len(recordings), _CHUNK)]
-    processes = min(processes, len(chunks))
-    if processes <= 1:
-        for recording, measure in recordings:
-            yield prepare(corpus, form, recording, measure=measure)
+    begun_at, place = time.monotonic(), 0
+    for place, (recording, measure) in enumerate(recordings):
+        late = time.monotonic() - begun_at >= _ALONE_SECONDS
+        if processes > 1 and late and len(recordings) - place > _CHUNK:
+            break
+        yield prepare(corpus, form, recording, measure=measure)
+    else:
         return
+    chunks = [recordings[start : start + _CHUNK] for start in range(place, len(recordings), _CHUNK)]
+    processes = min(processes, len(chunks))
     context = multiprocessing.get_context("spawn")
     # A corpus that the script itself defines is found only there.
     begun = contextlib.nullcontext if type(corpus).__module__ == "__main__" else without_script
