@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis
 import jaxtyping
+import lightly  # noqa: F401 -- before anything that imports Lightning
 import pytest
 import torch
 

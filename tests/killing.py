@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # Whatever takes long to import is imported once, in the process that the others are forked from.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["ssl_audio.cli.pretrain", "ssl_audio.cli.finetune", "ssl_audio.training.checkpointing", "lightning.pytorch"]
+    ["lightly", "ssl_audio.cli.pretrain", "ssl_audio.cli.finetune", "ssl_audio.training.checkpointing"]
 )
 ENCODERS = {
     "transformer": {

@@ -1,12 +1,13 @@
 """Import Lightning without what it imports and no verb needs before it trains.
 
 At its import Lightning loads torch._dynamo (and with it sympy and FSDP) for one class and one decorator, and
-torchmetrics loads scipy.signal, matplotlib and torchvision for metrics that nothing here uses. Together they take
-longer than torch itself.
+torchmetrics loads scipy.signal, matplotlib, torchvision and transformers for metrics that nothing here uses. Together
+they take longer than torch itself.
 """
 
 import builtins
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -14,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 _DYNAMO = "torch._dynamo"
-_NOT_FOR_METRICS = ("matplotlib", "scipy", "torchvision")
+_NOT_FOR_METRICS = ("matplotlib", "scipy", "torchvision", "transformers")
 
 
 class _IsOptimized(type):
@@ -72,7 +73,8 @@ def _metrics_alone() -> Iterator[None]:
         return
 
     def check_others(requirement: Any) -> None:
-        if requirement.requirement in _NOT_FOR_METRICS:
+        # "transformers>=4.4" is a requirement of transformers.
+        if re.split(r"[^\w.-]", str(requirement.requirement), maxsplit=1)[0] in _NOT_FOR_METRICS:
             requirement.available, requirement.message = False, "not for metrics"
         check(requirement)
 

@@ -22,7 +22,8 @@ def imported_by(words, names):
     assert not found, f"{words} imports {found}"
 
 # Each takes from a third of a second to more than torch itself.
-heavy = {"torch._dynamo", "sympy", "torch.distributed.fsdp", "scipy", "sklearn", "matplotlib", "wandb", "webdataset"}
+heavy = {"torch._dynamo", "sympy", "torch.distributed.fsdp", "torchvision", "transformers", "scipy", "sklearn"}
+heavy |= {"matplotlib", "wandb", "webdataset"}
 imported_by("--help", {*heavy, "lightning", "torchmetrics", "torch", "numpy", "jsonargparse", "yaml"})
 imported_by("embed --help", {*heavy, "lightning", "torchmetrics"})
 imported_by("pretrain --config demo --print_config", heavy)
