@@ -185,7 +185,8 @@ class RunBuilder(LightningCLI):
 
     def plain_config(self) -> dict[str, Any]:
         """All options with their values, as plain values that YAML can hold."""
-        return yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_unset=True))
+        text = self.parser.dump(self.config, skip_none=False, skip_unset=True)
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
     @property
     def probing(self) -> list[Probing]:
@@ -207,6 +208,8 @@ class RunBuilder(LightningCLI):
         ]
 
     def instantiate_classes(self) -> None:
+        # Lightning would write the whole configuration out for modules that save it; ours is in `recipe.yaml`.
+        self.config_dump: dict[str, Any] = {}
         with unwrapped():
             super().instantiate_classes()
         self.datamodule.read_at(self.model.backbone.frontend.sample_rate)
