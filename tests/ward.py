@@ -8,6 +8,8 @@ import soundfile
 from ssl_audio.cli import main
 
 RATE = 16000
+FEW_TREES = 12
+"""Of each forest of an audit, where what is audited is plain."""
 
 
 def utterance(seed: int, seconds: float = 1.2) -> np.ndarray:

@@ -71,7 +71,7 @@ def parts(*, device: str, shards: Sequence[Path], rehearsal: bool) -> list[Part]
         return ours("bench", name, *chosen, *more, f"--device={device}", "--out={json}")
 
     def slice_of(*recipes: str, small: str) -> tuple[str, ...]:
-        given = {**trainer, "data.workers": "2"}
+        given = {**trainer, "data.workers": "0" if rehearsal else "2"}
         if rehearsal:
             given["model.backbone.encoder"] = f"recipes/encoders/{small}.yaml"
         options = ", ".join(f"{name}: {value}" for name, value in given.items())
@@ -82,10 +82,11 @@ def parts(*, device: str, shards: Sequence[Path], rehearsal: bool) -> list[Part]
         )  # fmt: skip
 
     pytest = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs", "--tb=short", str(GPU_TESTS))
+    small = ["--probe=[]", "--data.batch_clips=8", "--data.workers=0"]
     checkpoint = ours(
         "pretrain", "--config=demo", f"--data.shards={found}", "--trainer.max_steps=-1", "--trainer.max_time={time}",
         *(f"--{name}={value}" for name, value in trainer.items()), "--runs={runs}", "--name=checkpoint",
-        *(["--probe=[]", "--data.batch_clips=8"] if rehearsal else [] if shards else ["--probe.shards={demo}"]),
+        *(small if rehearsal else [] if shards else ["--probe.shards={demo}"]),
     )  # fmt: skip
     described: list[tuple[str, str, float, tuple[str, ...]]] = [
         ("tests", "scans, encoders, packing, precision, compiling and resuming on this device", 4.0, pytest),

@@ -442,9 +442,7 @@ def test_a_missing_corpus_falls_back_on_the_demo_and_says_so(finetune, capsys, t
     assert (tmp_path / "runs/finetune/esc50-on-demo/0/summary.json").exists()
 
 
-def test_a_comparison_is_one_table_and_goes_on_where_it_was(
-    drawn, finetune, tmp_path, capsys, demo_shards, monkeypatch
-):
+def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, capsys, demo_shards, monkeypatch):
     (tmp_path / "recipes/encoders").mkdir(parents=True)
     (tmp_path / "recipes/encoders/small.yaml").write_text(json.dumps(BACKBONE["encoder"]))
     options = ["--data.crop_seconds=1.295", "--adaptation.frames=128", "--data.workers=0", "--model.head.begin=probe"]

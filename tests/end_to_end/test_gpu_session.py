@@ -7,18 +7,24 @@ import time
 
 import pytest
 
+from ssl_audio.cli import bench_encoders
 from ssl_audio.cli.main import main
 from ssl_audio.errors import RecipeError, SslAudioError
+from ssl_audio.evaluation import encoder_benchmark
 from ssl_audio.experiments import gpu_session
 from ssl_audio.experiments.display import Silent
 from ssl_audio.experiments.gpu_needs import needed
 from ssl_audio.experiments.gpu_parts import GPU_TESTS, Part, parts
+from ssl_audio.model import patterns
 
 
 @pytest.mark.parametrize("name", [part.name for part in parts(device="cpu", shards=[], rehearsal=True)])
 def test_the_command_of_every_part_runs(name, demo_shards, tmp_path, monkeypatch, capsys):
     """In this process, with the sizes of a rehearsal; the tests of a GPU are collected here and run by themselves."""
     monkeypatch.chdir(tmp_path)
+    # Each in a process of its own is what `test_scans` tests.
+    monkeypatch.setattr(bench_encoders, "measure_setting", encoder_benchmark._measure)
+    monkeypatch.setattr(patterns, "FEWEST_PATCHES", patterns.FEWEST_PATCHES)
     part = next(one for one in parts(device="cpu", shards=[demo_shards], rehearsal=True) if one.name == name)
     given = {"json": tmp_path / "found.json", "runs": tmp_path / "runs", "minutes": "0.02", "time": "00:00:00:01"}
     executable, flag, module, *words = [word.format(**given, demo=demo_shards) for word in part.words]
