@@ -32,11 +32,33 @@ class Told:
         hints: What `Hints` has a place for.
         labels: Names of what its head tells apart; None if it does not say.
         frames: Length of its input; None if it does not say.
+        depth: Blocks; None if it does not say.
     """
 
     hints: Hints
     labels: list[str] | None = None
     frames: int | None = None
+    depth: int | None = None
+
+    def check(self, *, depth: int, labels: int | None) -> None:
+        """Compare what the folder says with its tensors.
+
+        Args:
+            depth: Blocks that they have.
+            labels: What their head tells apart; None if they have no head.
+
+        Raises:
+            CheckpointError: if they differ.
+        """
+        if self.depth is not None and self.depth != depth:
+            raise CheckpointError(
+                f"{CONFIG} says {self.depth} blocks, but the tensors have {depth}; copy the files of one model"
+            )
+        if labels is not None and self.labels is not None and len(self.labels) != labels:
+            raise CheckpointError(
+                f"{CONFIG} names {len(self.labels)} labels, but the head has {labels}; name each in id2label "
+                "(label_names of timm)"
+            )
 
 
 def is_folder(path: Path) -> bool:
@@ -69,6 +91,10 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{index}: weight_map names no files of its own folder; the folder is damaged")
         found: dict[str, Tensor] = {}
         for one in sorted(files):
+            if not (folder / one).is_file():
+                raise CheckpointError(
+                    f"{folder / one}: is missing, and {index.name} names it; copy all files of the folder"
+                )
             found |= {key: value for key, value in read(folder / one).items() if isinstance(value, Tensor)}
         lost = sorted(set(parts) - set(found))
         if lost:
@@ -94,6 +120,12 @@ def told(folder: Path, hints: Hints) -> Told:
         CheckpointError: if it says what no part of ours computes.
     """
     config = _json(folder / CONFIG)
+    if is_foreign(folder):
+        raise CheckpointError(
+            f"{folder}: holds a model of transformers of the kind {config['model_type']!r:.60}, whose tensors have no "
+            f"place here; expected {', '.join(_KNOWN)}. If it takes waveforms, `ssl-audio probe` and `ssl-audio "
+            "compare --baselines` measure it as it is"
+        )
     try:
         if "architecture" in config:
             return _timm(folder, config, hints)
@@ -107,8 +139,9 @@ def _transformers(folder: Path, config: dict[str, Any], hints: Hints) -> Told:
         if config.get(name, usual) != usual:
             raise CheckpointError(f"{folder}: {name} is {config[name]!r:.40}; expected {usual!r}")
     found: dict[str, Any] = {"heads": typed(config.get("num_attention_heads"), int | None, "num_attention_heads")}
+    depth = typed(config.get("num_hidden_layers"), int | None, "num_hidden_layers")
     if config.get("model_type") != _AST:
-        return Told(_over(found, hints), _labels(config))
+        return Told(_over(found, hints), _labels(config), depth=depth)
     steps = [typed(config.get(name, 10), int, name) for name in ("frequency_stride", "time_stride")]
     frames = typed(config.get("max_length", 1024), int, "max_length")
     if min(*steps, frames) < 1:
@@ -119,7 +152,7 @@ def _transformers(folder: Path, config: dict[str, Any], hints: Hints) -> Told:
     extractor = _json(folder / _EXTRACTOR) if (folder / _EXTRACTOR).is_file() else {}
     if extractor.get("do_normalize", True):
         found |= {name: typed(extractor.get(name), float | None, name) for name in ("mean", "std")}
-    return Told(_over(found, hints), _labels(config), frames)
+    return Told(_over(found, hints), _labels(config), frames, depth)
 
 
 def _timm(folder: Path, config: dict[str, Any], hints: Hints) -> Told:
@@ -130,18 +163,24 @@ def _timm(folder: Path, config: dict[str, Any], hints: Hints) -> Told:
     found: dict[str, Any] = {"heads": typed(made.get("num_heads"), int | None, "num_heads")}
     size = made.get("img_size") or (about.get("input_size") or [])[-2:]
     if typed(made.get("in_chans", 3), int, "in_chans") != 1 or not isinstance(size, list) or len(size) != 2:
-        return Told(_over(found, hints), _names(config.get("label_names")))
+        return Told(_over(found, hints), _names(config.get("label_names"), "label_names"))
     height, width = (typed(side, int, "img_size") for side in size)
     patch = made.get("patch_size", 16)
-    patch_bins = patch[0] if isinstance(patch, list) and patch else patch
+    sides = patch if isinstance(patch, list) and len(patch) == 2 else [patch, patch]
+    rows, columns = (typed(side, int, "patch_size") for side in sides)
     time_first = width == BINS and height != BINS
-    if not time_first and not BINS - typed(patch_bins, int, "patch_size") < height <= BINS:
+    if not time_first and not BINS - rows < height <= BINS:
         raise CheckpointError(f"{folder}: its pictures are {height} x {width}; expected {BINS} bins one way")
     mean, std = (_only(about.get(name), name) for name in ("mean", "std"))
-    found |= {"time_first": time_first, "mean": mean}
+    # Its patches never overlap.
+    found |= {"time_first": time_first, "mean": mean, "stride": (columns, rows) if time_first else (rows, columns)}
+    if min(rows, columns) < 1:
+        raise CheckpointError(f"{folder}: its patches are {rows} x {columns}; it is damaged")
+    pool = made.get("global_pool", config.get("global_pool"))
+    found["pooling"] = {"token": "class", "avg": "mean"}.get(pool) if isinstance(pool, str) else None
     # Its deviation is what values are divided by, ours half of that.
     found["std"] = None if std is None else std / 2.0
-    return Told(_over(found, hints), _names(config.get("label_names")), height if time_first else width)
+    return Told(_over(found, hints), _names(config.get("label_names"), "label_names"), height if time_first else width)
 
 
 def _over(found: Mapping[str, Any], hints: Hints) -> Hints:
@@ -158,15 +197,27 @@ def _only(value: Any, name: str) -> float | None:
 
 def _labels(config: dict[str, Any]) -> list[str] | None:
     names = config.get("id2label")
-    if not isinstance(names, dict) or set(names) != {str(number) for number in range(len(names))}:
+    if names is None:
         return None
-    return _names([names[str(number)] for number in range(len(names))])
+    if not isinstance(names, dict) or set(names) != {str(number) for number in range(len(names))}:
+        raise OptionError(f"id2label {names!r:.60} does not name labels 0, 1, 2 and so on, each once")
+    return _names([names[str(number)] for number in range(len(names))], "id2label")
 
 
-def _names(names: Any) -> list[str] | None:
-    """Names that tell labels apart; None if they do not."""
-    usable = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return names if usable and len(set(names)) == len(names) else None
+def _names(names: Any, told: str) -> list[str] | None:
+    """Names that tell labels apart; None if there are none.
+
+    Raises:
+        OptionError: if they do not.
+    """
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise OptionError(f"{told} {names!r:.60} is no list of names")
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise OptionError(f"{told} has the label {twice!r:.60} twice; give each another name")
+    return names
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -62,11 +62,12 @@ class HuggingFaceTeacher(Teacher):
             )
         self.labels, self.several = facts.labels, facts.several
 
-    def open(self, labels: Sequence[str] = ()) -> int:
+    def open(self, labels: Sequence[str] = (), *, longest: float | None = None) -> int:
         """Read the model; returns its sample rate.
 
         Args:
             labels: Of the student; a head that knows them all answers, else there are only features.
+            longest: Seconds that no clip exceeds: a model that pads every clip pads to this; others ignore it.
 
         Raises:
             RecipeError: if transformers is not installed, or the folder holds no audio model that it can read.
@@ -79,6 +80,8 @@ class HuggingFaceTeacher(Teacher):
             model = model.get_encoder()
         if self.seconds is not None:
             _shorten(model, extractor, self.seconds, self.folder)
+        elif longest is not None and _pads(model, extractor):
+            _shorten(model, extractor, longest, self.folder)
         self._parts = [model.requires_grad_(False).eval(), extractor]
         return int(getattr(extractor, "sampling_rate", 0))
 
@@ -189,15 +192,33 @@ def _opened(folder: Path) -> tuple[Any, Any]:
     return model, extractor
 
 
+def frozen_features(folder: Path, *, longest: float) -> tuple[Callable[[Batch], Float[Tensor, "clip feature"]], int]:
+    """Mean and standard deviation of a model's last states over each clip, and its sample rate.
+
+    Args:
+        folder: As of `HuggingFaceTeacher`.
+        longest: Seconds that no clip exceeds: a model that pads every clip pads to this.
+
+    Raises:
+        RecipeError: if transformers is not installed, or the folder holds no audio model that it can read.
+    """
+    model = HuggingFaceTeacher(folder=folder)
+    return model.features, model.open(longest=longest)
+
+
+def _pads(model: Any, extractor: Any) -> bool:
+    """Whether a model pads every clip to its longest length, and has a table of positions that can be cut."""
+    return getattr(model, "embed_positions", None) is not None and bool(getattr(extractor, "n_samples", None))
+
+
 def _shorten(model: Any, extractor: Any, seconds: float, folder: Path) -> None:
     """Let a model that pads everything to its longest length pad to a shorter one."""
-    table = getattr(model, "embed_positions", None)
-    longest = getattr(extractor, "n_samples", None)
-    if table is None or longest is None:
+    if not _pads(model, extractor):
         raise RecipeError(
             f"model.objective.teacher.seconds: {folder} does not pad clips to a fixed length; leave seconds out"
         )
-    share = seconds * extractor.sampling_rate / longest
+    table = model.embed_positions
+    share = seconds * extractor.sampling_rate / extractor.n_samples
     if share >= 1:
         return
     places = max(1, round(len(table.weight) * share))

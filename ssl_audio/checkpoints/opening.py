@@ -138,6 +138,10 @@ def open_alone(path: Path, *, hints: Hints = NO_HINTS, mmap: bool = False) -> Ch
     tensors = {str(name): value for name, value in wrapped.items() if isinstance(value, torch.Tensor)}
     try:
         imported = convert(tensors, hints)
+        if told is not None:
+            head = imported.weights.get("head.linear.bias")
+            depth = imported.backbone["init_args"]["encoder"]["init_args"]["depth"]
+            told.check(depth=depth, labels=None if head is None else len(head))
     except SslAudioError as error:
         raise CheckpointError(f"{path}: {error}") from None
     # Conversions compute with the shapes and numbers of whatever has the right names.
@@ -153,7 +157,7 @@ def open_alone(path: Path, *, hints: Hints = NO_HINTS, mmap: bool = False) -> Ch
         several = count == _AUDIOSET_LABELS if hints.several is None else hints.several
         task = {"target": "label", "labels": [str(number) for number in range(count)], "several": several}
         task["head"] = {"pooling": imported.pooling, "norm": imported.norm}
-        if told is not None and told.labels is not None and len(told.labels) == count:
+        if told is not None and told.labels is not None:
             task["labels"] = told.labels
     if told is not None and told.frames is not None:
         sizes = imported.backbone["init_args"]

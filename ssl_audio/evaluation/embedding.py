@@ -16,6 +16,9 @@ from ssl_audio.model.backbone import Backbone
 from ssl_audio.tokens import bands_apart, pool
 
 Embedder = Callable[[Batch], Float[Tensor, "clip feature"]]
+
+MAX_SECONDS = 30.0
+"""Longer clips are cut to this where they are embedded whole."""
 Progress = Callable[[int, int], None]
 
 
@@ -83,7 +86,7 @@ def embed_clips(
     *,
     sample_rate: int,
     batch_clips: int = 16,
-    max_seconds: float = 30.0,
+    max_seconds: float = MAX_SECONDS,
     bf16: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Float[np.ndarray, "clip feature"]]:

@@ -11,11 +11,11 @@ from ssl_audio.checkpoints.newest import of_fold
 from ssl_audio.checkpoints.opening import open_alone, open_checkpoint
 from ssl_audio.checkpoints.sizes import Hints
 from ssl_audio.errors import RecipeError
-from ssl_audio.evaluation.baselines import Statistics, statistics_baseline
+from ssl_audio.evaluation.baselines import Baseline, baseline_name, check_baselines, linear_baseline
 from ssl_audio.evaluation.cost import Cost, cost_of
 from ssl_audio.evaluation.predictions import Predictions, check_speakers, joined, read_predictions
 from ssl_audio.experiments.adapter_recipes import adapter_file, refusal
-from ssl_audio.experiments.comparison import Comparison, check_plan
+from ssl_audio.experiments.comparison import Comparison, baseline_cell, check_plan
 from ssl_audio.experiments.comparison_report import write_comparison
 from ssl_audio.experiments.display import TERMINAL, Display
 from ssl_audio.experiments.fallback import with_demo
@@ -53,6 +53,7 @@ def _compare(plan: Comparison, display: Display) -> Finished:
     budget = plan.budget.words
     for encoder in plan.encoders:
         _encoder_file(encoder)
+    check_baselines(plan.baselines)
     refused = {
         (encoder, adapter): reason
         for encoder in plan.encoders
@@ -80,8 +81,8 @@ def _compare(plan: Comparison, display: Display) -> Finished:
                     )
                     cells.setdefault((encoder, variant), []).append(folder)
     found = {cell: [_predictions(folder) for folder in folders] for cell, folders in cells.items()}
-    for statistics in plan.baselines:
-        found[statistics, "statistics"] = [_baseline(plan, statistics, seed, display) for seed in range(plan.seeds)]
+    for one in plan.baselines:
+        found[baseline_cell(one)] = [_baseline(plan, one, seed, display) for seed in range(plan.seeds)]
     costs = {cell: _cost(plan, cell, folders[0]) for cell, folders in cells.items() if cell[1] != "scratch"}
     cost = {cell: spent for cell, spent in costs.items() if spent is not None}
     return write_comparison(plan, found, cost, checkpoints, refused)
@@ -169,14 +170,15 @@ def _built(plan: Comparison, name: str, seed: int, display: Display) -> Finetune
     return FinetuneBuilder(with_demo(words, display=display), display=display)
 
 
-def _baseline(plan: Comparison, statistics: Statistics, seed: int, display: Display) -> Predictions:
+def _baseline(plan: Comparison, baseline: Baseline, seed: int, display: Display) -> Predictions:
     """The same task without an encoder."""
-    kept = plan.folder / "baselines" / f"{statistics}_{seed}.parquet"
+    name = baseline_name(baseline)
+    kept = plan.folder / "baselines" / f"{name}_{seed}.parquet"
     if not kept.exists():
-        display.line(f"\nlinear on {statistics}, seed {seed} of {plan.seeds}")
+        display.line(f"\nlinear on {name}, seed {seed} of {plan.seeds}")
         with quiet_training():
-            built = _built(plan, f"{statistics}_{seed}", seed, display)
-        found = [statistics_baseline(built.data(fold), statistics) for fold in built.folds()]
+            built = _built(plan, f"{name}_{seed}", seed, display)
+        found = [linear_baseline(built.data(fold), baseline) for fold in built.folds()]
         write_bytes(kept, joined(found).parquet())
     return read_predictions(kept)
 

@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse.typing import PositiveInt
 
 from ssl_audio.errors import RecipeError
-from ssl_audio.evaluation.baselines import Statistics
+from ssl_audio.evaluation.baselines import Baseline, baseline_name
 from ssl_audio.evaluation.predictions import Over
 from ssl_audio.experiments.budget import Budget
 from ssl_audio.experiments.output_files import write_text
@@ -38,7 +38,8 @@ class Comparison:
         steps: Budget of every fine-tuning in optimizer steps, instead of the task's epochs.
         seconds: The same in seconds of training.
         clips: The same in clips seen, over all epochs.
-        baselines: Linear classifiers on `cepstra` or `mel` statistics, levelled or not, without an encoder.
+        baselines: Linear classifiers on `cepstra` or `mel` statistics, levelled or not, without an encoder; or on the
+            states of a frozen model in a folder of Hugging Face (extra `huggingface`).
         intervals: Resample `clips` for the confidence intervals (the score on other clips), or whole `speakers`.
         options: More options of `finetune` by name, such as `{model.tuning.train: []}`; the same for all.
         runs: Folder of all runs.
@@ -55,7 +56,7 @@ class Comparison:
     steps: PositiveInt | None = None
     seconds: PositiveInt | None = None
     clips: PositiveInt | None = None
-    baselines: list[Statistics] = dataclasses.field(default_factory=lambda: ["cepstra"])
+    baselines: list[Baseline] = dataclasses.field(default_factory=lambda: ["cepstra"])
     intervals: Over = "clips"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     runs: Path = Path("runs")
@@ -81,6 +82,11 @@ class Comparison:
     def folder(self) -> Path:
         """The folder of the comparison; the same call resumes it."""
         return self.runs / "compare" / (self.name or Path(self.task).stem)
+
+
+def baseline_cell(baseline: Baseline) -> tuple[str, str]:
+    """What a baseline is called among encoders and variants."""
+    return baseline_name(baseline), "frozen" if isinstance(baseline, Path) else "statistics"
 
 
 def check_plan(plan: Comparison) -> None:

@@ -11,7 +11,7 @@ import yaml
 from ssl_audio.evaluation.cost import Cost
 from ssl_audio.evaluation.predictions import Predictions, joined
 from ssl_audio.evaluation.report import ReportTable, page
-from ssl_audio.experiments.comparison import Comparison, plain
+from ssl_audio.experiments.comparison import Comparison, baseline_cell, plain
 from ssl_audio.experiments.finished import Finished
 from ssl_audio.experiments.outcomes import signed
 from ssl_audio.training.metrics_log import read_rows
@@ -130,14 +130,10 @@ def _differences(plan: Comparison, found: dict[tuple[str, str], list[Predictions
         first = plan.adapters[0]
         trained = [cell for cell in found if cell[1] in plan.adapters]
         pairs = [(cell, (cell[0], first)) for cell in trained if cell[1] != first and (cell[0], first) in found]
-        pairs += [(cell, (statistics, "statistics")) for cell in trained for statistics in plan.baselines]
+        pairs += [(cell, baseline_cell(one)) for cell in trained for one in plan.baselines]
         return _table_of(plan, found, pairs)
     pairs = [((encoder, "pretrained"), (encoder, "scratch")) for encoder in plan.encoders]
-    pairs += [
-        ((encoder, "pretrained"), (statistics, "statistics"))
-        for encoder in plan.encoders
-        for statistics in plan.baselines
-    ]
+    pairs += [((encoder, "pretrained"), baseline_cell(one)) for encoder in plan.encoders for one in plan.baselines]
     pairs += [
         ((one, "pretrained"), (other, "pretrained"))
         for number, one in enumerate(plan.encoders)

@@ -7,8 +7,10 @@ from typing import Literal
 from jsonargparse.typing import PositiveFloat
 
 from ssl_audio.checkpoints.hugging_face_folders import is_folder, is_foreign
-from ssl_audio.checkpoints.huggingface_teacher import HuggingFaceTeacher
+from ssl_audio.checkpoints.huggingface_teacher import frozen_features
 from ssl_audio.checkpoints.opening import open_checkpoint
+from ssl_audio.data.index import open_shards
+from ssl_audio.evaluation.embedding import MAX_SECONDS
 from ssl_audio.experiments.arguments import checked
 from ssl_audio.experiments.assessment import Probing, Scores, probe_all
 from ssl_audio.experiments.display import TERMINAL, Display
@@ -46,11 +48,9 @@ def probe(
     """
     wanted = [Probing(Path(folder), list(targets), protocol) for folder in shards]
     if is_folder(Path(checkpoint)) and is_foreign(Path(checkpoint)):
-        model = HuggingFaceTeacher(folder=Path(checkpoint))
-        rate = model.open()
-        return probe_all(
-            {}, wanted, window_seconds=10.0, display=display, others={"pretrained": (model.features, rate)}
-        )
+        longest = max(float(open_shards([one.shards]).seconds.max(initial=1.0)) for one in wanted)
+        found_features = frozen_features(Path(checkpoint), longest=min(longest, MAX_SECONDS))
+        return probe_all({}, wanted, window_seconds=10.0, display=display, others={"pretrained": found_features})
     found = open_checkpoint(Path(checkpoint), base=base)
     return probe_all(
         {"pretrained": found.backbone(), "untrained": found.untrained()},

@@ -117,6 +117,14 @@ def test_folders_of_transformers_and_timm(tmp_path, layout, task, options, secon
     assert max(row.difference for row in rows) < 1e-4, [row.text() for row in rows]
     assert min(row.cosine for row in rows) > 1 - 1e-5
     assert ("logits" in {row.what for row in rows}) == (task is not None)
+    # Read back by our importer: the same vectors, bit for bit, of a clip that fills its columns.
+    own, again = ssl_audio.pretrained(found.path), ssl_audio.pretrained(tmp_path / "out")
+    full = torch.sin(torch.arange(again.grid.window) ** 1.5 * 1e-3) * 0.3
+    assert torch.equal(again.embed(full, sample_rate=16000), own.embed(full, sample_rate=16000))
+    if task is not None:
+        assert again.labels == own.labels
+        theirs, ours = (one.predict(full, sample_rate=16000) for one in (again, own))
+        torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)
 
 
 def test_the_verb_checks_describes_and_fails_without_deleting(tmp_path, capsys, monkeypatch):

@@ -195,3 +195,101 @@ def test_a_folder_of_timm_either_way_round(tmp_path):
     )
     with pytest.raises(CheckpointError, match=r"its pictures are 64 x 64; expected 128 bins one way"):
         open_checkpoint(tmp_path)
+
+
+def small_ast(folder) -> dict:
+    """A folder in transformers' layout without transformers; returns its tensors."""
+    names = {"blocks": "encoder.layer", "norm1": "layernorm_before", "norm2": "layernorm_after"}
+    names |= {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense", "attn.proj": "attention.output.dense"}
+    tensors = {}
+    for name, value in ViT().tensors().items():
+        if "attn.qkv" in name:
+            for part, rows in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                tensors[name.replace("blocks", "encoder.layer").replace("attn.qkv", f"attention.attention.{part}")] = (
+                    rows
+                )
+            continue
+        for theirs, ours in names.items():
+            name = name.replace(theirs, ours)
+        tensors["layernorm" + name.removeprefix("norm") if name.startswith("norm.") else name] = value
+    tensors |= {f"embeddings.{name}_token": torch.randn(1, 1, WIDTH) for name in ("cls", "distillation")}
+    tensors |= {"embeddings.position_embeddings": torch.randn(1, 2 + 8 * 4, WIDTH)}
+    tensors |= {"embeddings.patch_embeddings.projection.weight": torch.randn(WIDTH, 1, 16, 16)}
+    tensors |= {"embeddings.patch_embeddings.projection.bias": torch.zeros(WIDTH)}
+    tensors = {f"audio_spectrogram_transformer.{name}": value.contiguous() for name, value in tensors.items()}
+    for name, rows in (("layernorm", None), ("dense", 3)):
+        tensors[f"classifier.{name}.weight"] = torch.ones(WIDTH) if rows is None else torch.randn(rows, WIDTH)
+        tensors[f"classifier.{name}.bias"] = torch.zeros(rows or WIDTH)
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, folder / "model.safetensors")
+    config = {
+        "model_type": "audio-spectrogram-transformer", "num_attention_heads": HEADS, "frequency_stride": 16,
+        "time_stride": 16, "max_length": 64, "id2label": {"0": "dog", "1": "cat", "2": "größer"},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    return tensors
+
+
+def changed(**values):
+    def change(folder, tensors):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | values))
+
+    return change
+
+
+def cut_off(folder, tensors):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def no_json(folder, tensors):
+    (folder / "config.json").write_text("{'model_type': ")
+
+
+def no_weights(folder, tensors):
+    (folder / "model.safetensors").unlink()
+
+
+def part_missing(folder, tensors):
+    (folder / "model.safetensors").unlink()
+    parts = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(tensors)}
+    first = {name: tensors[name] for name, file in parts.items() if "00001-" in file}
+    save_file(first, folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+
+
+def a_tensor_missing(folder, tensors):
+    lost = "audio_spectrogram_transformer.encoder.layer.1.output.dense.bias"
+    save_file({name: value for name, value in tensors.items() if name != lost}, folder / "model.safetensors")
+
+
+def another_model(folder, tensors):
+    save_file({"embeddings.word_embeddings.weight": torch.ones(9, 4)}, folder / "model.safetensors")
+    changed(model_type="bert")(folder, tensors)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (cut_off, r"model.safetensors: damaged or no checkpoint .* fetch it again"),
+        (no_json, r"config.json: cannot be read as JSON .* copy the folder again"),
+        (no_weights, r"has a config.json and no weights; expected model.safetensors or pytorch_model.bin"),
+        (part_missing, r"model-00002-of-00002.safetensors: is missing, and .* names it; copy all files of the folder"),
+        (a_tensor_missing, r"blocks.1.mlp.transform.contract.bias is missing; it is damaged"),
+        (another_model, r"a model of transformers of the kind 'bert'"),
+        (changed(num_hidden_layers=5), r"config.json says 5 blocks, but the tensors have 2"),
+        (changed(hidden_act="relu"), r"hidden_act is 'relu'; expected 'gelu'"),
+        (changed(num_attention_heads="four"), r"num_attention_heads is 'four'; expected int"),
+        (changed(id2label={"0": "dog", "7": "cat"}), r"does not name labels 0, 1, 2 and so on"),
+        (changed(id2label={"0": "dog", "1": "cat"}), r"config.json names 2 labels, but the head has 3"),
+        (changed(id2label={"0": "dog", "1": "dog", "2": "cat"}), r"id2label has the label 'dog' twice"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_one_line(tmp_path, change, line):
+    tensors = small_ast(tmp_path)
+    assert ssl_audio.pretrained(tmp_path).labels == ["dog", "cat", "größer"]
+    change(tmp_path, tensors)
+    with pytest.raises(CheckpointError, match=line) as found:
+        open_checkpoint(tmp_path)
+    assert "\n" not in str(found.value)
