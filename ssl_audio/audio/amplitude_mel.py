@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ssl_audio.audio.frontend import Spectrogram
-from ssl_audio.errors import AudioError
+from ssl_audio.audio.reflection import reflected
 
 _LEAST, _LOW_DB, _HIGH_DB = 1e-5, -50.0, 80.0
 
@@ -38,19 +38,13 @@ class AmplitudeMel(nn.Module):
     ) -> Spectrogram:
         """Spectrograms of waveforms; a clip of n samples has n // hop_samples + 1 frames.
 
-        Raises:
-            AudioError: if a batch is shorter than half a frame.
+        Each clip is continued by its reflection from its own end, so that it is the same alone and padded.
         """
-        if waveforms.shape[1] <= self.n_fft // 2:
-            raise AudioError(
-                f"{waveforms.shape[1]} samples are too few for frames of {self.n_fft}; expected {self.n_fft // 2 + 1}"
-            )
-        waves = waveforms.float()
-        if samples is not None:
-            waves = waves * (torch.arange(waves.shape[1], device=waves.device) < samples[:, None])
+        own = torch.full((len(waveforms),), waveforms.shape[1]) if samples is None else samples
+        waves = reflected(waveforms.float(), own, self.n_fft // 2)
         with torch.autocast(waves.device.type, enabled=False):
             spectrum = torch.stft(
-                waves, self.n_fft, self.hop_samples, window=self.window, pad_mode="reflect", return_complex=True
+                waves, self.n_fft, self.hop_samples, window=self.window, center=False, return_complex=True
             ).abs()
             decibels = (20.0 * (self.filters @ spectrum).clamp_min(_LEAST).log10()).clamp(_LOW_DB, _HIGH_DB)
         values = decibels.transpose(1, 2)

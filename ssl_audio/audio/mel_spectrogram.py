@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ssl_audio.audio.frontend import Count, Frontend, Spectrogram, checked_lengths
+from ssl_audio.audio.reflection import reflected
 from ssl_audio.errors import RecipeError
 
 LEAST_POWER = 1e-10
@@ -181,19 +182,16 @@ class MelSpectrogram(Frontend):
         self, waveforms: Float[Tensor, "clip sample"], samples: Int[Tensor, " clip"] | None
     ) -> Float[Tensor, "clip frame bin"]:
         """The whole batch, without waiting for the device: each clip is continued from its own end."""
-        clips, width = waveforms.shape
         if samples is None:
             return self._lifted(self._decibels(self._standardised(waveforms)))
         counts = samples.to(waveforms.device)[:, None]
-        inside = torch.arange(width, device=waveforms.device) < counts
+        inside = torch.arange(waveforms.shape[1], device=waveforms.device) < counts
         if self.standardise:
             waveforms = waveforms - (waveforms * inside).sum(1, keepdim=True) / counts
             spread = ((waveforms.square() * inside).sum(1, keepdim=True) / (counts - 1)).sqrt()
             waveforms = waveforms / spread.clamp_min(1e-12)
-        half = self.n_fft // 2
-        place = torch.arange(-half, width + half, device=waveforms.device).abs().expand(clips, -1)
-        place = torch.where(place < counts, place, 2 * (counts - 1) - place).clamp(min=0)
-        values = self._of_frames(waveforms.gather(1, place).unfold(1, self.n_fft, self.hop_samples))
+        continued = reflected(waveforms, samples, self.n_fft // 2)
+        values = self._of_frames(continued.unfold(1, self.n_fft, self.hop_samples))
         valid = torch.arange(values.shape[1], device=values.device) < self.frames_of(counts)
         values = self._lifted(values.where(valid[:, :, None], -torch.inf))
         return values.where(valid[:, :, None], self._raw_fill)

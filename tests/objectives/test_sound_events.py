@@ -85,7 +85,19 @@ def test_ten_seconds_are_156_frames_of_27_labels_and_the_mel_is_torchaudios(tiny
     # Padding says nothing about a clip.
     longer = torch.nn.functional.pad(waveform, (0, 16000), value=0.3)
     padded = mel(longer, torch.tensor([160000]))
-    torch.testing.assert_close(padded.values[0, :620], mel(waveform).values[0, :620], atol=1e-5, rtol=0)
+    torch.testing.assert_close(padded.values[0, :626], mel(waveform).values[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("samples", [20000, 16000, 1600, 900])
+def test_convolutions_on_their_own_spectrogram_see_a_padded_clip_as_they_see_it_alone(tiny_backbone, samples):
+    head = EventHead(dataclasses.replace(PUBLISHED, rnn_width=8, width=16), tiny_backbone, labels=3).eval()
+    waveforms = 0.1 * torch.randn(2, 32000, generator=torch.Generator().manual_seed(0))
+    waveforms[0, samples:] = 0.0
+    with torch.no_grad():
+        padded = head(tiny_backbone, tiny_backbone.spectrogram(waveforms, torch.tensor([samples, 32000])))
+        alone = head(tiny_backbone, tiny_backbone.spectrogram(waveforms[:1, :samples]))
+    torch.testing.assert_close(padded.frames[:1, : alone.frames.shape[1]], alone.frames, atol=1e-5, rtol=0)
+    torch.testing.assert_close(padded.clips[:1], alone.clips, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("options", [EventHeadOptions(), dataclasses.replace(PUBLISHED, rnn_width=8, width=16)])
