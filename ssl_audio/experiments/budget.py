@@ -2,12 +2,25 @@
 
 import dataclasses
 import numbers
-from typing import Any
+import re
 
 from jsonargparse.typing import PositiveInt
 
 from ssl_audio.errors import RecipeError
-from ssl_audio.experiments.builder import RunBuilder
+from ssl_audio.names import printable
+
+_UNITS = {
+    "s": ("seconds", 1),
+    "m": ("seconds", 60),
+    "h": ("seconds", 3600),
+    "steps": ("steps", 1),
+    "clips": ("clips", 1),
+}
+HELP = (
+    "Length of training, instead of the recipe's epochs or steps: seconds, minutes or hours (150s, 20m, 2h), "
+    "or '1000 steps' or '64000 clips'. Of a time, the speed of the first steps decides the number of steps. In a "
+    "recipe it is an upper limit beside trainer.max_steps or max_epochs."
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +29,7 @@ class Budget:
 
     Args:
         steps: Optimizer steps.
-        seconds: Of training.
+        seconds: Of training: the speed of the first steps decides the number of steps.
         clips: Training clips, counted over all epochs.
 
     Raises:
@@ -34,6 +47,32 @@ class Budget:
         if len(self.stated) > 1:
             raise RecipeError(f"--{' and --'.join(self.stated)}: one budget for all; expected one of them")
 
+    @classmethod
+    def read(cls, text: str | None) -> "Budget":
+        """The budget that a text such as `150s`, `20m`, `1000 steps` or `64000 clips` means.
+
+        Raises:
+            RecipeError: if it means none.
+        """
+        if text is None:
+            return cls()
+        found = re.fullmatch(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([a-z]+)\s*", text)
+        name, factor = _UNITS.get(found[2], ("", 1)) if found else ("", 1)
+        number = float(found[1]) * factor if found else 0.0
+        if not name or number < 1 or (factor == 1 and number % 1):
+            raise RecipeError(
+                f"budget: {printable(text)[:60]!r}; expected a time such as 150s, 20m or 2h, or '1000 steps' or "
+                "'64000 clips'"
+            )
+        return cls(**{name: round(number)})
+
+    @property
+    def text(self) -> str | None:
+        """What `read` reads; None for the recipe's own length."""
+        return next(
+            (f"{number}s" if name == "seconds" else f"{number} {name}" for name, number in self.stated.items()), None
+        )
+
     @property
     def stated(self) -> dict[str, int]:
         """The limits that it sets."""
@@ -44,20 +83,15 @@ class Budget:
         """The budget in words."""
         return next((f"{number} {name} each" for name, number in self.stated.items()), "the task's epochs each")
 
-    def limit(self, built: RunBuilder) -> None:
-        """Replace the recipe's epochs or steps by the budget, in the trainer and in the saved recipe."""
-        if self.seconds is not None:
-            hours, rest = divmod(int(self.seconds), 3600)
-            limits: dict[str, Any] = {"max_time": f"00:{hours:02d}:{rest // 60:02d}:{rest % 60:02d}", "max_steps": -1}
-        elif self.steps is not None or self.clips is not None:
-            data, trainer = built.recipe["data"], built.recipe["trainer"]
-            batch = int(data["batch_clips"]) * int(trainer.get("accumulate_grad_batches") or 1)
-            limits = {"max_steps": int(self.steps or max(1, round((self.clips or 0) / batch)))}
-        else:
-            return
-        for name, value in {**limits, "max_epochs": -1}.items():
-            setattr(built.config.trainer, name, value)
-            built.recipe["trainer"][name] = value
+    def steps_of(self, *, batch_clips: int) -> int | None:
+        """The number of optimizer steps; None if it is not known before training.
+
+        Args:
+            batch_clips: Clips of a step.
+        """
+        if self.clips is not None:
+            return max(1, round(self.clips / batch_clips))
+        return None if self.steps is None else int(self.steps)
 
 
 WHOLE = Budget()

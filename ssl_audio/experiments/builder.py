@@ -1,8 +1,10 @@
 """Module, data, trainer and run folder, built from recipes and options."""
 
 import contextlib
+import dataclasses
 import functools
 import io
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +21,7 @@ from ssl_audio.data.module import ShardModule
 from ssl_audio.data.remote import Remote, allow
 from ssl_audio.errors import RecipeError, SslAudioError
 from ssl_audio.experiments.assessment import Probing
+from ssl_audio.experiments.budget import HELP, WHOLE, Budget
 from ssl_audio.experiments.display import TERMINAL, Display, Silent
 from ssl_audio.experiments.panel_content import WatchOptions, device_peak, looker
 from ssl_audio.experiments.parsing import OneLine, add_runs_argument, one_line, quiet_warnings, unwrapped
@@ -31,13 +34,17 @@ from ssl_audio.training.checkpointing import Checkpointing, Checkpoints
 from ssl_audio.training.engines import default_strategy, is_first_process
 from ssl_audio.training.metrics_log import MetricsLog
 from ssl_audio.training.module import Training
+from ssl_audio.training.pace import Pace, StepsInTime
 from ssl_audio.training.panels import Panels
 from ssl_audio.training.precision import default_precision
 from ssl_audio.training.preemption import Stopping
 from ssl_audio.training.random_state import RandomState
-from ssl_audio.training.run import METRICS, Run, check_name, open_run, run_folder
+from ssl_audio.training.run import METRICS, START, Run, check_name, open_run, run_folder
 from ssl_audio.training.wandb import send_alert, wandb_logger, wandb_wanted
 from ssl_audio.training.watching import Watching
+
+_LENGTHS = ("--trainer.max_steps", "--trainer.max_epochs", "--trainer.max_time")
+_UNLIMITED = -1
 
 
 class RecipeParser(OneLine, LightningArgumentParser):  # type: ignore[misc]
@@ -70,6 +77,7 @@ class RunBuilder(LightningCLI):
         # Only the first rank prints.
         self.display = display if is_first_process() else Silent()
         self._remote = asked_alone(words, "--remote", "none")
+        self._asked = {name for name in (*_LENGTHS, "--budget") if asked_alone(words, name, "") != ""}
         super().__init__(
             self.module_class,
             self.data_class,
@@ -112,6 +120,7 @@ class RunBuilder(LightningCLI):
         )
         parser.add_argument("--name", type=str | None, default=None, help="Name of the run; by default the recipe's.")
         add_runs_argument(parser)
+        parser.add_argument("--budget", type=str | None, default=None, help=HELP)
         parser.add_argument(
             "--resume",
             type=str,
@@ -157,6 +166,63 @@ class RunBuilder(LightningCLI):
         self.open = open_run(self._folder(name), resume=config.resume)
         for damage in self.open.damaged:
             self.display.line(f"{damage}; resuming from {self.open.resume}")
+        self._limit(self.open)
+
+    def _limit(self, whole: Run) -> None:
+        """Take the length of training from the budget, or from what an earlier start of this run decided.
+
+        A budget or a length on the command line replaces both of the recipe; within a recipe the budget is an upper
+        limit.
+
+        Args:
+            whole: The run; all its trainings have the same number of steps.
+        """
+        data = self.recipe["data"]
+        budget = Budget.read(self.config.budget)
+        if budget != WHOLE and "--budget" in self._asked and self._asked.isdisjoint(_LENGTHS):
+            self._set_length(max_steps=_UNLIMITED, max_epochs=_UNLIMITED)
+        elif "--budget" not in self._asked and not self._asked.isdisjoint(_LENGTHS):
+            budget = WHOLE
+        accumulated = int(self.recipe["trainer"].get("accumulate_grad_batches") or 1)
+        steps = budget.steps_of(batch_clips=int(data["batch_clips"]) * accumulated)
+        if steps is not None:
+            most = int(self.recipe["trainer"].get("max_steps") or 0)
+            self._set_length(max_steps=min(steps, most) if most > 0 else steps, max_epochs=_UNLIMITED)
+            budget = WHOLE
+        before = {} if self.config.resume == "never" else whole.read(START) or {}
+        if budget.seconds is not None and before.get("budget") == budget.text and _is_count(before.get("steps")):
+            self.display.line(f"{before['steps']} steps, which were decided for {budget.text} when the run was started")
+            self._set_length(max_steps=before["steps"], max_epochs=_UNLIMITED)
+            budget = WHOLE
+        self.recipe["budget"], self.budget, self._whole = budget.text, budget, whole
+
+    def _set_length(self, **limits: int) -> None:
+        for name, value in limits.items():
+            setattr(self.config.trainer, name, value)
+            self.recipe["trainer"][name] = value
+
+    def _decided(self, pace: Pace) -> None:
+        """Keep a decided number of steps at once, so that a killed run and its other trainings take the same."""
+        text, self.budget = self.budget.text, WHOLE
+        self._set_length(max_steps=pace.steps, max_epochs=_UNLIMITED)
+        self.recipe["budget"] = None
+        if not is_first_process():
+            return
+        self._whole.note_start({"budget": text, **dataclasses.asdict(pace)})
+        self._whole.save_recipe(self.recipe)
+        self.display.line(
+            f"{pace.step_seconds:.3g} s a step in the first {pace.measured}: {pace.steps} steps, about "
+            f"{timedelta(seconds=round(pace.steps * pace.step_seconds))} of training"
+        )
+
+    @property
+    def length_words(self) -> str:
+        """How long training lasts, in words."""
+        steps = self.trainer.max_steps
+        if self.budget.seconds is None:
+            return f"{steps} steps" if steps > 0 else "limited by time"
+        most = f", {steps} at most" if steps > 0 else ""
+        return f"as many steps as fit into {timedelta(seconds=int(self.budget.seconds))} of training{most}"
 
     def _folder(self, name: str) -> Path:
         """The folder of the run, locked if `held`."""
@@ -222,6 +288,8 @@ class RunBuilder(LightningCLI):
         callbacks: list[Callback] = [RandomState(), self.progress]
         wanted = chosen.get("enable_checkpointing") is not False
         callbacks += [each for each in self.callbacks() if wanted or not isinstance(each, Checkpoint)]
+        if self.budget.seconds is not None:
+            callbacks.append(StepsInTime(self.budget.seconds, decided=self._decided))
         callbacks.append(Stopping(self.checkpoints.save if wanted else None))
         self.loggers.append(metrics_log(self.open))
         if wandb_wanted():
@@ -253,6 +321,10 @@ def _environment() -> list[Any]:
     if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return []
     return [SLURMEnvironment(auto_requeue=False)]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _several(chosen: Any) -> list[Any]:

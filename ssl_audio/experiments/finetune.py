@@ -52,12 +52,11 @@ from ssl_audio.training.checkpoint_files import AtomicCheckpointIO
 from ssl_audio.training.engines import end_process_group
 from ssl_audio.training.finetuning import Finetuning
 from ssl_audio.training.resuming import check_resume, check_unchanged
-from ssl_audio.training.run import Run, circumstances, json_text
+from ssl_audio.training.run import START, Run, circumstances
 
 PREDICTIONS = "predictions.parquet"
 BESIDE = "predictions_"  # and what they are of
 BEST = "checkpoints/best.ckpt"
-_START_FILE = "start.json"
 # Options besides model, data and trainer that decide what an unfinished run computes.
 _BOUND = ("start", "beside_scratch", "keep_head", "statistics", "adaptation", "average_from_epoch", "patience")
 
@@ -115,21 +114,20 @@ def finetune(
         "folds": folds,
         "start": start,
         "beside_scratch": beside_scratch,
+        "budget": budget.text,
         "seed_everything": seed,
         "data.seed": seed,
         "name": name,
         "runs": runs,
         "resume": resume,
     }
-    return finetune_words(words_of(recipes, chosen, options), budget=budget, display=display)
+    return finetune_words(words_of(recipes, chosen, options), display=display)
 
 
-def finetune_words(words: list[str], *, budget: Budget = WHOLE, display: Display = TERMINAL) -> Finished | None:
+def finetune_words(words: list[str], *, display: Display = TERMINAL) -> Finished | None:
     """The same, with options as on the command line."""
     with quiet_training(), contextlib.ExitStack() as held:
-        built = FinetuneBuilder(with_demo(words, display=display), held=held, display=display)
-        budget.limit(built)
-        return finetune_built(built)
+        return finetune_built(FinetuneBuilder(with_demo(words, display=display), held=held, display=display))
 
 
 def finetune_built(cli: FinetuneBuilder) -> Finished | None:
@@ -206,7 +204,7 @@ def _once(cli: FinetuneBuilder, this: Run, *, start: Start, fold: int, alone: bo
         resume = Path(cli.config.resume)
     this = dataclasses.replace(this, resume=None if cli.config.resume == "never" else resume)
     module, data, trainer = cli.build(this, fold=fold)
-    module.recipe = {**cli.recipe, "data": {**cli.recipe["data"], "fold": fold}}
+    module.recipe = {**cli.recipe, "budget": None, "data": {**cli.recipe["data"], "fold": fold}}
     parts = data.parts
     data.follow(module.objective.frame_seconds(module.backbone))
     module.attach(data.facts, measure=headline(several=data.several), frame_measure=_frame_measure(data))
@@ -297,7 +295,7 @@ def _check_start(this: Run, source: Checkpoint, *, write: bool) -> None:
         RecipeError: if it has a checkpoint or a result that began with others.
     """
     now = {"checkpoint": str(source.path), "digest": tensors_digest(source.weights)}
-    before = this.read(_START_FILE) if this.begun else None
+    before = this.read(START) if this.begun else None
     if before is not None:
         if before.get("digest") != now["digest"]:
             raise RecipeError(
@@ -306,7 +304,7 @@ def _check_start(this: Run, source: Checkpoint, *, write: bool) -> None:
                 f"{shortened(now['digest'])}); give them back, or begin a new run with --resume never or another --name"
             )
     elif write:
-        this.write(_START_FILE, json_text(now))
+        this.note_start(now)
 
 
 def _frame_measure(data: LabelledShards) -> FrameMeasure | None:
@@ -348,6 +346,8 @@ def _announce(
         f"training, {len(parts.valid)} validation and {len(parts.test)} test {answers}; {weights / 1e6:.2f} M of "
         f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters train"
     )
+    if cli.budget.seconds is not None:
+        cli.display.line(f"training takes {cli.length_words}; then the test")
     for adapter in module.backbone.adapters:
         if adapter.coverage:
             cli.display.line(f"{type(adapter).__name__} {adapter.coverage}")

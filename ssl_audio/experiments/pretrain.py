@@ -11,6 +11,7 @@ from ssl_audio.data.unlabelled import AudioShards
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.arguments import checked
 from ssl_audio.experiments.assessment import Probing, assess, check_probing
+from ssl_audio.experiments.budget import WHOLE, Budget
 from ssl_audio.experiments.builder import RunBuilder
 from ssl_audio.experiments.display import TERMINAL, Display
 from ssl_audio.experiments.fallback import with_demo
@@ -54,6 +55,7 @@ def pretrain(
     *,
     shards: Sequence[str | Path] | None = None,
     max_steps: int | None = None,
+    budget: Budget = WHOLE,
     seed: int | None = None,
     name: str | None = None,
     runs: str | Path = "runs",
@@ -67,6 +69,7 @@ def pretrain(
         recipe: Name or file of a recipe, or several; later ones override earlier ones.
         shards: Folders of shards, instead of the recipe's.
         max_steps: Optimizer steps, instead of the recipe's.
+        budget: Seconds, steps or clips instead of the recipe's steps.
         seed: Of everything random, instead of the recipe's.
         name: Of the run; by default the recipe's.
         runs: Folder of all runs.
@@ -83,6 +86,7 @@ def pretrain(
     chosen = {
         "data.shards": shards,
         "trainer.max_steps": max_steps,
+        "budget": budget.text,
         "seed_everything": seed,
         "data.seed": seed,
         "name": name,
@@ -104,7 +108,7 @@ def pretrain_built(built: PretrainBuilder) -> Finished | None:
     if not is_limited(trainer):
         raise RecipeError(
             "trainer.max_steps is not set; the stream of clips is endless, so set the length of training, "
-            "such as --trainer.max_steps 1000 or --trainer.max_time 00:01:00:00"
+            "such as --trainer.max_steps 1000 or --budget 1h"
         )
     module.attach(data.facts)
     check_training(module, data)
@@ -116,11 +120,10 @@ def pretrain_built(built: PretrainBuilder) -> Finished | None:
     module.recipe = built.recipe
     begun = "resuming" if this.resume else "starting"
     if trainer.is_global_zero:
-        length = f"{trainer.max_steps} steps" if trainer.max_steps > 0 else "limited by time"
         weights = sum(parameter.numel() for parameter in module.backbone.parameters())
         built.display.line(
             f"{begun} {this.folder}: {type(module.backbone.encoder).__name__} with {weights / 1e6:.1f} M parameters, "
-            f"{clips} clips, {length}, {trainer.precision} on {trainer.strategy.root_device}"
+            f"{clips} clips, {built.length_words}, {trainer.precision} on {trainer.strategy.root_device}"
         )
     untrained = {name: value.clone() for name, value in module.backbone.state_dict().items()}
     whole = fit(trainer, module, data, this)

@@ -67,7 +67,8 @@ class TrainingProgress(ProgressBar):
         state = self._state(trainer, pl_module, compact=self._progress is not None)
         state += "" if left is None else f"  {timedelta(seconds=round(left))} left"
         if self._progress is not None:
-            self._progress.update(self._task, completed=trainer.global_step, description=state)
+            total = trainer.max_steps if trainer.max_steps > 0 else None
+            self._progress.update(self._task, completed=trainer.global_step, total=total, description=state)
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now
             sys.stderr.write(f"step {trainer.global_step}  {state}\n")

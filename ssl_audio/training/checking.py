@@ -10,6 +10,7 @@ from ssl_audio.data.shard_rates import check_rates
 from ssl_audio.errors import RecipeError
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.training.module import Training
+from ssl_audio.training.pace import StepsInTime
 
 
 def check_training(module: Training, data: ShardModule) -> None:
@@ -49,4 +50,4 @@ def check_positions(backbone: Backbone, seconds: float) -> None:
 def is_limited(trainer: L.Trainer) -> bool:
     """Whether the length of training is limited, by steps or by time."""
     callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
-    return trainer.max_steps > 0 or any(isinstance(callback, Timer) for callback in callbacks)
+    return trainer.max_steps > 0 or any(isinstance(callback, Timer | StepsInTime) for callback in callbacks)

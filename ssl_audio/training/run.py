@@ -25,6 +25,8 @@ from ssl_audio.training.resuming import newest_whole
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
 METRICS = "metrics.csv"
+START = "start.json"
+"""What was found when the run was started, and what it must keep to: its weights, the decided number of steps."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,6 +73,10 @@ class Run:
             SslAudioError: if it is damaged.
         """
         return self.read(SUMMARY)
+
+    def note_start(self, facts: dict[str, Any]) -> None:
+        """Add what was found at the start, beside what is noted already."""
+        self.write(START, json_text({**(self.read(START) or {}), **facts}))
 
     def read(self, name: str) -> dict[str, Any] | None:
         """What a JSON file of the run says; None where it is missing.
