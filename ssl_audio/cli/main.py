@@ -47,6 +47,8 @@ Self-supervised pretraining of audio encoders.
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit with 0, 1 (failure), 2 (a mistake in the call or recipe) or 130 (interrupted)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Threads that wait leave their core to others; by default they spin. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no UTF-8
     try:

@@ -18,8 +18,8 @@ _UNITS = {
 }
 HELP = (
     "Length of training, instead of the recipe's epochs or steps: seconds, minutes or hours (150s, 20m, 2h), "
-    "or '1000 steps' or '64000 clips'. Of a time, the speed of the first steps decides the number of steps. In a "
-    "recipe it is an upper limit beside trainer.max_steps or max_epochs."
+    "or '1000 steps' or '64000 clips', or none. Of a time, the speed of the first steps decides the number of steps. "
+    "In a recipe it is an upper limit beside trainer.max_steps or max_epochs."
 )
 
 
@@ -54,7 +54,7 @@ class Budget:
         Raises:
             RecipeError: if it means none.
         """
-        if text is None:
+        if text is None or text == "none":
             return cls()
         found = re.fullmatch(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([a-z]+)\s*", text)
         name, factor = _UNITS.get(found[2], ("", 1)) if found else ("", 1)

@@ -15,6 +15,7 @@ from ssl_audio.evaluation.baselines import Baseline, baseline_name, check_baseli
 from ssl_audio.evaluation.cost import Cost, cost_of
 from ssl_audio.evaluation.predictions import Predictions, check_speakers, joined, read_predictions
 from ssl_audio.experiments.adapter_recipes import adapter_file, refusal
+from ssl_audio.experiments.budget import WHOLE
 from ssl_audio.experiments.comparison import Comparison, baseline_cell, check_plan
 from ssl_audio.experiments.comparison_report import write_comparison
 from ssl_audio.experiments.display import TERMINAL, Display
@@ -121,7 +122,7 @@ def _pretrained(plan: Comparison, encoder: str, display: Display) -> Path:
     runs = plan.folder / "pretrained"
     done = runs / "pretrain" / encoder / "0"
     if not (done / SUMMARY).exists():
-        options = {"probe": [], "model.backbone.encoder": _encoder_file(encoder)}
+        options = {"probe": [], "budget": "none", "model.backbone.encoder": _encoder_file(encoder)}
         pretrain(
             plan.pretraining,
             max_steps=plan.pretrain_steps,
@@ -143,6 +144,8 @@ def _cell(
     if (folder / SUMMARY).exists():
         return folder
     display.line(f"\n{encoder}, {variant}, seed {seed} of {plan.seeds}")
+    # All cells make the same steps: a limit of seconds in the task would give the faster encoder more.
+    whole = {"budget": "none"} if plan.budget == WHOLE else {}
     finetune(
         plan.task,
         checkpoint=checkpoint,
@@ -153,7 +156,7 @@ def _cell(
         seed=seed,
         name=name,
         runs=runs,
-        options=({} if base is None else {"base": base}) | plan.options,
+        options=({} if base is None else {"base": base}) | whole | plan.options,
         display=display,
     )
     # These runs are never resumed, so only the tested weights are kept.
