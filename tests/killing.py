@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # Whatever takes long to import is imported once, in the process that the others are forked from.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["lightly", "ssl_audio.cli.pretrain", "ssl_audio.cli.finetune", "ssl_audio.training.checkpointing"]
+    ["ssl_audio.cli.pretrain", "ssl_audio.cli.finetune", "ssl_audio.training.checkpointing", "lightning.pytorch"]
 )
 ENCODERS = {
     "transformer": {
