@@ -28,7 +28,7 @@ VERBS = {
     "probe": "frozen linear and nearest-neighbour scores of a checkpoint on labelled shards",
     "export": "a checkpoint whole, with adapters merged, or as transformers, timm, PyTorch alone or peft open it",
     "inspect": "say what a run, a checkpoint or a folder of shards is",
-    "recipes": "list the recipes, or write one out to edit",
+    "recipes": "list the recipes, write one out to edit, or propose one for shards",
     "bench": "measure speed, as ratios in one run",
     "doctor": "say what this machine has, what is missing and how to get it",
 }

@@ -16,6 +16,7 @@ from ssl_audio.data.manifest import manifest_digest
 from ssl_audio.data.order import Plan
 from ssl_audio.data.rates import SAMPLE_RATE, check_rate
 from ssl_audio.data.replacing import of_all_ranks
+from ssl_audio.data.workers import cores
 from ssl_audio.errors import RecipeError, ShardError
 
 _WAY_OUT = "; give the same shards, in the same order, or start a new run with --resume never"
@@ -34,7 +35,7 @@ class ShardModule(L.LightningDataModule, ABC):
         global_clips: Clips a step, over all devices and accumulated batches; decides `batch_clips`. None leaves that to
             `batch_clips`.
         max_replaced: Share of the clips that may turn out undecodable.
-        workers: Processes that read and decode ahead.
+        workers: Processes that read and decode ahead; no more than there are cores.
         seed: Decides order, crops, masks and augmentations.
         resample: Resample clips of shards whose rate is not the frontend's; else such shards are refused.
 
@@ -172,7 +173,7 @@ class ShardModule(L.LightningDataModule, ABC):
             reader,
             plan,
             place=place,
-            workers=self.workers,
+            workers=min(self.workers, cores()),
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             max_replaced=max_replaced,
             replaced=replaced,

@@ -3,11 +3,17 @@
 import contextlib
 import multiprocessing
 import multiprocessing.util
+import os
 import signal
 import sys
 from collections.abc import Iterator
 
 import torch
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def begin_process(worker: int = 0) -> None:

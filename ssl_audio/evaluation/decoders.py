@@ -9,7 +9,6 @@ recordings are.
 import contextlib
 import itertools
 import multiprocessing
-import os
 import signal
 import threading
 from collections import deque
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ssl_audio.data.workers import deaf_to_interrupts, without_script
+from ssl_audio.data.workers import cores, deaf_to_interrupts, without_script
 from ssl_audio.errors import AudioError, SslAudioError
 from ssl_audio.evaluation.decoding import LONG_SECONDS, DecodedRecording, Reply, Wanted, receive, reply_to, serve
 from ssl_audio.evaluation.recordings import Recordings
@@ -35,8 +34,7 @@ _FEW = 1024  # which take about as long as processes take to begin
 
 def workers_for(recordings: int) -> int:
     """Default number of decoding processes: none for a few recordings, else one less than the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if recordings <= _FEW else max(1, min(_MOST_WORKERS, cores - 1))
+    return 0 if recordings <= _FEW else max(1, min(_MOST_WORKERS, cores() - 1))
 
 
 class Decoders:

@@ -16,6 +16,7 @@ from ssl_audio.experiments.builder import RunBuilder
 from ssl_audio.experiments.display import TERMINAL, Display
 from ssl_audio.experiments.fallback import with_demo
 from ssl_audio.experiments.finished import Finished
+from ssl_audio.experiments.log_mel import Statistics, of_manifests, own_statistics
 from ssl_audio.experiments.running import fit, quiet_training
 from ssl_audio.experiments.values import NO_OPTIONS, Recipe, words_of
 from ssl_audio.training.checking import check_training, is_limited
@@ -42,6 +43,12 @@ class PretrainBuilder(RunBuilder):
             type=list[Probing],
             default=[],
             help="Labelled shards on which the encoder is probed at the end.",
+        )
+        parser.add_argument(
+            "--statistics",
+            type=Statistics,
+            default="recipe",
+            help="Normalise with the mean and standard deviation of the recipe, or with those of the shards.",
         )
 
     @property
@@ -125,6 +132,8 @@ def pretrain_built(built: PretrainBuilder) -> Finished | None:
             f"{begun} {this.folder}: {type(module.backbone.encoder).__name__} with {weights / 1e6:.1f} M parameters, "
             f"{clips} clips, {built.length_words}, {trainer.precision} on {trainer.strategy.root_device}"
         )
+    if this.resume is None:  # else the checkpoint has them
+        _normalise(built)
     untrained = {name: value.clone() for name, value in module.backbone.state_dict().items()}
     whole = fit(trainer, module, data, this)
     replaced = data.replaced()
@@ -161,3 +170,19 @@ def pretrain_built(built: PretrainBuilder) -> Finished | None:
             display=built.display,
         )
     return Finished(this, summary, text, [this.last])
+
+
+def _normalise(built: PretrainBuilder) -> None:
+    """Set the statistics that the recipe asks for, and say which in one line."""
+    frontend, shards = built.model.backbone.frontend, built.datamodule.shards
+    if built.config.statistics == "shards":
+        own, source = own_statistics(frontend, shards, built.datamodule.training_index)
+        frontend.set_statistics(*own)
+        line = f"normalised by the mean {own[0]:.2f} and deviation {own[1]:.2f} of the shards ({source})"
+    else:
+        mean, std = frontend.statistics
+        line = f"normalised by the recipe's mean {mean:.2f} and deviation {std:.2f}"
+        found = of_manifests(shards)
+        if found is not None:
+            line += f"; the shards have {found[0]:.2f} and {found[1]:.2f} (--statistics shards takes theirs)"
+    built.display.line(line)

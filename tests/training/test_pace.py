@@ -1,7 +1,9 @@
 """Steps decided from measured speed."""
 
 from types import SimpleNamespace
+from unittest import mock
 
+import lightning as L
 import pytest
 
 from ssl_audio.errors import RecipeError
@@ -13,15 +15,16 @@ from ssl_audio.training.pace import StepsInTime
 def trained(monkeypatch, step_seconds, *, seconds=100.0, most=-1, batches=0, every=None):
     """How many steps are made, and what was decided, with a clock that runs by steps of this length."""
     now, told = 0.0, []
-    monkeypatch.setattr(pace.time, "monotonic", lambda: now)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now))
     loop = SimpleNamespace(max_steps=most)
-    trainer = SimpleNamespace(
-        global_step=0, max_steps=most, accumulate_grad_batches=1, val_check_batch=every, num_val_batches=[batches],
-        strategy=SimpleNamespace(broadcast=lambda value: value), fit_loop=SimpleNamespace(epoch_loop=loop),
-        datamodule=SimpleNamespace(epoch_steps=10),
+    trainer = mock.Mock(spec=L.Trainer, global_step=0, max_steps=most, accumulate_grad_batches=1)
+    trainer.configure_mock(
+        val_check_batch=every, num_val_batches=[batches], strategy=SimpleNamespace(broadcast=lambda value: value),
+        fit_loop=SimpleNamespace(epoch_loop=loop), datamodule=SimpleNamespace(epoch_steps=10),
     )  # fmt: skip
     prepared = []
-    module = SimpleNamespace(schedule=SimpleNamespace(prepare=lambda total, epoch_steps: prepared.append(total)))
+    module = mock.Mock(spec=L.LightningModule)
+    module.schedule = SimpleNamespace(prepare=lambda total, epoch_steps: prepared.append(total))
     callback = StepsInTime(seconds, decided=told.append)
     callback.on_train_start(trainer, module)
     while not 0 < loop.max_steps <= trainer.global_step:
