@@ -28,7 +28,10 @@ def merged(found: Checkpoint) -> tuple[Checkpoint, float]:
     """
     backbone = found.backbone()
     if not len(backbone.adapters):
-        raise CheckpointError(f"{found.path}: has no adapters to merge; it is plain weights already")
+        raise CheckpointError(
+            f"{found.path}: has no adapters to merge; it is plain weights already, whatever model.tuning trained: use "
+            "it as it is"
+        )
     for adapter in backbone.adapters:
         try:
             adapter.merge()  # type: ignore[operator]

@@ -99,7 +99,10 @@ def _pairs(backbone: Backbone, path: Path) -> dict[str, _Pair]:
             assert isinstance(delta, LowRankDelta)
             deltas.setdefault(names[id(delta.linear)], []).append(delta)
     if not deltas:
-        raise RecipeError(f"{path}: has no LowRank adapter; expected one, or --format ssl_audio")
+        raise RecipeError(
+            f"{path}: has no LowRank adapter for peft's layout, only what model.tuning trained; expected one, or "
+            "--format ssl_audio"
+        )
     return {name: _pair(found) for name, found in deltas.items()}
 
 

@@ -37,6 +37,9 @@ def refusal(backbone: Backbone) -> str | None:
     """Why a stream through this backbone could not equal a whole pass, in one line; None if it does."""
     encoder = backbone.encoder
     name = type(encoder).__name__
+    pattern = getattr(encoder, "pattern", None)
+    if pattern is not None:
+        return f"the pattern {type(pattern).__name__} sees the whole clip; an exact stream needs pattern null"
     if encoder.stream_columns is None:
         return (
             f"the tokens of this {name} see the whole clip; an exact stream needs an encoder with chunk, or a BiMamba "

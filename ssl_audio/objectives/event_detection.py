@@ -105,7 +105,8 @@ class EventDetection(Objective):
         return self.answer(self.head.of_tokens(tokens, layers, hop_seconds=self.hop))
 
     def sees_more(self) -> str | None:
-        return self.head.sees_more(hop_seconds=self.hop)
+        reason = self.head.sees_more(hop_seconds=self.hop)
+        return None if reason is None else f"{type(self).__name__}: {reason}"
 
     def respond(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> Answer:
         return self.answer(self.scores(backbone, spectrogram, valid=batch.valid))

@@ -36,18 +36,16 @@ def unlike_ast(source: Source) -> str | None:
     if backbone.patch[0] != backbone.patch[1]:
         return f"its patches are {backbone.patch[0]} x {backbone.patch[1]}, not square"
     if len(backbone.class_tokens) != 2 or backbone.class_place != "front":
-        return f"it has {len(backbone.class_tokens)} class tokens, not two in front"
+        return (
+            f"it has {len(backbone.class_tokens)} class tokens, not two in front; set class_tokens 2 and class_place "
+            "front"
+        )
     told = source.frontend
     odd = next((name for name, usual in _FRONTEND.items() if told[name] != usual), None)
     if odd is not None:
         return f"its frontend has {odd} {told[odd]}, not {_FRONTEND[odd]}"
-    head = source.head_config()
-    if head is not None:
-        wanted = {"kind": "clips", "layers": False, "pooling": "class", "projection": None, "norm": "layer"}
-        wrong = next((name for name, value in wanted.items() if head.get(name) != value), None)
-        if wrong is not None:
-            return f"its head has {wrong} {head.get(wrong)}, not {wanted[wrong]}"
-    return None
+    head = {"kind": "clips", "layers": False, "pooling": "class", "projection": None, "norm": "layer"}
+    return source.unlike_head({name: (value,) for name, value in head.items()})
 
 
 def frames_for(source: Source, seconds: float | None) -> int:

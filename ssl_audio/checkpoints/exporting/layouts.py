@@ -253,7 +253,7 @@ def chosen(source: Source, wanted: str) -> tuple[Layout, list[str]]:
                 "--layout torch, which needs nothing"
             )
         return layout, passed
-    raise RecipeError(f"{source.checkpoint.path}: {'; '.join(passed)}; {_INSTEAD}")
+    raise RecipeError(f"{source.checkpoint.path}: cannot be exported: {'; '.join(passed)}; {_INSTEAD}")
 
 
 def taken(layout: Layout, source: Source) -> Layout:
@@ -264,7 +264,7 @@ def taken(layout: Layout, source: Source) -> Layout:
     """
     reason = _safely(layout, source)
     if reason is not None:
-        raise RecipeError(f"{source.checkpoint.path}: not {layout.name}: {reason}; {_INSTEAD}")
+        raise RecipeError(f"{source.checkpoint.path}: cannot be exported: not {layout.name}: {reason}; {_INSTEAD}")
     return layout
 
 

@@ -1,6 +1,7 @@
 """What an export is made of: a checkpoint without adapters, as modules, and what must be said beside it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -51,7 +52,10 @@ class Source:
         """
         differs = None
         if found.recipe["model"]["backbone"].get("init_args", {}).get("adapters"):
-            found, differs = merged(found)
+            try:
+                found, differs = merged(found)
+            except RecipeError as error:
+                raise RecipeError(f"{error}; an export needs plain weights") from None
         if not head:
             weights = {name: value for name, value in found.weights.items() if name.startswith("backbone.")}
             found = dataclasses.replace(found, task=None, weights=weights)
@@ -59,8 +63,8 @@ class Source:
         backbone = found.backbone()
         if backbone.merging.r:
             raise RecipeError(
-                f"{found.path}: merges tokens in its blocks, which no other format does; expected a checkpoint whose "
-                "model.backbone.merging is null"
+                f"{found.path}: cannot be exported: it merges tokens in its blocks, which no other format does; "
+                "expected a checkpoint whose model.backbone.merging is null"
             )
         task = found.task
         objective = None if task is None else found.objective(backbone).eval()
@@ -136,9 +140,25 @@ class Source:
                 return {"kind": "events", "labels": len(self.labels), **told}
             reason = "has convolutions, recurrent layers or frames of its own"
         raise RecipeError(
-            f"{self.checkpoint.path}: its head {reason}, which this format has no place for; export the encoder alone "
-            "with --head false"
+            f"{self.checkpoint.path}: its head ({type(head).__name__}) {reason}, which this format has no place for; "
+            "export the encoder alone with --head false"
         )
+
+    def unlike_head(self, wanted: Mapping[str, tuple[Any, ...]]) -> str | None:
+        """Why its head is none that a format has a place for; None if it is one, or if there is none.
+
+        Args:
+            wanted: What the format takes, by key of `head_config`.
+
+        Raises:
+            RecipeError: if it is one that has parts of its own.
+        """
+        head = self.head_config()
+        wrong = next((name for name in wanted if head is not None and head.get(name) not in wanted[name]), None)
+        if head is None or wrong is None:
+            return None
+        expected = " or ".join(map(str, wanted[wrong]))
+        return f"its head ({type(self.head).__name__}) has {wrong} {head.get(wrong)}, not {expected}"
 
     @torch.inference_mode()
     def answers(self, waveform: torch.Tensor) -> dict[str, torch.Tensor]:

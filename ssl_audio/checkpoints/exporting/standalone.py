@@ -30,7 +30,7 @@ def config_of(source: Source) -> dict[str, Any]:
     backbone, encoder = source.backbone, source.backbone.encoder
     reason = source.unlike_kaldi() or source.unlike_plain()
     if type(backbone.positions) not in (Positions, FactorisedPositions):
-        reason = f"its positions are {type(backbone.positions).__name__}"
+        reason = f"its positions are {type(backbone.positions).__name__} (position_fixed)"
     if reason is not None:
         raise RecipeError(f"{source.checkpoint.path}: {reason}, which the exported code does not compute")
     bands, columns, _ = backbone.positions.table.shape

@@ -28,19 +28,16 @@ def unlike_timm(source: Source) -> str | None:
     if backbone.stride != backbone.patch:
         return "its patches overlap"
     if len(backbone.class_tokens) > 1 or backbone.class_place != "front":
-        return f"it has {len(backbone.class_tokens)} class tokens, not one in front or none"
+        return (
+            f"it has {len(backbone.class_tokens)} class tokens, not one in front or none; set class_tokens 1 or 0 and "
+            "class_place front"
+        )
     told = source.frontend
     if told["level_db"] is not None:
-        return "its frontend brings clips to a level"
-    head = source.head_config()
-    if head is not None:
-        pooling = ("mean", "class") if len(backbone.class_tokens) else ("mean",)
-        wanted = {"kind": ("clips",), "layers": (False,), "pooling": pooling, "projection": (None,)}
-        wanted["norm"] = ("none", "batch")
-        wrong = next((name for name, values in wanted.items() if head.get(name) not in values), None)
-        if wrong is not None:
-            return f"its head has {wrong} {head.get(wrong)}, not {' or '.join(map(str, wanted[wrong]))}"
-    return None
+        return "its frontend brings clips to a level (level_db)"
+    pooling = ("mean", "class") if len(backbone.class_tokens) else ("mean",)
+    wanted = {"kind": ("clips",), "layers": (False,), "pooling": pooling, "projection": (None,)}
+    return source.unlike_head({**wanted, "norm": ("none", "batch")})
 
 
 def write_timm(source: Source, out: Path, *, seconds: float | None = None) -> int:
