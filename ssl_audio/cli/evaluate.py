@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
+from ssl_audio.cli.evaluate_suite import evaluate_suite
 from ssl_audio.cli.inputs import names_in
 from ssl_audio.cli.parser import call
 from ssl_audio.cli.rows import checkpoints_in, grids, kept_rows, merge, paths_in, say, share_of
@@ -32,9 +33,12 @@ _TABLE = "predictions.parquet"
 
 
 def run(words: list[str]) -> None:
-    """Parse and call `evaluate`."""
+    """Parse and call `evaluate`, or with --suite `evaluate_suite`."""
     if words[:1] == ["merge"]:
         merge(words[1:], _finish, verb="evaluate", table=_TABLE)
+        return
+    if any(word == "--suite" or word.startswith("--suite=") for word in words):
+        call(evaluate_suite, words, prog="ssl-audio evaluate", positional=False)
         return
     call(evaluate, checkpoints_in(words), prog="ssl-audio evaluate", positional=False)
 
@@ -58,6 +62,8 @@ def evaluate(
     part: str = "1/1",
 ) -> None:
     """Score fine-tuned checkpoints on labelled shards: metrics.json and predictions.parquet.
+
+    With `--suite xares --tasks '[esc50]' [--data env]`, instead: frozen, on tasks of X-ARES (`--suite xares --help`).
 
     Detectors of sound events are scored on events, too, where all clips with labels have some with onset and offset:
     with the smoothing and the thresholds that were tuned in their training.

@@ -10,6 +10,7 @@ import torch
 
 import ssl_audio
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe
+from ssl_audio.cli.main import main
 from ssl_audio.evaluation.evaluators import hear, mteb, superb, xares
 
 ENCODERS = {
@@ -110,3 +111,65 @@ def test_the_check_of_xares(path, monkeypatch):
     from xares.audio_encoder_checker import check_audio_encoder
 
     assert check_audio_encoder(xares.SslAudioEncoder(path))
+
+
+STUB = {
+    "xares/task.py": """
+class XaresTask:
+    def __init__(self, config):
+        self.config = config
+        self.encoded_tar_dir = config.env_root / config.name / type(config.encoder).__name__
+        self.encoded_ready_path = self.encoded_tar_dir / "ready"
+
+    def make_encoded_tar(self):
+        self.encoded_tar_dir.mkdir()
+        self.encoded_ready_path.touch()
+        clip = next((self.config.env_root / self.config.name).glob("*.tar")).read_bytes()
+        (self.encoded_tar_dir / "x.tar").write_bytes(clip)
+
+    run_mlp = run_knn = lambda self: (0.25, 7)
+""",
+    "xares/utils.py": """
+import importlib
+def attr_from_py_path(path, endswith):
+    return importlib.import_module(path.removesuffix(".py").replace("/", ".")).esc50_config
+""",
+    "tasks/esc50_task.py": """
+import types
+def esc50_config(encoder):
+    return types.SimpleNamespace(name="esc50", encoder=encoder, do_knn=True, env_root=None)
+""",
+}
+
+
+@pytest.mark.parametrize("path", ["BiMamba"], indirect=True)
+def test_tasks_of_xares_where_their_data_are_on_disk(path, tmp_path, monkeypatch, capsys):
+    words = ["evaluate", "--suite=xares", f"--checkpoint={path}", f"--data={tmp_path}"]
+
+    def fails(task: str) -> str:
+        with pytest.raises(SystemExit):
+            main([*words, f"--tasks=[{task}]"])
+        said = capsys.readouterr().err.strip()
+        assert "\n" not in said
+        return said
+
+    if importlib.util.find_spec("xares") is None:
+        assert "pip install xares" in fails("esc50")
+    for name, content in STUB.items():
+        (tmp_path / "site" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "site" / name).write_text(content)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("xares", "tasks")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert "X-ARES has no such task; expected some of esc50" in fails("esc5")
+    assert "there are no tar files in" in fails("esc50")
+    (tmp_path / "esc50").mkdir()
+    (tmp_path / "esc50/a.tar").touch()
+    assert "X-ARES read no clip" in fails("esc50")
+    (tmp_path / "esc50/a.tar").write_bytes(b"clip")
+    for folder in (tmp_path / "esc50").glob("SslAudioEncoder_*"):
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    main([*words, "--tasks=[esc50]"])
+    assert capsys.readouterr().out == "esc50: MLP 0.250, nearest neighbours 0.250\n"
