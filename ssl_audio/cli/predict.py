@@ -8,7 +8,7 @@ import pyarrow as pa
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 
 from ssl_audio.cli.inputs import names_in
-from ssl_audio.cli.predict_events import check_events_name, finish_events, predict_events
+from ssl_audio.cli.predict_events import check_events_name, check_picture, finish_events, predict_events
 from ssl_audio.cli.predict_windows import check_windows_name, finish_windows, predict_windows
 from ssl_audio.cli.rows import (
     add_common,
@@ -52,6 +52,12 @@ def run(words: list[str]) -> None:
     parser.add_argument(
         "--events", type=bool, default=False, help="Write sound events with onset, offset and confidence instead."
     )
+    parser.add_argument(
+        "--picture",
+        type=Path | None,
+        default=None,
+        help="With --events: also draw timelines of the recordings into this PNG file.",
+    )
     parser.add_argument("--windows", type=bool, default=False, help="Write the labels of each window instead.")
     parser.add_argument(
         "--overlap_seconds",
@@ -75,12 +81,13 @@ def run(words: list[str]) -> None:
         raise RecipeError("predict: --events and --windows exclude one another; expected one of them")
     check = check_events_name if chosen.events else check_windows_name if chosen.windows else _check_name
     check(chosen.out)
+    check_picture(chosen.picture, events=chosen.events, share=share)
     model = Ensemble(models_in(chosen))
     if chosen.label_names is not None:
         model.name_labels(names_in(chosen.label_names))
     given = {"out": chosen.out, "share": share, "workers": chosen.workers}
     if chosen.events:
-        predict_events(model, recordings_in(chosen), **given)
+        predict_events(model, recordings_in(chosen), picture=chosen.picture, **given)
     elif chosen.windows:
         options = {"top": chosen.top, "overlap_seconds": chosen.overlap_seconds, "least": chosen.least}
         predict_windows(model, recordings_in(chosen), **options, **given)

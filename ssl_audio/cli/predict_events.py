@@ -15,6 +15,7 @@ from ssl_audio.evaluation.parts import WHOLE, Job, Share
 from ssl_audio.evaluation.recordings import Recordings
 from ssl_audio.evaluation.tables import Tables
 from ssl_audio.evaluation.windows import Sound
+from ssl_audio.experiments.output_files import write_bytes
 from ssl_audio.names import printable
 
 _SHOWN = 5
@@ -30,7 +31,13 @@ _SCHEMA = pa.schema(
 
 
 def predict_events(
-    model: Ensemble, recordings: Recordings, *, out: Path, share: Share = WHOLE, workers: int | None = 0
+    model: Ensemble,
+    recordings: Recordings,
+    *,
+    out: Path,
+    picture: Path | None = None,
+    share: Share = WHOLE,
+    workers: int | None = 0,
 ) -> None:
     """Write the sound events of recordings; a stopped call is resumed.
 
@@ -38,10 +45,12 @@ def predict_events(
         model: What detects them.
         recordings: All of them.
         out: The file to write.
+        picture: Also draw their timelines into this PNG file.
         share: Which of the recordings are read here.
         workers: Processes that decode; None chooses.
     """
     check_events_name(out)
+    check_picture(picture, events=True, share=share)
     finder = EventFinder(model)
 
     def rows(numbers: list[int], sounds: list[Sound]) -> Iterator[dict[str, Any]]:
@@ -56,6 +65,8 @@ def predict_events(
     ) as tables:
         if tables is not None:
             finish_events(job, out, tables)
+            if picture is not None:
+                _draw(picture, tables)
 
 
 def check_events_name(out: Path) -> None:
@@ -66,6 +77,32 @@ def check_events_name(out: Path) -> None:
     """
     if out.suffix not in ENDINGS:
         raise RecipeError(f"--out {out}: expected a name that ends in {', '.join(ENDINGS)} (--events)")
+
+
+def check_picture(picture: Path | None, *, events: bool, share: Share) -> None:
+    """Whether a picture can be drawn.
+
+    Raises:
+        RecipeError: if it is no PNG file, or not all events are found here.
+    """
+    if picture is None:
+        return
+    if not events:
+        raise RecipeError("--picture: shows the times of sound events; expected --events with it")
+    if picture.suffix != ".png":
+        raise RecipeError(f"--picture {picture}: expected a name that ends in .png")
+    if share.parts > 1:
+        raise RecipeError("--picture: shows all recordings, and --part reads some; expected one of them")
+
+
+def _draw(picture: Path, tables: Tables) -> None:
+    """Draw the timelines from the rows of recordings."""
+    from ssl_audio.evaluation.event_pictures import recordings_picture  # matplotlib takes half a second
+
+    drawing, drawn = recordings_picture(row for table in tables() for row in table.to_pylist())
+    write_bytes(picture, drawing)
+    recordings = sum(len(table) for table in tables())
+    print(f"{picture}: timelines of " + ("all" if drawn == recordings else f"the first {drawn} of {recordings}"))
 
 
 def finish_events(job: Job, out: Path, tables: Tables) -> None:

@@ -1,7 +1,9 @@
-"""Timelines of clips: spectrogram, what was to be found, scores, and what was found."""
+"""Timelines of clips: spectrogram, what was to be found, scores, and what was found; and of whole recordings."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -10,12 +12,15 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
+from matplotlib.ticker import MultipleLocator
 
 from ssl_audio.evaluation import pictures
 from ssl_audio.evaluation.events.predictions import EventPredictions
 from ssl_audio.names import printable
 
 _MOST_LABELS = 12
+_STRIP_SECONDS = 600.0
+_MOST_STRIPS = 24
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +104,66 @@ def timelines_picture(found: EventPredictions, clips: Sequence[Timeline]) -> byt
     names = ["event (above)", "score", "threshold", "detected (below)"]
     figure.legend(handles, names, loc="outside upper right", ncols=4, fontsize=8, frameon=False)
     return pictures.png(figure)
+
+
+def recordings_picture(rows: Iterable[Mapping[str, Any]]) -> tuple[bytes, int]:
+    """The events of recordings in strips of ten minutes, one below the other, with a lane for each label.
+
+    A recording of more than four hours has 24 longer strips. Drawn are the first recordings whose strips are 24 at
+    most. Colours are confidences.
+
+    Args:
+        rows: `path`, `onset`, `offset`, `label` and `confidence` of each recording; times in seconds.
+
+    Returns:
+        The picture, and how many of the recordings are in it.
+    """
+    strips: list[tuple[Mapping[str, Any], list[str], float, float]] = []
+    drawn = 0
+    for row in rows:
+        end = max(row["offset"], default=0.0)
+        # Whole minutes, so that the strips of long recordings begin at one.
+        long = min(max(end, 1.0), max(_STRIP_SECONDS, 60.0 * math.ceil(end / 60.0 / _MOST_STRIPS)))
+        count = max(1, math.ceil(end / long))
+        if strips and len(strips) + count > _MOST_STRIPS:
+            break
+        labels = sorted(set(row["label"]))
+        strips += [(row, labels, number * long, long) for number in range(count)]
+        drawn += 1
+    heights = [0.75 + 0.2 * max(1, len(labels)) for _, labels, _, _ in strips]
+    figure, axes = plt.subplots(
+        len(strips), 1, figsize=(12, sum(heights) + 0.3), height_ratios=heights, squeeze=False, layout="constrained"
+    )
+    for (row, labels, start, long), axis in zip(strips, axes[:, 0], strict=True):
+        name = printable(row["path"])
+        axis.set_title(
+            name if start == 0 else f"{name}, from {_clock(start)}", fontsize=8, loc="left", parse_math=False
+        )
+        lane = {label: place for place, label in enumerate(labels)}
+        for onset, offset, label, sure in zip(
+            row["onset"], row["offset"], row["label"], row["confidence"], strict=True
+        ):
+            if onset < start + long and offset > start:
+                colour = plt.get_cmap("viridis_r")(float(sure))
+                span = (onset, offset - onset)
+                axis.broken_barh([span], (lane[label] + 0.12, 0.76), facecolor=colour, edgecolor=colour, linewidth=0.6)
+        axis.set_xlim(start, start + long)
+        axis.set_ylim(max(1, len(labels)), 0)
+        axis.set_yticks([place + 0.5 for place in range(len(labels))])
+        axis.set_yticklabels([printable(label)[:24] for label in labels], fontsize=7, parse_math=False)
+        if long >= _STRIP_SECONDS:
+            axis.xaxis.set_major_locator(MultipleLocator(60.0 * math.ceil(long / _STRIP_SECONDS)))
+        axis.xaxis.set_major_formatter(lambda seconds, _: _clock(seconds))
+        axis.tick_params(axis="x", labelsize=7)
+    scale = plt.cm.ScalarMappable(plt.Normalize(0, 1), cmap="viridis_r")
+    figure.colorbar(scale, ax=axes, label="confidence", fraction=0.02, pad=0.01)
+    return pictures.png(figure), drawn
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds; tenths where there are any."""
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{int(minutes)}:{rest:04.1f}".removesuffix(".0")
 
 
 def _lanes(found: EventPredictions, row: int, detected: object) -> list[int]:

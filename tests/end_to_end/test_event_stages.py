@@ -166,7 +166,16 @@ def test_from_shards_to_events_in_stages(here, tmp_path, monkeypatch, capsys, dr
         "true",
         str(tmp_path / "audio"),
     ]
-    main([*words, "--out", str(tmp_path / "events.tsv")])
+    picture = tmp_path / "timelines.png"
+    main([*words, "--out", str(tmp_path / "events.tsv"), "--picture", str(picture)])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert f"{picture}: timelines of all" in capsys.readouterr().out
+    for wrong, told in (
+        (["--out=x.tsv", "--picture=x.jpg"], "--picture x.jpg: expected a name that ends in .png"),
+        (["--out=x.csv", "--picture=x.png", "--events=false"], "expected --events with it"),
+        (["--out=x.tsv", "--picture=x.png", "--part=1/2"], "--part reads some; expected one of them"),
+    ):
+        assert told in fails(capsys, [*words, *wrong])
     table = [line.split("\t") for line in (tmp_path / "events.tsv").read_text().splitlines()]
     assert table[0] == ["filename", "onset", "offset", "event_label", "confidence"]
     for _, onset, offset, label, confidence in (row for row in table[1:] if row[1]):

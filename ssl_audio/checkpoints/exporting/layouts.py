@@ -171,7 +171,8 @@ def _onnx(source: Source, out: Path, *, input: Input, int8: bool) -> Written:
 
 session = onnxruntime.InferenceSession("{MODEL}")
 # {what}; valid {unit} of each clip, int64. Any batch, any length up to the limit below.
-found = session.run(None, {{{first}, "lengths": lengths}})  # {", ".join(outputs)}"""
+found = session.run(None, {{{first}, "lengths": lengths}})  # {", ".join(outputs)}
+session.get_modelmeta().custom_metadata_map  # sample_rate, least_samples; labels, probabilities"""
     limits = [f"A row has {model.least_samples} samples at least ({model.least_samples / model.sample_rate:g} s)."]
     most = model.most_samples / model.sample_rate
     if model.config["position_rule"] != "repeat" and model.fixed is None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -61,6 +62,9 @@ def check_packages() -> None:
 def write_onnx(source: Source, out: Path, *, input: Input = "waveform", int8: bool = False) -> modeling.AudioEncoder:
     """Write model.onnx, and model_int8.onnx with weights in 8 bits if that is wanted; returns what was traced.
 
+    Their metadata name `sample_rate`, `least_samples` and, with a head, `labels` (a JSON list) and what makes
+    `probabilities` of its logits: `softmax` or `sigmoid`.
+
     Raises:
         RecipeError: if the model has a part that cannot be exported, or a package is missing.
         CheckpointError: if tracing fails.
@@ -91,6 +95,7 @@ def write_onnx(source: Source, out: Path, *, input: Input = "waveform", int8: bo
     native_scans(program.model.graph)
     program.model.opset_imports.pop("ssl_audio", None)
     _transpose_weights(program.model.graph)
+    program.model.metadata_props.update(_metadata(source, model))
     out.mkdir(parents=True, exist_ok=True)
     program.save(out / MODEL)
     if int8:
@@ -100,6 +105,15 @@ def write_onnx(source: Source, out: Path, *, input: Input = "waveform", int8: bo
         with _quiet():
             quantize_dynamic(out / MODEL, out / INT8, op_types_to_quantize=["MatMul", "Gemm"])
     return model
+
+
+def _metadata(source: Source, model: modeling.AudioEncoder) -> dict[str, str]:
+    """What a program needs beside the graph: onnxruntime's `get_modelmeta().custom_metadata_map`."""
+    told = {"sample_rate": str(model.sample_rate), "least_samples": str(model.least_samples)}
+    if source.head is None:
+        return told
+    labels = json.dumps(list(source.labels), ensure_ascii=False)
+    return told | {"labels": labels, "probabilities": "sigmoid" if source.several else "softmax"}
 
 
 def _transpose_weights(graph: Any) -> None:
