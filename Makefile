@@ -4,6 +4,7 @@ TASK ?= demo_keyword
 CORPUS ?= demo
 ROOT ?=
 ARGS ?=
+TORCH ?=
 BIN := .venv/bin
 
 .PHONY: help setup pretrain finetune compare shards bench gpu test soak check docs lock clean
@@ -14,14 +15,16 @@ help:
 	@echo "make finetune TASK=ks2 [ADAPTER=lora] [CHECKPOINT=file|newest|none] [NAME=...] [ARGS=...]   tasks: recipes/finetune; adapters: recipes/adapters"
 	@echo "make compare TASK=ks2 [ARGS='--encoders [transformer_tiny,bimamba_tiny] --seeds 3']"
 	@echo "make shards CORPUS=folder ROOT=/data/audio [ARGS=...]"
-	@echo "make bench | make gpu [ARGS='--minutes 20'] | make test | make soak | make check | make docs | make setup"
+	@echo "make bench | make gpu [ARGS='--minutes 20'] | make test | make soak | make check | make docs | make setup [TORCH=cpu]"
 
 setup: .venv/ready
 
 .venv/ready: requirements.lock pyproject.toml
+	@echo "setup: $$(grep -c == requirements.lock) packages into .venv; downloading takes the time$(if $(filter cpu,$(TORCH)),, (most of it CUDA libraries: make setup TORCH=cpu leaves them out)), then bytecode"
 	python3 -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -o '^uv==[^ ]*' requirements.lock)
-	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
+	grep -vE '$(if $(filter cpu,$(TORCH)),^(nvidia-|cuda-|triton==),^$$)' requirements.lock > .venv/requirements.txt
+	$(BIN)/uv pip sync --compile-bytecode $(if $(TORCH),--torch-backend $(TORCH)) --python $(BIN)/python .venv/requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
