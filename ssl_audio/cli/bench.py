@@ -23,6 +23,7 @@ SIZES = {"mini": (64, 2, 1), "tiny": (192, 12, 3), "small": (384, 12, 6), "base"
 
 BENCHES = {
     "step": ("bench", "a pretraining step beside the reference, which computes it as the published code does"),
+    "peers": ("bench_peers", "our encoders beside those of transformers, timm and mambapy"),
     "scan": ("bench_scan", "the selective scan's backends beside a loop"),
     "encoders": ("bench_encoders", "time and memory of the encoders at growing length"),
     "lengths": ("bench_lengths", "one model at any length or frame shift beside models trained at one"),
