@@ -1,5 +1,6 @@
 """`ssl-audio <verb>`: find the verb, run it, turn failures into one line."""
 
+import contextlib
 import gc
 import importlib
 import os
@@ -40,7 +41,10 @@ Self-supervised pretraining of audio encoders.
 
 {verbs}
 
-`ssl-audio <verb> --help` lists a verb's options. `ssl-audio --version` prints the version.
+`ssl-audio <verb> --help` lists a verb's options; --version prints the version.
+--quiet, with any verb: no messages, no progress; results and mistakes alone.
+Exit codes: 0 done, 1 failed, 2 a mistake in the call or the recipe,
+75 stopped by the machine (the same call resumes), 130 interrupted.
 """
 
 
@@ -51,8 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no UTF-8
+    quiet = "--quiet" in words
     try:
-        _run(words)
+        with contextlib.ExitStack() as held:
+            if quiet:
+                words.remove("--quiet")
+                nowhere = held.enter_context(open(os.devnull, "w"))  # noqa: PTH123 -- a device
+                held.enter_context(contextlib.redirect_stderr(nowhere))
+            _run(words)
     except (Ended, SslAudioError) as error:
         print(f"ssl-audio: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

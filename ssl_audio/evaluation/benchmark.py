@@ -1,6 +1,7 @@
 """Speed as ratios: alternatives timed in turn in one run, so that whatever else the machine does hits all of them."""
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -36,11 +37,23 @@ class Timing:
     cpu_seconds: float
 
 
-def interleaved(works: Mapping[str, Work], *, rounds: int, device: torch.device) -> dict[str, Timing]:
-    """Time each piece of work once a round, in turn, after one warm-up each."""
+def interleaved(
+    works: Mapping[str, Work], *, rounds: int, device: torch.device, most_seconds: float = math.inf
+) -> dict[str, Timing]:
+    """Time each piece of work once a round, in turn, after one warm-up each.
+
+    Args:
+        works: Pieces of work by name.
+        rounds: How often each is timed.
+        device: Where.
+        most_seconds: After which no further round begins; one is always timed.
+    """
+    began = time.monotonic()
     seconds: dict[str, list[float]] = {name: [] for name in works}
     spent: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(rounds + 1):
+        if turn > 1 and (time.monotonic() - began) * (turn + 1) / turn > most_seconds:
+            break
         for name, work in works.items():
             _wait(device)
             start, start_cpu = time.perf_counter(), time.process_time()

@@ -102,7 +102,9 @@ class Watching(Callback):
         found["watch/replaced"] = float(getattr(trainer.datamodule, "replaced_here", 0))  # type: ignore[attr-defined]
         found["watch/memory_gb"] = memory_bytes(trainer.strategy.root_device) / 2**30
         if self._peak:
-            found["watch/flops_utilisation"] = speed / trainer.world_size * self.flops_per_clip / self._peak
+            reached = speed / trainer.world_size * self.flops_per_clip
+            self._peak = max(self._peak, reached)  # of a CPU it was measured, perhaps beside other work
+            found["watch/flops_utilisation"] = reached / self._peak
         pl_module.log_dict({name: float(value) for name, value in found.items()}, batch_size=1)
         if loss is not None:
             self.alerts.see(step, loss=float(loss), clips_per_second=speed)
