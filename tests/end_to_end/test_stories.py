@@ -95,6 +95,8 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 def test_few_labels(here, monkeypatch):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
     run_commands("few_labels.md", monkeypatch)
     (script,) = told("few_labels.md", "python")
     assert len(script.splitlines()) <= 25
