@@ -5,6 +5,7 @@ recipe on disk has, and every choice that the options of a head name. Sizes are 
 """
 
 import dataclasses
+import functools
 import inspect
 import json
 import typing
@@ -92,10 +93,11 @@ def _parameters(kind: type) -> dict[str, inspect.Parameter]:
     return {name: one for name, one in found.items() if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)}
 
 
-def recipes() -> Iterator[tuple[str, Any]]:
+@functools.cache
+def recipes() -> list[tuple[str, Any]]:
     """Every recipe on disk, by its name."""
-    for path in sorted(RECIPES.rglob("*.yaml")):
-        yield path.relative_to(RECIPES).with_suffix("").as_posix(), yaml.safe_load(path.read_text())
+    paths = sorted(RECIPES.rglob("*.yaml"))
+    return [(path.relative_to(RECIPES).with_suffix("").as_posix(), yaml.safe_load(path.read_text())) for path in paths]
 
 
 def in_recipes(base: type) -> Iterator[tuple[type, dict[str, Any]]]:
