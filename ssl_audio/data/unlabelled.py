@@ -153,6 +153,11 @@ class AudioShards(ShardModule):
         reader = self._reader(self.split, cover=self.cover)
         return reader, self._plan(reader)
 
+    def sample(self) -> BatchLoader:
+        """Every training clip once, in random order and the same on every rank: the first batches are a sample."""
+        reader = self._reader(self.split, cover=False)
+        return self.load(reader, Once(self._shuffled(reader), self.batch_clips), max_replaced=self.max_replaced)
+
     def val_dataloader(self) -> BatchLoader | list[Any]:
         """The clips of the validation split, each once over all ranks."""
         if self.validation_split is None:

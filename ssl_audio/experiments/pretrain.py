@@ -135,6 +135,7 @@ def pretrain_built(built: PretrainBuilder) -> Finished | None:
     if this.resume is None:  # else the checkpoint has them
         _normalise(built)
     untrained = {name: value.clone() for name, value in module.backbone.state_dict().items()}
+    module.objective.before_training(data.sample)
     whole = fit(trainer, module, data, this)
     replaced = data.replaced()
     end_process_group()

@@ -8,6 +8,7 @@ from ssl_audio.objectives.event_detection import EventDetection
 from ssl_audio.objectives.event_head import EventHeadOptions
 from ssl_audio.objectives.masked_patches import MaskedPatches
 from ssl_audio.objectives.objective import Answer, Objective
+from ssl_audio.objectives.predicted_units import PredictedUnits
 from ssl_audio.objectives.sound_events import Consistency, Mixing, SoundEvents
 from ssl_audio.objectives.teacher import AveragedTeacher, Teacher, Teachers
 
@@ -25,6 +26,7 @@ __all__ = [
     "MaskedPatches",
     "Mixing",
     "Objective",
+    "PredictedUnits",
     "SoundEvents",
     "Teacher",
     "Teachers",

@@ -139,10 +139,11 @@ class Objective(nn.Module, ABC):
         return f"{type(self).__name__} must see spectrograms, not tokens alone"
 
     def before_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
-        """See the training clips of a labelled task once, as they are, before the first step and before a resumed one.
+        """See training clips, as they are, before the first step and before a resumed one.
 
         Args:
-            batches: Gives every training clip once, with its targets.
+            batches: Gives every training clip once: with its targets in a labelled task, in random order in
+                pretraining, where it may be left early.
         """
 
     def respond(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> Answer | None:

@@ -31,6 +31,7 @@ from ssl_audio.objectives import (
     MaskedPatches,
     Mixing,
     Objective,
+    PredictedUnits,
     SoundEvents,
 )
 from ssl_audio.objectives.crnn import CnnOptions
@@ -47,6 +48,7 @@ CRNN = EventHeadOptions(
 CASES = {
     "masked patches": lambda: MaskedPatches(masking=ClusterMasking(0.5), clip_weight=1.0, masks_per_clip=2),
     "altered frames": lambda: AlteredFrames(clip_weight=1.0, sketch_weight=1.0, views_per_clip=2),
+    "predicted units": lambda: PredictedUnits(units=8, masking=ClusterMasking(0.5)),
     "classification": lambda: Classification(),
     "event detection": lambda: EventDetection(),
     "sound events": lambda: SoundEvents(
@@ -111,6 +113,7 @@ def keeps_the_contract(make, backbone: Backbone) -> None:
     objective = make()
     objective.attach(backbone, FACTS)
     objective.check(backbone, FACTS)
+    objective.before_training(lambda: [batch_of(objective)])
     objective.train()
     losses = losses_of(objective, backbone)
     assert all(value.shape == () and torch.isfinite(value) for value in losses.values()), losses
