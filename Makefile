@@ -53,7 +53,8 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist worksteal -q $(ARGS)
 
 soak: .venv/ready
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/soak/kills.py --kills 100 $(ARGS) && OMP_NUM_THREADS=1 $(BIN)/python tests/soak/compiled.py && OMP_NUM_THREADS=1 $(BIN)/python tests/soak/hostile.py && OMP_NUM_THREADS=1 $(BIN)/python tests/soak/hostile_checkpoints.py&& OMP_NUM_THREADS=1 $(BIN)/python tests/soak/hostile_checkpoints.py OMP_NUM_THREADS=1 $(BIN)/python tests/soak/hostile_checkpoints.py && OMP_NUM_THREADS=1 $(BIN)/python tests/soak/combinations.py
+	for script in "kills.py --kills 100" compiled.py hostile.py hostile_checkpoints.py combinations.py triples.py; do \
+		OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/soak/$$script || exit 1; done
 
 check: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from product.parts import Part
+from product.parts import Part, meet
 from product.trial import Outcome, attempt, base
 
 Host = dict[str, Part]
@@ -28,6 +28,7 @@ class Matrix:
     Args:
         parts: By axis.
         files: A folder for checkpoints; see `trial.workplace`.
+        hosted: On what each pair works, or is refused; see `pair`.
     """
 
     parts: dict[str, list[Part]]
@@ -35,6 +36,7 @@ class Matrix:
     hosts: dict[Name, list[Host]] = dataclasses.field(default_factory=dict)
     refusals: dict[tuple[Name, str], str] = dataclasses.field(default_factory=dict)
     broken: dict[tuple[Name, Name], str] = dataclasses.field(default_factory=dict)
+    hosted: dict[frozenset[Name], Host] = dataclasses.field(default_factory=dict)
     tried: int = 0
 
     def __post_init__(self) -> None:
@@ -86,9 +88,11 @@ class Matrix:
         """What becomes of two parts."""
         if other.axis == "encoder":
             one, other = other, one
+        names = frozenset({(one.axis, one.name), (other.axis, other.name)})
         first, second = self.encoders_of(one), self.encoders_of(other)
         if one.axis == "encoder":
             found = [host for host in second if host["encoder"] == one]
+            self.hosted[names] = found[0] if found else {"encoder": one}
             if found:
                 return Outcome(True)
             broken = self.broken.get(((other.axis, other.name), ("encoder", one.name)), "")
@@ -100,7 +104,9 @@ class Matrix:
         for host in common:
             outcome = self.attempt(one, other, host=host)
             if outcome.works or outcome.broken:
+                self.hosted[names] = host
                 return outcome
+            self.hosted.setdefault(names, host)
             refused = refused or outcome
         assert refused is not None
         return refused
@@ -117,6 +123,8 @@ class Matrix:
             axes: Of these alone; without any, of all.
         """
         for one, other in itertools.combinations([axis for axis in self.parts if not axes or axis in axes], 2):
+            if not meet(one, other):
+                continue
             for a, b in itertools.product(self.parts[one], self.parts[other]):
                 if self.base[one] == a or self.base[other] == b:
                     continue

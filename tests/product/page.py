@@ -32,7 +32,7 @@ class Found:
     @property
     def line(self) -> str:
         """Why it was refused, without the path of a trial's file."""
-        return re.sub(r"\S*/\S+?\.ckpt: ", "", self.outcome.reason)
+        return line_of(self.outcome.reason)
 
     @property
     def lacks(self) -> str | None:
@@ -44,6 +44,11 @@ class Found:
             if not any(word.lower() in line.lower() for word in part.words):
                 return f"the name of {part.axis} {part.name}"
         return None if _TO_DO.search(line) else "what to do"
+
+
+def line_of(reason: str) -> str:
+    """A reason without the path of a trial's file."""
+    return re.sub(r"\S*/\S+?\.ckpt: ", "", reason)
 
 
 def names(parts: Sequence[Part]) -> str:

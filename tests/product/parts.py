@@ -230,13 +230,19 @@ def adapters() -> list[Part]:
     return found
 
 
+def second_adapters() -> list[Part]:
+    """The same adapters, attached behind those of the axis before."""
+    found = [Part("second", "none", {"adapters": [], "tuning": {"train": []}}, ())]
+    return found + [dataclasses.replace(one, axis="second") for one in adapters() if one.value["adapters"]]
+
+
 def objectives() -> list[Part]:
     """Every objective: with each masking, each teacher, and each choice of its head."""
     found: list[Part] = []
 
     def add(name: str, kind: type, options: dict[str, Any], *words: str, group: str = "") -> None:
         value = {"class_path": path_of(kind), "init_args": options}
-        found.append(Part("objective", name, value, (kind.__name__, *words), group))
+        found.append(Part("objective", name, value, (kind.__name__, "head", *words), group))
 
     for name, kind in sorted(names_of(Objective).items()):
         wanted = typing.get_type_hints(kind.__init__)
@@ -309,7 +315,7 @@ def uses() -> list[Part]:
     """What a trained model is put to."""
     names = ["none", *(f"export {name}" for name in LAYOUTS), "export onnx", "export peft", "merged into the weights"]
     names += ["adapters alone", "switched", "stream, exact", "stream, windows"]
-    return [Part("use", name, name, (name.split(",")[0].split()[0],)) for name in names]
+    return [Part("use", name, name, tuple(name.split(",")[0].split()[:2])) for name in names]
 
 
 AXES: dict[str, Callable[[], list[Part]]] = {
@@ -320,10 +326,16 @@ AXES: dict[str, Callable[[], list[Part]]] = {
     "layout": layouts,
     "merging": mergings,
     "adapters": adapters,
+    "second": second_adapters,
     "objective": objectives,
     "task": tasks,
     "use": uses,
 }
+
+
+def meet(one: str, other: str) -> bool:
+    """Whether parts of two axes are tried together: second adapters with adapters alone, all else with all else."""
+    return "second" not in (one, other) or "adapters" in (one, other)
 
 
 def every_part() -> dict[str, list[Part]]:

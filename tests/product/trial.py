@@ -95,8 +95,9 @@ def spec_of(chosen: Combination) -> dict[str, Any]:
         "position_frames": 48,
         **chosen["places"].value,
     }
-    if chosen["adapters"].value["adapters"]:
-        options["adapters"] = chosen["adapters"].value["adapters"]
+    adapters = [*chosen["adapters"].value["adapters"], *chosen["second"].value["adapters"]]
+    if adapters:
+        options["adapters"] = adapters
     if chosen["merging"].value is not None:
         options["merging"] = chosen["merging"].value
     if chosen["layout"].value == "packed":
@@ -146,7 +147,8 @@ class Model:
         recipe = {"model": {"backbone": spec, "objective": chosen["objective"].value}}
         backbone: Backbone = Checkpoint(Path("recipe"), recipe, {}, 0, "").planned().build()
         objective: Objective = build(chosen["objective"].value, files)
-        Tuning(**chosen["adapters"].value["tuning"]).apply(backbone)
+        tuning, second = (chosen[axis].value["tuning"] for axis in ("adapters", "second"))
+        Tuning(**{**tuning, "train": [*tuning["train"], *second["train"]]}).apply(backbone)
         head = getattr(objective.answering, "options", None)
         if getattr(head, "kind", None) == "knn":
             backbone.requires_grad_(False)
@@ -344,6 +346,7 @@ _BASE = {
     "layout": "padded",
     "merging": "none",
     "adapters": "full",
+    "second": "none",
     "objective": "Classification",
     "task": "one label",
     "use": "none",

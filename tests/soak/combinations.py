@@ -16,7 +16,7 @@ import torch
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
-from product import page, trial  # noqa: E402
+from product import covering, page, trial  # noqa: E402
 from product.matrix import Matrix  # noqa: E402
 from product.parts import AXES, every_part  # noqa: E402
 
@@ -28,13 +28,16 @@ def main() -> None:
     patterns.FEWEST_PATCHES = 0  # minute clips take the way of long ones
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--axes", nargs="*", default=[], choices=list(AXES), help="pairs of these axes alone")
-    parser.add_argument("--out", type=Path, help="write tables of what was found, in Markdown")
+    parser.add_argument("--out", type=Path, help="write tables, in Markdown, and tests/product/rows.json")
     options = parser.parse_args()
     begin = time.process_time()
     parts = every_part()
     with trial.workplace() as files:
         matrix = Matrix(parts, files)
         found = page.run(matrix, *options.axes)
+        spent = time.process_time() - begin
+        if options.out is not None:
+            covering.write(matrix, found)
     broken = [one for one in found if one.outcome.broken]
     for one in broken:
         print(f"BROKEN: {one.one.axis} {one.one.name} with {one.other.axis} {one.other.name}: {one.outcome.broken}")
@@ -44,7 +47,7 @@ def main() -> None:
     works = sum(one.outcome.works for one in found)
     print(
         f"{len(found)} pairs: {works} work, {len(found) - works - len(broken)} are refused, {len(broken)} broke; "
-        f"{matrix.tried} models in {time.process_time() - begin:.0f} CPU s"
+        f"{matrix.tried} models in {spent:.0f} CPU s"
     )
     if options.out is not None:
         options.out.write_text(page.text(found, parts) + "\n")
