@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import gc
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -153,10 +154,12 @@ def default_strategy(chosen: Any, *, devices: Any, nodes: int, accumulated: int)
         nodes: `trainer.num_nodes`.
         accumulated: `trainer.accumulate_grad_batches`. DDP cannot learn the graph from a step that does not reduce.
     """
+    if chosen not in (None, "auto", "ddp", "fsdp") or (chosen in (None, "auto") and not _several(devices, nodes)):
+        return chosen or "auto"
+    # Imported while a group of ranks exists, it keeps a reference to it, and gloo's threads outlive the group.
+    importlib.import_module("torch._dynamo")
     if chosen == "fsdp":
         return FullySharded()
-    if chosen not in (None, "auto", "ddp") or (chosen != "ddp" and not _several(devices, nodes)):
-        return chosen or "auto"
     return DDPStrategy(static_graph=accumulated == 1, find_unused_parameters=False, gradient_as_bucket_view=True)
 
 
