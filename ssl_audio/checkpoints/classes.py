@@ -14,13 +14,20 @@ from ssl_audio.model.adapters import Adapter
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders.encoder import Encoder
 from ssl_audio.model.patterns import Pattern
-from ssl_audio.objectives import altered_frames, classification, distillation, event_detection, masked_patches
+from ssl_audio.objectives import (
+    altered_frames,
+    classification,
+    distillation,
+    event_detection,
+    masked_patches,
+    predicted_units,
+)
 from ssl_audio.objectives.masking import Masking
 from ssl_audio.objectives.objective import Objective
 
 KNOWN = (
     *(fbank, mel_spectrogram, mfcc, adapters, encoders),
-    *(altered_frames, classification, distillation, event_detection, masked_patches),
+    *(altered_frames, classification, distillation, event_detection, masked_patches, predicted_units),
 )
 """Modules that are imported so that their classes are known; what a file names is never imported."""
 

@@ -86,7 +86,7 @@ def answers(rows, codes, fitted, tested, labels, draw, amount) -> str:
         train = np.concatenate([order[codes[order] == code][:FEW] for code in range(labels)])
     weight, bias = fit_linear(rows[train], np.eye(labels, dtype=bool)[codes[train]], several=False, C=0.1)
     right = (rows[tested] @ weight.T + bias).argmax(axis=1) == codes[tested]
-    return "".join("01"[value] for value in right)
+    return "".join("01"[int(value)] for value in right)
 
 
 def mean_over_bands(embed: Embedder, bands: int) -> Embedder:
