@@ -15,7 +15,7 @@ from product.trial import Outcome, attempt, base
 Host = dict[str, Part]
 Name = tuple[str, str]
 """Axis and name of a part."""
-_HOSTS = ("places", "objective", "adapters")
+_HOSTS = ("positions", "places", "objective", "adapters")
 """Axes in which a part may need something else than the base has."""
 _NEEDY = ("objective", "use")
 """Axes of parts that may need it."""

@@ -9,11 +9,12 @@ from product.matrix import Matrix
 from product.parts import Part
 from product.trial import Outcome
 
-_TO_DO = re.compile(r"\b(expected|set|use|take|leave|needs?|choose|keep|train|do not|export|instead)\b")
+_TO_DO = re.compile(r"\b(expected|set|use|take|leave|let|choose|keep|train|do not)\b")
 _INTRODUCTION = """# Which parts combine
 
 Every pair of parts is built on a minute model, trained for one step, saved, read back and asked; clips must not
-change each other, padded or packed. A pair works, or one of the project's errors refuses it in one line.
+change each other, padded or packed. A pair works, or one of the project's errors refuses it in one line that names
+both parts and says what to do.
 
 This page is written by `python tests/soak/combinations.py --out docs/product.md`, which finds the parts (subclasses,
 and variants that recipes have) and ends with 1 where anything else happens. Every part is tried on every encoder;
@@ -41,7 +42,7 @@ class Found:
         if not line or "\n" in line:
             return "one line"
         for part in (self.one, self.other):
-            if not any(word.lower() in line.lower() for word in part.words):
+            if not any(re.search(rf"\b{re.escape(word)}", line, re.IGNORECASE) for word in part.words):
                 return f"the name of {part.axis} {part.name}"
         return None if _TO_DO.search(line) else "what to do"
 

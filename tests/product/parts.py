@@ -181,16 +181,30 @@ def patterns() -> list[Part]:
 _CNN = {"input": "backbone", "channels": [4], "time_pooling": [2], "band_pooling": [16]}
 _DETAILS = ("norm", "begin", "matching")
 """Choices of a head behind or before what other parts touch."""
-_PLACES = ("position_rule", "position_factors", "position_fixed", "class_tokens", "class_place", "fixed_frames")
+_PLACES = {
+    "positions": ("position_rule", "position_factors", "position_fixed"),
+    "places": ("class_tokens", "class_place", "fixed_frames"),
+}
+_CLASSES = {"position_factors": "FactorisedPositions", "position_fixed": "FixedPositions"}
+"""What a message may call an option by."""
+
+
+def positions() -> list[Part]:
+    """What recipes say of positions."""
+    return _placed("positions")
 
 
 def places() -> list[Part]:
-    """How tokens are placed: what recipes say of positions, class tokens and fixed lengths."""
-    found = {"plain": Part("places", "plain", {}, ())}
+    """What recipes say of class tokens and fixed lengths."""
+    return _placed("places")
+
+
+def _placed(axis: str) -> list[Part]:
+    found = {"plain": Part(axis, "plain", {}, ())}
     for _, recipe in recipes():
         spec = (((recipe or {}).get("model") or {}) if isinstance(recipe, dict) else {}).get("backbone") or {}
         options = spec.get("init_args", spec) if isinstance(spec, dict) else {}
-        told = {name: options[name] for name in _PLACES if options.get(name)}
+        told = {name: options[name] for name in _PLACES[axis] if options.get(name)}
         if "fixed_frames" in told:
             told["fixed_frames"] = 32
         told = {one: 2 if one == "class_tokens" else value for one, value in told.items()}
@@ -198,7 +212,8 @@ def places() -> list[Part]:
             name = ", ".join(
                 one if value is True or one == "fixed_frames" else f"{one} {value}" for one, value in told.items()
             )
-            found.setdefault(name, Part("places", name, told, tuple(told)))
+            words = (*told, *(_CLASSES[one] for one in told if one in _CLASSES))
+            found.setdefault(name, Part(axis, name, told, words))
     return list(found.values())
 
 
@@ -240,6 +255,8 @@ def objectives() -> list[Part]:
     """Every objective: with each masking, each teacher, and each choice of its head."""
     found: list[Part] = []
 
+    options: dict[str, Any]
+
     def add(name: str, kind: type, options: dict[str, Any], *words: str, group: str = "") -> None:
         value = {"class_path": path_of(kind), "init_args": options}
         found.append(Part("objective", name, value, (kind.__name__, "head", *words), group))
@@ -254,12 +271,13 @@ def objectives() -> list[Part]:
                 spec = _teacher(one)
                 if spec is not None:
                     inner = {"class_path": path_of(names_of(Objective)["Classification"]), "init_args": {}}
-                    add(f"{name}, {teacher}", kind, {"teacher": spec, "objective": inner}, teacher, group=name)
+                    options = {"teacher": spec, "objective": inner}
+                    add(f"{name}, {teacher}", kind, options, teacher, "Classification", group=name)
         elif "earlier" in wanted:
             inner = {"class_path": path_of(names_of(Objective)["Classification"]), "init_args": {}}
-            add(name, kind, {"earlier": ["EARLIER"], "clips": ["CLIPS"], "objective": inner})
+            add(name, kind, {"earlier": ["EARLIER"], "clips": ["CLIPS"], "objective": inner}, "Classification")
         else:
-            options: dict[str, Any] = {}
+            options = {}
             if "consistency" in wanted:
                 teacher = _teacher(names_of(Teacher)["AveragedTeacher"])
                 head = {"branches": "both", "rnn_layers": 1, "rnn_width": 4, "cnn": _CNN}
@@ -315,12 +333,15 @@ def uses() -> list[Part]:
     """What a trained model is put to."""
     names = ["none", *(f"export {name}" for name in LAYOUTS), "export onnx", "export peft", "merged into the weights"]
     names += ["adapters alone", "switched", "stream, exact", "stream, windows"]
-    return [Part("use", name, name, tuple(name.split(",")[0].split()[:2])) for name in names]
+    words = {name: tuple(name.split(",")[0].split()[: 2 if "export" in name else 1]) for name in names}
+    words["merged into the weights"] = ("merge",)
+    return [Part("use", name, name, words[name]) for name in names]
 
 
 AXES: dict[str, Callable[[], list[Part]]] = {
     "encoder": encoders,
     "frontend": frontends,
+    "positions": positions,
     "places": places,
     "pattern": patterns,
     "layout": layouts,

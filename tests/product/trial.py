@@ -93,6 +93,7 @@ def spec_of(chosen: Combination) -> dict[str, Any]:
         "encoder": encoder,
         "patch": list(PATCH),
         "position_frames": 48,
+        **chosen["positions"].value,
         **chosen["places"].value,
     }
     adapters = [*chosen["adapters"].value["adapters"], *chosen["second"].value["adapters"]]
@@ -342,6 +343,7 @@ def workplace() -> Iterator[Path]:
 _BASE = {
     "encoder": "Transformer",
     "frontend": "Fbank",
+    "positions": "plain",
     "places": "plain",
     "layout": "padded",
     "merging": "none",

@@ -4,7 +4,7 @@
 
 Parts are found: classes of the known bases, variants that recipes have, choices of heads. A pair takes one step of
 training, is saved, read back and asked, and keeps clips apart; or it is refused by an error of ours. Anything else ends
-this with 1. Prints pairs that broke, refusals that do not name both parts and what to do, and the counts.
+this with 1, and so does a refusal that does not name both parts and say what to do. Prints all these, and the counts.
 """
 
 import argparse
@@ -41,9 +41,9 @@ def main() -> None:
     broken = [one for one in found if one.outcome.broken]
     for one in broken:
         print(f"BROKEN: {one.one.axis} {one.one.name} with {one.other.axis} {one.other.name}: {one.outcome.broken}")
-    for one in found:
-        if not one.outcome.works and not one.outcome.broken and one.lacks:
-            print(f"lacks {one.lacks}: {one.one.name} with {one.other.name}: {one.line}")
+    unclear = [one for one in found if not one.outcome.works and not one.outcome.broken and one.lacks]
+    for one in unclear:
+        print(f"UNCLEAR, lacks {one.lacks}: {one.one.name} with {one.other.name}: {one.line}")
     works = sum(one.outcome.works for one in found)
     print(
         f"{len(found)} pairs: {works} work, {len(found) - works - len(broken)} are refused, {len(broken)} broke; "
@@ -51,7 +51,7 @@ def main() -> None:
     )
     if options.out is not None:
         options.out.write_text(page.text(found, parts) + "\n")
-    sys.exit(bool(broken))
+    sys.exit(bool(broken or unclear))
 
 
 if __name__ == "__main__":
