@@ -149,7 +149,7 @@ def test_what_gives_no_events_is_one_line():
     )
     for head, reason in (
         ({"rnn_layers": 1}, "recurrent layers see whole clips"),
-        ({"branches": "both"}, "convolutions see spectrograms"),
+        ({"branches": "both"}, "see spectrograms, not tokens alone"),
         ({"frame_seconds": 0.03}, "scores frames of 0.03 s of patch columns of 0.04 s"),
     ):
         with pytest.raises(RecipeError, match=reason):
