@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ssl_audio.audio.frontend import Spectrogram
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
@@ -29,6 +31,7 @@ class Batch:
         valid: Of each row the labels that something is known of; None if all are.
         folder: Which of the folders of shards each row is from; None where nobody asks.
         pseudo: Logits of the frames by other models; NaN for rows that have none. None where nobody asks.
+        clean: Spectrograms of the rows before views and disturbances change them; None before training makes them.
     """
 
     waveforms: Float[Tensor, "row sample"]
@@ -45,6 +48,7 @@ class Batch:
     valid: Bool[Tensor, "row label"] | None = None
     folder: Int[Tensor, " row"] | None = None
     pseudo: Float[Tensor, "row frame label"] | None = None
+    clean: Spectrogram | None = None
 
     def __len__(self) -> int:
         return len(self.waveforms)

@@ -133,4 +133,5 @@ class PredictedUnits(ClipQuestions):
 
 def clean(backbone: Backbone, batch: Batch) -> Spectrogram:
     """Log-mel spectrograms of a batch, as they are before views are made of them."""
-    return backbone.frontend.spectrum(backbone.spectrogram(batch.waveforms, batch.samples))
+    found = batch.clean
+    return backbone.frontend.spectrum(backbone.spectrogram(batch.waveforms, batch.samples) if found is None else found)

@@ -1,5 +1,6 @@
 """Training of a backbone with an objective, as a LightningModule."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -149,7 +150,7 @@ class Training(L.LightningModule):
             else:
                 spectrogram = self.backbone.spectrogram(batch.waveforms, batch.samples)
             spectrogram = spectrogram.repeat(self.objective.views)
-            batch = batch.repeated(self.objective.views)
+            batch = dataclasses.replace(batch.repeated(self.objective.views), clean=spectrogram)
             if self.views is not None:
                 frontend = self.backbone.frontend
                 vary = functools.partial(self.views.apply, seeds=batch.seeds, std=frontend.deviation)

@@ -15,6 +15,8 @@ from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.encoders import BiMamba, Transformer
 from ssl_audio.objectives import PredictedUnits
 from ssl_audio.objectives.frame_units import FrameUnits
+from ssl_audio.objectives.views import Views
+from ssl_audio.training.module import Training
 
 ENCODERS = {
     "transformer": lambda: Transformer(width=32, depth=1, heads=4),
@@ -106,6 +108,24 @@ def test_states_learn_to_tell_units(encoder, patch):
         loss.backward()
         optimizer.step()
     assert float(look()["units"].detach()) < 0.6 * first
+
+
+def test_targets_are_of_the_spectrogram_before_views(monkeypatch):
+    """Training hands it over, stretched as the views are; only without it are the waveforms looked at again."""
+    torch.manual_seed(0)
+    backbone = Backbone(frontend=Fbank(), encoder=ENCODERS["transformer"](), patch=(128, 4), position_frames=128)
+    objective = PredictedUnits(units=8, sketch_weight=0)
+    objective.attach(backbone, Facts())
+    batch = collate(
+        [[np.random.default_rng(i).normal(size=16000).astype("f") / 9] for i in range(4)], [[1]] * 4, "abcd"
+    )
+    objective.before_training(lambda: [batch])
+    module = Training(backbone=backbone, objective=objective, views=Views(gain_db=12))
+    rows, viewed = module.inputs(batch)
+    assert not torch.equal(rows.clean.values, viewed.values)
+    wanted = objective.targets(backbone, batch, backbone.cut(viewed))
+    monkeypatch.setattr(backbone, "spectrogram", None)
+    torch.testing.assert_close(objective.targets(backbone, rows, backbone.cut(viewed)), wanted, rtol=0, atol=0)
 
 
 def test_mistakes_are_one_line():
