@@ -20,6 +20,7 @@ from ssl_audio.model.adapters import LowRank
 from ssl_audio.model.adapters.low_rank import LowRankDelta
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.linear import Linear
+from ssl_audio.names import printable
 from ssl_audio.storing import store, writing
 
 
@@ -66,7 +67,13 @@ def write_peft(found: Checkpoint, out: Path) -> int:
         "alpha_pattern": {re.escape(name): value for name, value in alphas.items() if value != alpha},
         "modules_to_save": modules or None,
     }  # fmt: skip
-    _write(found, out, config, {PREFIX + name: value.detach().contiguous() for name, value in tensors.items()})
+    _write(
+        found,
+        out,
+        config,
+        _card(found, list(pairs)),
+        {PREFIX + name: value.detach().contiguous() for name, value in tensors.items()},
+    )
     return len(pairs)
 
 
@@ -147,7 +154,45 @@ def _modules(found: Checkpoint, backbone: Backbone, pairs: Mapping[str, _Pair]) 
     return list(owners)
 
 
-def _write(found: Checkpoint, out: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def _card(found: Checkpoint, projections: list[str]) -> str:
+    """How peft loads it without this program: on the base, exported for PyTorch alone."""
+    assert found.base is not None
+    step = [name for name in projections if name.endswith(".dt")]
+    note = (
+        f"The scan of the Mamba multiplies by the weights of `dt` itself, and peft changes {len(step)} of them "
+        "(`dt`): the code above would leave these changes out. Only ssl_audio computes with all of it.\n"
+    )
+    return f"""---
+library_name: peft
+license: other
+tags: [audio, lora, ssl_audio]
+---
+# LoRA of {len(projections)} projections
+
+Its base is {printable(found.base.words)}. The head lies in `{BESIDE}`, for ssl_audio alone.
+
+## Use
+
+Export the base into the folder `base`:
+
+```
+ssl-audio export --checkpoint BASE --format huggingface --layout torch --out base
+```
+
+```python
+import sys
+
+sys.path.insert(0, "base")
+import modeling_ssl_audio
+import peft
+
+model = peft.PeftModel.from_pretrained(modeling_ssl_audio.load("base"), ".").eval()
+found = model(waveforms, lengths)  # as the card of the base says
+```
+{note if step else ""}"""
+
+
+def _write(found: Checkpoint, out: Path, config: dict[str, Any], card: str, tensors: dict[str, Tensor]) -> None:
     from safetensors.torch import save
 
     assert found.base is not None
@@ -163,6 +208,7 @@ def _write(found: Checkpoint, out: Path, config: dict[str, Any], tensors: dict[s
     try:
         store(out / CONFIG, json.dumps(config, indent=2) + "\n")
         store(out / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+        store(out / "README.md", card)
         with writing(out / BESIDE) as file:
             torch.save(content, file)
     # torch's writer turns a full disk into a RuntimeError.

@@ -97,6 +97,8 @@ def test_low_rank_adapters_leave_merge_and_come_back(tmp_path, encoder, adapters
     config = json.loads((tmp_path / "peft/adapter_config.json").read_text())
     tensors = load_file(tmp_path / "peft/adapter_model.safetensors")
     assert (config["peft_type"], config["modules_to_save"]) == ("LORA", ["encoder.norm"])
+    card = (tmp_path / "peft/README.md").read_text()
+    assert ("`dt`" in card) == any(name.endswith(".dt") for name in config["target_modules"])
     for name in config["target_modules"]:
         pattern = name.replace(".", "\\.")
         rank = config["rank_pattern"].get(pattern, config["r"])

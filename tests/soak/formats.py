@@ -6,6 +6,8 @@ Without checkpoints it makes four with random weights of the demo's sizes. Print
 
 * the largest difference from the checkpoint over the largest value, on demo sounds and noise, each clip alone in the
   checkpoint and all in one batch of the export;
+* the same of a short clip beside a long one (of timm: a clip of its length) by the code of the model card, run by
+  --python in the folder, without this package;
 * the cosine of a clip of 1 s in a batch with one of 5 s and alone, both by the export;
 * megabytes;
 * clips of 5 s a second of CPU time, one thread, from waveforms on, and the same over the checkpoint's own, in turns.
@@ -20,11 +22,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe
-from ssl_audio.checkpoints.exporting.layouts import LAYOUTS, Layout, onnx_layout
+from ssl_audio.checkpoints.exporting.layouts import LAYOUTS, Layout, Written, onnx_layout
 from ssl_audio.checkpoints.exporting.onnx import INT8, MODEL, Input, onnx_runner
 from ssl_audio.checkpoints.exporting.parity import Run, batches, compare, five_batches
 from ssl_audio.checkpoints.exporting.source import Source
@@ -39,13 +42,28 @@ MADE = {
     "transformer, patches 128 x 2": (TRANSFORMER, {"patch": [128, 2]}),
     "mamba": (MAMBA, {}),
 }
-OPENED = {
-    "ast": "from transformers import AutoModel; AutoModel.from_pretrained('.')",
-    "timm": "import timm; timm.create_model('local-dir:.', pretrained=True)",
-    "torch": "import modeling_ssl_audio; modeling_ssl_audio.load('.')",
-    "onnx": "import onnxruntime; onnxruntime.InferenceSession('model.onnx')",
+FOUND = {
+    "ast": "states[1].unflatten(0, (-1, inside.shape[1]))[:, : own[1]].mean(dim=(0, 1))",
+    "timm": "states[0].mean(dim=0)",
+    "torch": "found['embedding'][1]",
+    "onnx": "found[0][1]",
 }
-COLUMNS = ["checkpoint", "format", "opens with", "difference", "1 s beside 5 s", "MB", "clips/s", "of the checkpoint's"]
+"""The vector of the second clip, by the names in the card's code."""
+ELSEWHERE = """
+import sys
+sys.modules["ssl_audio"] = None
+sys.path.insert(0, ".")
+import numpy, torch
+given = torch.load("given.pt")
+for name in wanted_as_arrays:
+    given[name] = [one.numpy() for one in given[name]] if isinstance(given[name], list) else given[name].numpy()
+exec(code, given)
+numpy.save("found.npy", numpy.asarray(eval(wanted, given)))
+"""
+COLUMNS = [
+    "checkpoint", "format", "opens with", "difference", "by its card's code", "1 s beside 5 s", "MB", "clips/s",
+    "of the checkpoint's",
+]  # fmt: skip
 SECONDS = 5.0
 INPUTS: tuple[Input, ...] = ("waveform", "log_mel")
 # One Transformer is enough: patches and class tokens change nothing of how it is traced.
@@ -60,6 +78,8 @@ class Made:
     opens: str
     run: Run
     megabytes: float
+    file: str
+    input: Input = "waveform"
 
 
 def main() -> None:
@@ -89,13 +109,11 @@ def rows(source: Source, layout: Layout, format: str, out: Path, options: argpar
     """Cells of the rows of one export: of each of its files."""
     refusal = layout.refusal(source)
     if refusal is not None:
-        return [[format, f"not {layout.name}: {refusal}", "", "", "", "", ""]]
+        return [[format, f"not {layout.name}: {refusal}", *[""] * 6]]
     written = layout.write(source, out, SECONDS if layout.name in ("ast", "timm") else None)
-    code = f"import sys; sys.modules['ssl_audio'] = None; sys.path.insert(0, '.'); {OPENED[layout.name]}"
-    alone = subprocess.run([options.python, "-c", code], cwd=out, env={}, capture_output=True, check=False)
-    opens = written.opens if not alone.returncode else f"NOT OPENED: {alone.stderr.decode().splitlines()[-1]}"
+    opens = written.opens
     sizes = {name: (out / name).stat().st_size / 1e6 for name in written.files}
-    files = [Made(format=format, opens=opens, run=written.run, megabytes=sum(sizes.values()))]
+    files = [Made(format=format, opens=opens, run=written.run, megabytes=sum(sizes.values()), file=written.files[0])]
     audio = batches(source, written.lengths)
     if layout.name == "onnx":
         input: Input = "log_mel" if format.endswith("log_mel") else "waveform"
@@ -105,6 +123,8 @@ def rows(source: Source, layout: Layout, format: str, out: Path, options: argpar
                 format=format + (", int8" if name == INT8 else ""),
                 opens=opens,
                 run=onnx_runner(model, out / name, input=input, threads=1),
+                file=name,
+                input=input,
                 megabytes=sizes[name],
             )
             for name in (MODEL, INT8)
@@ -115,10 +135,31 @@ def rows(source: Source, layout: Layout, format: str, out: Path, options: argpar
         worst = max(row.difference for row in compare(source, one.run, audio))
         cosine = "one length" if layout.name == "timm" else f"{beside(one.run):.6f}"
         rate, share = speed(source, one.run, options.clips)
-        found.append(
-            [one.format, one.opens, f"{worst:.0e}", cosine, f"{one.megabytes:.1f}", f"{rate:.1f}", f"{share:.2f}"]
-        )
+        cells = [one.format, one.opens, f"{worst:.0e}", elsewhere(source, layout, written, one, out, options.python)]
+        found.append([*cells, cosine, f"{one.megabytes:.1f}", f"{rate:.1f}", f"{share:.2f}"])
     return found
+
+
+def elsewhere(source: Source, layout: Layout, written: Written, one: Made, out: Path, python: str) -> str:
+    """What another interpreter finds by the code of the card, against the checkpoint; or its last words."""
+    short, long = noise(1.0, 0), noise(SECONDS, 1)
+    clips = [long, short]
+    if layout.name == "timm":
+        short = noise(written.lengths[0], 2)
+    lengths = torch.tensor([len(clip) for clip in clips])
+    padded = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    log_mels, frames = built(source).log_mel(padded, lengths) if one.input == "log_mel" else (padded, lengths)
+    given = {"waveform": short, "waveforms": clips if layout.name == "ast" else padded, "log_mels": log_mels}
+    torch.save({**given, "lengths": frames}, out / "given.pt")
+    code = written.code.replace(MODEL, one.file)
+    arrays = ["waveforms", "log_mels", "lengths"] if layout.name in ("ast", "onnx") else []
+    script = f"code, wanted, wanted_as_arrays = {code!r}, {FOUND[layout.name]!r}, {arrays}\n{ELSEWHERE}"
+    environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    told = subprocess.run([python, "-c", script], cwd=out, env=environment, capture_output=True, check=False)
+    if told.returncode:
+        return f"FAILED: {told.stderr.decode().splitlines()[-1]}"
+    vector, own = torch.from_numpy(np.load(out / "found.npy")), source.answers(short)["embedding"]
+    return f"{float((vector - own).abs().max() / own.abs().max()):.0e}"
 
 
 def noise(seconds: float, seed: int) -> Tensor:

@@ -75,12 +75,15 @@ def _ast(source: Source, out: Path, seconds: float | None) -> Written:
         limits.append("Shorter clips give something else than in pretraining, where padding was not zeros.")
     kind = "AutoModel" if source.head is None else "AutoModelForAudioClassification"
     what = "last_hidden_state" if source.head is None else "logits"
-    code = f"""from transformers import AutoFeatureExtractor, {kind}
+    code = f"""import torch
+from transformers import AutoFeatureExtractor, {kind}
 
 extractor = AutoFeatureExtractor.from_pretrained(".")
 model = {kind}.from_pretrained(".").eval()
-inputs = extractor(waveform, sampling_rate=16000, return_tensors="pt")  # one waveform in [-1, 1], or a list of them
-found = model(**inputs).{what}"""
+# A list of waveforms in [-1, 1] at 16000 Hz, as arrays of numpy.
+inputs = extractor(waveforms, sampling_rate=16000, return_tensors="pt")
+with torch.inference_mode():
+    found = model(**inputs).{what}"""
     if not content:
         base = "model" if source.head is None else "model.audio_spectrogram_transformer"
         columns = (frames - backbone.patch[1]) // backbone.stride[1] + 1
@@ -91,7 +94,12 @@ frames = torch.tensor([1 + (len(one) - 400) // 160 for one in waveforms])
 own = ((frames - {backbone.patch[1]}) // {backbone.stride[1]} + 1).clamp(1, {columns})
 inside = torch.arange({columns})[None] < own[:, None]
 mask = torch.cat([torch.ones(len(own), 2, dtype=torch.bool), inside.repeat(1, {backbone.bands})], dim=1).long()
-states = {base}(**inputs, attention_mask=mask).last_hidden_state[:, 2:]  # band after band, {columns} columns each"""
+with torch.inference_mode():
+    # Band after band, {columns} columns each.
+    states = {base}(**inputs, attention_mask=mask).last_hidden_state[:, 2:]"""
+        if source.head is not None:
+            code += """
+    found = model(**inputs, attention_mask=mask).logits"""
     files = ["model.safetensors", CONFIG, "preprocessor_config.json"]
     return Written(
         opens="transformers' ASTModel",
@@ -107,21 +115,18 @@ def _timm(source: Source, out: Path, seconds: float | None) -> Written:
     frames = write_timm(source, out, seconds=seconds)
     told = source.frontend
     full = _seconds(source, frames)
-    rate = told["sample_rate"]
     front = ", behind one class token" if len(source.backbone.class_tokens) else ""
-    code = f"""import timm, torch
+    code = f"""import timm
+import torch
 from torchaudio.compliance import kaldi
 
 model = timm.create_model("local-dir:.", pretrained=True).eval()
-values = kaldi.fbank(
-    waveform[None] - waveform.mean(), htk_compat=True, sample_frequency={rate}, use_energy=False,
-    window_type="hanning", num_mel_bins={told["bins"]}, dither=0.0, frame_shift={1000 * told["hop_samples"] / rate:g},
-    frame_length={1000 * told["frame_samples"] / rate:g}, low_freq={told["low_hz"]:g}, high_freq={told["high_hz"]:g},
-).clamp_min({math.log(told["least_energy"]):.5f})  # one waveform in [-1, 1]
+{_kaldi(source)}
 picture = ((values[:{frames}] - {told["mean"]!r}) / {2.0 * told["std"]!r}).T[None, None]
-states = model.forward_features(picture)  # patches, band after band{front}"""
+with torch.inference_mode():
+    states = model.forward_features(picture)  # patches, band after band{front}"""
     if source.head is not None:
-        code += "\nlogits = model.forward_head(states)"
+        code += "\n    logits = model.forward_head(states)"
     limits = [f"It takes {frames} frames ({full:g} s), neither fewer nor more; export other lengths with --seconds."]
     return Written(
         opens="timm's VisionTransformer",
@@ -133,14 +138,41 @@ states = model.forward_features(picture)  # patches, band after band{front}"""
     )
 
 
+def _kaldi(source: Source) -> str:
+    """Code that makes the log-mel `values` of a clip, (frame, bin), with torchaudio."""
+    told = source.frontend
+    rate = told["sample_rate"]
+    lines = [
+        f"# waveform: a tensor (sample) in [-1, 1] at {rate} Hz",
+        f"sound = waveform{' - waveform.mean()' if told['demean'] else ''}",
+    ]
+    if told["level_db"] is not None:
+        lines += [
+            "level = sound.square().mean().sqrt().clamp_min(1e-12)",
+            f"sound = sound * (10 ** ({told['level_db']!r} / 20) / level).clamp(max=100.0)",
+        ]
+    lines += [
+        "values = kaldi.fbank(",
+        f'    sound[None], htk_compat=True, sample_frequency={rate}, use_energy=False, window_type="hanning",',
+        f"    num_mel_bins={told['bins']}, dither=0.0, frame_shift={1000 * told['hop_samples'] / rate:g}, "
+        f"frame_length={1000 * told['frame_samples'] / rate:g},",
+        f"    low_freq={told['low_hz']:g}, high_freq={told['high_hz']:g},",
+        f").clamp_min({math.log(told['least_energy']):.5f})",
+    ]
+    return "\n".join(lines)
+
+
 def _torch(source: Source, out: Path, seconds: float | None) -> Written:
     if seconds is not None:
         raise RecipeError("--seconds is for layouts of one length (ast, timm); this one takes any, leave it out")
     model = write_standalone(source, out)
-    code = f"""import {MODELING.removesuffix(".py")}
+    code = f"""import torch
+import {MODELING.removesuffix(".py")}
 
 model = {MODELING.removesuffix(".py")}.load(".")
-found = model(waveforms, lengths)  # (clip, sample) in [-1, 1] at {model.sample_rate} Hz; valid samples of each clip
+# Tensors: (clip, sample) in [-1, 1] at {model.sample_rate} Hz, padded to one length, and valid samples of each clip.
+with torch.inference_mode():
+    found = model(waveforms, lengths)
 found["embedding"], found["frames"], found["columns"]{', found["logits"]' if source.head is not None else ""}"""
     most = model.most_samples / model.sample_rate
     limits = []
@@ -162,15 +194,18 @@ found["embedding"], found["frames"], found["columns"]{', found["logits"]' if sou
 def _onnx(source: Source, out: Path, *, input: Input, int8: bool) -> Written:
     model = write_onnx(source, out, input=input, int8=int8)
     outputs = ["embedding", "frames", "columns", *model_outputs(model)]
-    first = f'"{input}": waveforms' if input == "waveform" else '"log_mel": values'
-    what = (
-        "(clip, sample) in [-1, 1], float32" if input == "waveform" else "(clip, frame, bin) by Kaldi, not normalised"
-    )
-    unit = "samples" if input == "waveform" else "frames"
+    if input == "waveform":
+        made, first = "", '"waveform": waveforms'
+        about = f"# waveforms: float32 (clip, sample) in [-1, 1] at {model.sample_rate} Hz"
+    else:
+        made = f"from torchaudio.compliance import kaldi\n\n{_kaldi(source)}\n"
+        first = '"log_mel": log_mels'
+        about = "# log_mels: float32 (clip, frame, bin), `values` of each clip"
     code = f"""import onnxruntime
-
+{made}
 session = onnxruntime.InferenceSession("{MODEL}")
-# {what}; valid {unit} of each clip, int64. Any batch, any length up to the limit below.
+{about}, padded to one length. Any batch and
+# length up to the limit below. lengths: int64, valid {"samples" if input == "waveform" else "frames"} of each clip.
 found = session.run(None, {{{first}, "lengths": lengths}})  # {", ".join(outputs)}
 session.get_modelmeta().custom_metadata_map  # sample_rate, least_samples; labels, probabilities"""
     limits = [f"A row has {model.least_samples} samples at least ({model.least_samples / model.sample_rate:g} s)."]

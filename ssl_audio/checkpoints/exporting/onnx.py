@@ -95,6 +95,7 @@ def write_onnx(source: Source, out: Path, *, input: Input = "waveform", int8: bo
     native_scans(program.model.graph)
     program.model.opset_imports.pop("ssl_audio", None)
     _transpose_weights(program.model.graph)
+    _known_casts(program.model.graph)
     program.model.metadata_props.update(_metadata(source, model))
     out.mkdir(parents=True, exist_ok=True)
     program.save(out / MODEL)
@@ -138,6 +139,37 @@ def _transpose_weights(graph: Any) -> None:
         graph.remove(node, safe=True)
         if not weight.uses():
             del weights[weight.name]
+
+
+def _known_casts(graph: Any) -> None:
+    """Casts to a type that is known now; onnxruntime cannot fold a CastLike, and warns of it in the user's terminal."""
+    import onnx_ir
+
+    for node in list(graph):
+        kind = _dtype(node.inputs[1]) if node.op_type == "CastLike" else None
+        if kind is None:
+            continue
+        attribute = onnx_ir.AttrInt64("to", kind)
+        cast = onnx_ir.Node("", "Cast", inputs=node.inputs[:1], attributes=[attribute], name=node.name)
+        (old,), (new,) = node.outputs, cast.outputs
+        new.name, new.shape, new.dtype = old.name, old.shape, kind
+        graph.insert_before(node, cast)
+        old.replace_all_uses_with(new)
+        graph.remove(node, safe=True)
+
+
+def _dtype(value: Any) -> Any:
+    """The type of a value's elements; operators of one type pass it on. None where it is not known."""
+    if value.dtype is not None:
+        return value.dtype
+    node = value.producer()
+    if node is None:
+        return None
+    if node.op_type == "Constant":
+        return node.attributes["value"].as_tensor().dtype if "value" in node.attributes else None
+    if node.op_type in ("Add", "Sub", "Mul", "Div", "Neg", "Softplus", "Exp", "Log", "CastLike"):
+        return _dtype(node.inputs[-1])
+    return None
 
 
 def _example(model: modeling.AudioEncoder, input: Input) -> tuple[Tensor, Tensor]:
