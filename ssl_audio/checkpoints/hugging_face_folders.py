@@ -21,6 +21,8 @@ _INDEX = ".index.json"
 _LARGEST = 2**26
 _PLAIN_NAME = re.compile(r"[\w-][\w.-]*\.(safetensors|bin)")
 _AST = "audio-spectrogram-transformer"
+_AST_EXTRACTOR = "ASTFeatureExtractor"
+_LARGEST_EPS = 1e-5
 _KNOWN = (_AST, "vit", "deit")
 
 
@@ -120,6 +122,8 @@ def told(folder: Path, hints: Hints) -> Told:
         CheckpointError: if it says what no part of ours computes.
     """
     config = _json(folder / CONFIG)
+    if not isinstance(config.get("model_type", ""), str):
+        raise CheckpointError(f"{folder / CONFIG}: model_type is {config['model_type']!r:.40}; expected a name")
     if is_foreign(folder):
         raise CheckpointError(
             f"{folder}: holds a model of transformers of the kind {config['model_type']!r:.60}, whose tensors have no "
@@ -138,6 +142,14 @@ def _transformers(folder: Path, config: dict[str, Any], hints: Hints) -> Told:
     for name, usual in (("hidden_act", "gelu"), ("qkv_bias", True), ("num_mel_bins", BINS)):
         if config.get(name, usual) != usual:
             raise CheckpointError(f"{folder}: {name} is {config[name]!r:.40}; expected {usual!r}")
+    if config.get("auto_map") is not None:
+        raise CheckpointError(
+            f"{folder}: has code of its own (auto_map in {CONFIG}), which is never run; take auto_map out if it is a "
+            "plain model of transformers"
+        )
+    # Ours is 1e-5 or 1e-6; of values of ordinary size nothing up to that is seen.
+    if not 0.0 <= typed(config.get("layer_norm_eps", 1e-12), float, "layer_norm_eps") <= _LARGEST_EPS:
+        raise CheckpointError(f"{folder}: layer_norm_eps is {config['layer_norm_eps']}; expected 0 to {_LARGEST_EPS:g}")
     found: dict[str, Any] = {"heads": typed(config.get("num_attention_heads"), int | None, "num_attention_heads")}
     depth = typed(config.get("num_hidden_layers"), int | None, "num_hidden_layers")
     if config.get("model_type") != _AST:
@@ -147,11 +159,22 @@ def _transformers(folder: Path, config: dict[str, Any], hints: Hints) -> Told:
     if min(*steps, frames) < 1:
         raise CheckpointError(f"{folder}: strides {steps} and max_length {frames} are no lengths; it is damaged")
     found |= {"stride": tuple(steps), "pooling": "class"}
-    kind = config.get("problem_type")
+    kind = typed(config.get("problem_type"), str | None, "problem_type")
     found["several"] = None if kind is None else kind == "multi_label_classification"
     extractor = _json(folder / _EXTRACTOR) if (folder / _EXTRACTOR).is_file() else {}
-    if extractor.get("do_normalize", True):
+    for name, usual in (("feature_extractor_type", _AST_EXTRACTOR), ("sampling_rate", 16000), ("num_mel_bins", BINS)):
+        if extractor.get(name, usual) != usual:
+            raise CheckpointError(f"{folder / _EXTRACTOR}: {name} is {extractor[name]!r:.40}; expected {usual!r}")
+    if extractor.get("max_length", frames) != frames:
+        raise CheckpointError(
+            f"{folder / _EXTRACTOR}: max_length is {extractor['max_length']!r:.40}, and {CONFIG} says {frames}; copy "
+            "the files of one model"
+        )
+    if typed(extractor.get("do_normalize", True), bool, "do_normalize"):
         found |= {name: typed(extractor.get(name), float | None, name) for name in ("mean", "std")}
+    else:
+        # Values are divided by twice the deviation.
+        found |= {"mean": 0.0, "std": 0.5}
     return Told(_over(found, hints), _labels(config), frames, depth)
 
 

@@ -43,6 +43,10 @@ def write_peft(found: Checkpoint, out: Path) -> int:
             f"{found.path}: has no base of its own that LoRA could be apart from; expected an adapter checkpoint, as "
             "finetune leaves where a backbone is frozen in part"
         )
+    if out.exists() and not out.is_dir():
+        raise RecipeError(f"--out {out}: is a file; expected a folder, which is made")
+    if out.is_dir() and any(out.iterdir()) and not (out / BESIDE).is_file():
+        raise RecipeError(f"--out {out}: holds other files and no {BESIDE}; expected a new or an empty folder")
     backbone = found.backbone()
     pairs = _pairs(backbone, found.path)
     ranks = {name: pair.rank for name, pair in pairs.items()}
@@ -206,11 +210,12 @@ def _write(found: Checkpoint, out: Path, config: dict[str, Any], card: str, tens
         if name not in lora and (name in own or not name.startswith("backbone."))
     }
     try:
+        # First what marks the folder as ours, so that the same command can be given again after a failure.
+        with writing(out / BESIDE) as file:
+            torch.save(content, file)
         store(out / CONFIG, json.dumps(config, indent=2) + "\n")
         store(out / WEIGHTS, save(tensors, metadata={"format": "pt"}))
         store(out / "README.md", card)
-        with writing(out / BESIDE) as file:
-            torch.save(content, file)
     # torch's writer turns a full disk into a RuntimeError.
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -96,7 +96,7 @@ def _first_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             begin = file.read(HEAD_BYTES)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint") from error
+        raise CheckpointError(f"{path}: no such checkpoint; expected a file or a folder on this machine") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); expected a checkpoint") from error
     if not begin:

@@ -7,6 +7,7 @@ from typing import Literal
 from jsonargparse.typing import PositiveFloat
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint, content_of
+from ssl_audio.checkpoints.exporting.folder import apart
 from ssl_audio.checkpoints.exporting.onnx import Input
 from ssl_audio.checkpoints.merging import merged
 from ssl_audio.checkpoints.opening import open_checkpoint
@@ -105,6 +106,7 @@ def export(
         bool(push),
     )
     _refuse_options(format, *given)
+    apart(out, checkpoint, base)
     whole = open_checkpoint(checkpoint, hints=hints, base=base)
     if format == "peft":
         if merge:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ssl_audio.experiments.parsing import VerbParser, unwrapped
+from ssl_audio.experiments.parsing import VerbParser, check_finite, unwrapped
 
 
 def call(function: Callable[..., Any], words: list[str], *, prog: str, positional: bool = True) -> Any:
@@ -13,4 +13,6 @@ def call(function: Callable[..., Any], words: list[str], *, prog: str, positiona
     chosen = parser.parse_args(words)
     with unwrapped():
         chosen = parser.instantiate_classes(chosen)
-    return function(**chosen.as_dict() if hasattr(chosen, "as_dict") else vars(chosen))
+    values = chosen.as_dict() if hasattr(chosen, "as_dict") else vars(chosen)
+    check_finite(values)
+    return function(**values)

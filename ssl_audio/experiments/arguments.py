@@ -10,7 +10,7 @@ import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ssl_audio.errors import RecipeError
-from ssl_audio.experiments.parsing import one_line
+from ssl_audio.experiments.parsing import check_finite, one_line
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -27,6 +27,7 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
         for name, value in bound.arguments.items():
             bound.arguments[name] = value = value.item() if isinstance(value, np.generic) else value
             _check(f"{function.__name__}: {name}", value, hints[name])
+        check_finite(bound.arguments)
         return function(*bound.args, **bound.kwargs)
 
     return call

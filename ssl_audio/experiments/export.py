@@ -9,6 +9,7 @@ import torch
 from jsonargparse.typing import PositiveFloat
 
 from ssl_audio.audio.files import decode
+from ssl_audio.checkpoints.exporting.folder import prepare
 from ssl_audio.checkpoints.exporting.layouts import Written, chosen, onnx_layout, taken
 from ssl_audio.checkpoints.exporting.onnx import INT8, MODEL, Input, check_packages, onnx_runner
 from ssl_audio.checkpoints.exporting.parity import Row, batches, compare, five_batches, keep
@@ -16,6 +17,7 @@ from ssl_audio.checkpoints.exporting.source import Source
 from ssl_audio.checkpoints.exporting.standalone import built
 from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
+from ssl_audio.data.manifest import manifest_digest
 from ssl_audio.errors import CheckpointError, RecipeError
 from ssl_audio.experiments.arguments import checked
 from ssl_audio.experiments.hub import client
@@ -86,8 +88,6 @@ def export(
         CheckpointError: if it cannot be read or written, or the export says something else; its files are kept.
     """
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"--out {folder}: is a file; expected a folder, which is made")
     api = None if push is None else client(push)
     source = Source.of(open_checkpoint(Path(checkpoint), base=base, hints=hints), head=head)
     if source.checkpoint.image:
@@ -101,11 +101,13 @@ def export(
         picked, passed = chosen(source, layout)
         for line in passed:
             say(line)
+    real = [torch.from_numpy(decode(Path(path), sample_rate=source.backbone.frontend.sample_rate)) for path in audio]
+    _check_shards(source, [Path(one) for one in shards], say)
+    prepare(folder, Path(checkpoint), base)
     try:
         written = picked.write(source, folder, None if seconds is None else float(seconds))
     except OSError as error:
         raise CheckpointError(f"cannot write {folder} ({error.strerror}); choose another, or make room") from error
-    real = [torch.from_numpy(decode(Path(path), sample_rate=source.backbone.frontend.sample_rate)) for path in audio]
     dynamic = format == "onnx" and source.backbone.fixed_frames is None
     rows = _checked(source, written, real, say, dynamic=dynamic)
     lost = _lost(source, written, folder, input, say) if int8 else []
@@ -124,6 +126,17 @@ def export(
         say(f"pushed to {upload(api, folder, push)}")
     size = sum((folder / name).stat().st_size for name in written.files) / 1e6
     return Exported(folder=folder, opens=written.opens, rows=rows, megabytes=size)
+
+
+def _check_shards(source: Source, shards: list[Path], say: Say) -> None:
+    for folder in shards:
+        digest = manifest_digest(folder)
+        if digest is None:
+            raise RecipeError(f"--shards {folder}: has no manifest.json; expected a folder of shards")
+        if digest not in source.checkpoint.manifests:
+            say(
+                f"--shards {folder}: are not those that the checkpoint says it was trained on; the card leaves them out"
+            )
 
 
 def _checked(source: Source, written: Written, real: list[torch.Tensor], say: Say, *, dynamic: bool) -> list[Row]:

@@ -2,8 +2,9 @@
 
 import contextlib
 import difflib
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ssl_audio.errors import RecipeError, own_cause
 from ssl_audio.experiments import yaml_limits  # noqa: F401 -- registers how values are read
+from ssl_audio.names import suggest
 
 _TRUTHS = ("true", "false", "yes", "no", "null")
 
@@ -29,8 +31,8 @@ def one_line(message: str, known: Sequence[str] = ()) -> str:
         text = re.sub(r'^(Parser key "[^"]+":) - ', r"\1 ", text)
     if re.search(r"Not of type Path: .* not (int|float|bool|NoneType)", text):
         text += "; a name that reads as a number is written with its folder, such as ./0012"
-    elif single := re.search(r"Expected a <class 'list'>\. Got value: (\S+)$", text):
-        text += f"; a list is written '[{single[1]}]'"
+    else:
+        text = _plain(text)
     unknown = re.search(r"(?:[Kk]ey|Option|nrecognized arguments?:) ['\"]?-{0,2}([\w.]+)", text)
     if unknown and re.search("not expected|not accepted|nrecognized", text):
         wrong = unknown[1]
@@ -38,6 +40,28 @@ def one_line(message: str, known: Sequence[str] = ()) -> str:
         if close:
             text += f"; did you mean {close[0]!r}?"
     return text if len(text) <= 500 else text[:497] + "..."
+
+
+_KINDS = {"list": "a list", "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+_CHOICE = re.compile(r"Expected a typing\.Literal\[(.*?)\](?:\. Got value: |; got )(.*)")
+_TYPE = re.compile(r"Expected a <class '(\w+)'>(?:\. Got value: |; got )(.*)")
+_RANGE = re.compile(r"Not of type \w+: (.*?) ?does not conform to restriction (v[^;]*)(?:; got (.*))?")
+_SIGNS = {">=": "at least ", ">": "above ", "<=": "at most ", "<": "below "}
+
+
+def _plain(text: str) -> str:
+    """What jsonargparse says of one wrong value, in words: what was expected, and what was found."""
+    key, _, mistake = text.removeprefix('Parser key "').partition('": ')
+    if (choice := _CHOICE.fullmatch(mistake)) is not None:
+        choices = re.findall(r"'([^']*)'", choice[1])
+        return f"{key}: expected one of {', '.join(choices)}, found {choice[2]}{suggest(choice[2], choices)}"
+    if (kind := _TYPE.fullmatch(mistake)) is not None and kind[1] in _KINDS:
+        more = f"; a list is written '[{kind[2]}]'" if kind[1] == "list" and " " not in kind[2] else ""
+        return f"{key}: expected {_KINDS[kind[1]]}, found {kind[2]}{more}"
+    if (range := _RANGE.fullmatch(mistake)) is not None:
+        limits = re.sub(r"v(>=|>|<=|<)", lambda sign: _SIGNS[sign[1]], range[2])
+        return f"{key}: expected a number {limits}, found {range[3] or range[1]}"
+    return text
 
 
 def _same_leaf(wrong: str, known: Sequence[str]) -> list[str]:
@@ -84,7 +108,16 @@ class OneLine:
         known = [action.dest for action in self._actions]  # type: ignore[attr-defined]
         if (cause := own_cause(ex)) is not None:
             raise cause
-        raise RecipeError(f"{one_line(message, known)} (see `{self.prog} --help`)")  # type: ignore[attr-defined]
+        options = {action.dest: action.option_strings[0] for action in self._actions if action.option_strings}  # type: ignore[attr-defined]
+        told = one_line(message, known)
+        key = told.partition(": expected ")[0]
+        told = options.get(key, key) + told[len(key) :]
+        lacks = re.fullmatch(r"the following arguments are required: (.*)", told)
+        if lacks:
+            told = f"needs {', '.join(options.get(name, name) for name in lacks[1].split(', '))}"
+        # Of parts of a recipe jsonargparse makes parsers of their own, which have no help.
+        prog = self.prog  # type: ignore[attr-defined]
+        raise RecipeError(told if prog == "-" else f"{told} (see `{prog} --help`)")
 
 
 @contextlib.contextmanager
@@ -98,6 +131,17 @@ def unwrapped() -> Iterator[None]:
         if (cause := own_cause(error)) is None:
             raise
         raise cause from cause.__cause__
+
+
+def check_finite(values: Mapping[str, Any]) -> None:
+    """Refuse infinity and what is no number, which types of positive numbers let through.
+
+    Raises:
+        RecipeError: if there is one.
+    """
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RecipeError(f"{name}: expected a finite number, found {value}")
 
 
 class VerbParser(OneLine, ArgumentParser):  # type: ignore[misc]

@@ -51,8 +51,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     f"it stopped after {written / 1e6:.0f} MB, and the disk had room for {free / 1e6:.0f} MB; {reason}"
                 )
             raise CheckpointError(
-                f"cannot write {target} ({reason}); the checkpoints before it are whole: free disk space and give the "
-                "same command again"
+                f"cannot write {target} ({reason}); the checkpoints before it are whole: free disk space or choose "
+                "another place, and give the same command again"
             ) from error
         self._written.add(os.path.realpath(target))
 

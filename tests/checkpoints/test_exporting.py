@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 import ssl_audio
 from ssl_audio.checkpoints.checkpoint import Checkpoint, describe
 from ssl_audio.checkpoints.exporting import parity
+from ssl_audio.checkpoints.exporting.folder import prepare
 from ssl_audio.checkpoints.exporting.layouts import LAYOUTS
 from ssl_audio.checkpoints.exporting.source import Source
 from ssl_audio.checkpoints.opening import open_checkpoint
@@ -153,6 +155,32 @@ print(model(waveforms, torch.tensor([20000, 9000]))["embedding"][1].tolist())"""
     assert failed.value.code == 1
     assert "does not say what its checkpoint says" in capsys.readouterr().err
     assert (tmp_path / "bad/model.safetensors").exists()
+
+
+def test_nothing_of_others_is_replaced_and_mistakes_come_before_the_work(tmp_path, capsys):
+    found = written(tmp_path / "x.ckpt", CAUSAL)
+    words = ["export", "--checkpoint", str(found.path), "--format=huggingface"]
+    # What an earlier export left goes; what is no export stays, and the checkpoint itself.
+    prepare(tmp_path / "out", found.path)
+    (tmp_path / "out/model_int8.onnx").touch()
+    prepare(tmp_path / "out", found.path)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["parity.json"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for out, more, line in (
+        ("mine", [], "holds notes.txt and is no earlier export"),
+        ("link", [], "would replace .*x.ckpt, which it is made of"),
+        ("link/x.ckpt", ["--format=ssl_audio"], "would replace .*x.ckpt, which it is made of"),
+        ("new", ["--shards=[nowhere]"], "--shards nowhere: has no manifest.json"),
+        ("new", ["--audio=[none.wav]"], "none.wav: cannot be read"),
+        ("new", ["--seconds=inf"], "seconds: expected a finite number, found inf"),
+        ("new", ["--format=onxn"], "--format: expected one of .*, found onxn; did you mean 'onnx'"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*words, f"--out={tmp_path / out}", *more])
+        assert re.search(line, capsys.readouterr().err)
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_has_no_place_is_refused_in_one_line(tmp_path, monkeypatch):

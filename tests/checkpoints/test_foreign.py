@@ -269,6 +269,13 @@ def another_model(folder, tensors):
     changed(model_type="bert")(folder, tensors)
 
 
+def extractor(**values):
+    def change(folder, tensors):
+        (folder / "preprocessor_config.json").write_text(json.dumps(values))
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -284,6 +291,10 @@ def another_model(folder, tensors):
         (changed(id2label={"0": "dog", "7": "cat"}), r"does not name labels 0, 1, 2 and so on"),
         (changed(id2label={"0": "dog", "1": "cat"}), r"config.json names 2 labels, but the head has 3"),
         (changed(id2label={"0": "dog", "1": "dog", "2": "cat"}), r"id2label has the label 'dog' twice"),
+        (changed(auto_map={"AutoModel": "code.Model"}), r"has code of its own .* which is never run"),
+        (changed(layer_norm_eps=0.1), r"layer_norm_eps is 0.1; expected 0 to 1e-05"),
+        (extractor(sampling_rate=8000), r"preprocessor_config.json: sampling_rate is 8000; expected 16000"),
+        (extractor(max_length=1024), r"max_length is 1024, and config.json says 64"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_one_line(tmp_path, change, line):
@@ -293,3 +304,10 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path, change, line):
     with pytest.raises(CheckpointError, match=line) as found:
         open_checkpoint(tmp_path)
     assert "\n" not in str(found.value)
+
+
+def test_an_extractor_that_does_not_normalise(tmp_path):
+    small_ast(tmp_path)
+    extractor(do_normalize=False, mean=-4.0, std=4.0)(tmp_path, {})
+    # The values themselves: ours are (x - mean) / (2 std).
+    assert ssl_audio.pretrained(tmp_path).backbone.frontend.statistics == (0.0, 0.5)
