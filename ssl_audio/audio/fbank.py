@@ -170,8 +170,12 @@ class Fbank(Frontend):
         self.pad_value = pad_value
         self.low_hz, self.high_hz = low_hz, top_hz
         self.n_fft = 1 << (self.frame_samples - 1).bit_length()
-        filters = mel_filters(bins, n_fft=self.n_fft, sample_rate=sample_rate, low_hz=low_hz, high_hz=top_hz)
-        self.register_buffer("window", torch.hann_window(self.frame_samples, periodic=False), persistent=False)
+        window, filters = torch.empty(self.frame_samples), torch.empty(bins, self.n_fft // 2 + 1)
+        # On the device without memory torch would import its compiler to compute what nobody reads.
+        if not window.is_meta:
+            window = torch.hann_window(self.frame_samples, periodic=False)
+            filters = mel_filters(bins, n_fft=self.n_fft, sample_rate=sample_rate, low_hz=low_hz, high_hz=top_hz)
+        self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", filters, persistent=False)
         self.register_statistics(mean, std)
         # On the CPU whatever the default device is: a number is read from it.

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.data.batch import Batch
@@ -18,6 +17,7 @@ from ssl_audio.model.backbone import Backbone, fit_frames
 from ssl_audio.model.encoders import BiMamba, Encoder, Transformer
 from ssl_audio.objectives.masked_patches import MaskedPatches
 from ssl_audio.objectives.masking import ClusterMasking, PublishedMasking
+from ssl_audio.scan.flops import FlopCounterMode
 
 Work = Callable[[], object]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.checkpoints.opening import open_checkpoint
@@ -20,6 +19,7 @@ from ssl_audio.evaluation.memory import PeakMemory
 from ssl_audio.model.backbone import Backbone
 from ssl_audio.model.tuning import Tuning, set_modes
 from ssl_audio.objectives.objective import Objective
+from ssl_audio.scan.flops import FlopCounterMode
 
 _ROUNDS = 3
 

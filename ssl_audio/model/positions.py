@@ -90,6 +90,10 @@ def waves(grid: tuple[int, int], width: int) -> Float[Tensor, "band column {widt
 
     Source: arXiv 1706.03762 section 3.5, in two dimensions as in arXiv 2111.06377.
     """
+    table = torch.empty(*grid, width)
+    if table.is_meta:
+        # On the device without memory torch would import its compiler to compute what nobody reads.
+        return table
     halves = []
     for places, channels in zip(grid, (width - width // 2, width // 2), strict=True):
         pairs = (channels + 1) // 2

@@ -7,6 +7,7 @@ from torch import Tensor
 from ssl_audio.scan import cpu, cuda_convolution
 from ssl_audio.scan.choice import choose
 from ssl_audio.scan.eager_convolution import eager_convolution
+from ssl_audio.scan.operators import operator
 
 
 def causal_convolution(
@@ -75,7 +76,7 @@ def _way(backend: str, x: Tensor, weight: Tensor) -> str | None:
     return None
 
 
-@torch.library.custom_op("ssl_audio::causal_convolution", mutates_args=())
+@operator("ssl_audio::causal_convolution")
 def _convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, border: Tensor | None, reverse: bool, way: str
 ) -> Tensor:
@@ -87,7 +88,7 @@ def _(x, weight, bias, border, reverse, way):  # type: ignore[no-untyped-def]
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("ssl_audio::causal_convolution_backward", mutates_args=())
+@operator("ssl_audio::causal_convolution_backward")
 def _convolution_backward(
     x: Tensor, weight: Tensor, bias: Tensor | None, border: Tensor | None, dy: Tensor, reverse: bool, way: str
 ) -> tuple[Tensor, Tensor, Tensor]:

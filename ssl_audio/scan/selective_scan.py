@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from ssl_audio.scan.backend import Scan, State
 from ssl_audio.scan.choice import BACKENDS, choose
+from ssl_audio.scan.operators import operator
 from ssl_audio.scan.reference import reference_scan
 
 
@@ -128,7 +128,7 @@ def _scan_of(
     )
 
 
-@torch.library.custom_op("ssl_audio::selective_scan", mutates_args=())
+@operator("ssl_audio::selective_scan")
 def _scan(
     u: Tensor,
     dt: Tensor,
@@ -155,7 +155,7 @@ def _(u, dt, A, B, C, D, bias, border, softplus, forward_groups, save, backend):
     return torch.empty_like(u, memory_format=torch.contiguous_format), saved
 
 
-@torch.library.custom_op("ssl_audio::selective_scan_backward", mutates_args=())
+@operator("ssl_audio::selective_scan_backward")
 def _scan_backward(
     u: Tensor,
     dt: Tensor,
@@ -199,17 +199,3 @@ def _differentiate(ctx, dy, _):  # type: ignore[no-untyped-def]
 
 
 _scan.register_autograd(_differentiate, setup_context=_remember)
-
-
-@register_flop_formula(torch.ops.ssl_audio.selective_scan)
-def _(u_shape, dt_shape, A_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
-    """Operations of a scan, for `torch.utils.flop_counter`. Source: state-spaces/mamba issue 110 (9 a state)."""
-    rows, tokens, channels = u_shape
-    return 9 * rows * tokens * channels * A_shape[1]
-
-
-@register_flop_formula(torch.ops.ssl_audio.selective_scan_backward)
-def _(u_shape, dt_shape, A_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
-    """Twice as many going back; working the states out again is not counted, as in all model FLOPs."""
-    rows, tokens, channels = u_shape
-    return 18 * rows * tokens * channels * A_shape[1]

@@ -10,12 +10,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.audio.reading import FAR_OVER
 from ssl_audio.data.batch import Batch
 from ssl_audio.data.replacing import of_all_ranks
 from ssl_audio.names import printable
+from ssl_audio.scan.flops import FlopCounterMode
 from ssl_audio.training.alerts import Alerts
 
 Peak = Callable[[torch.device, bool], float | None]

@@ -29,8 +29,19 @@ imported_by("embed --help", {*heavy, "lightning", "torchmetrics"})
 imported_by("pretrain --config demo --print_config", heavy)
 imported_by("finetune --config demo_keyword --checkpoint none --print_config", heavy)
 
-# Lightning asks for the class of compiled modules, which a stand-in answers for.
+# What opens a checkpoint: a model without memory, to look at its sizes, and one that computes.
 import torch
+from ssl_audio.audio.fbank import Fbank
+from ssl_audio.model.backbone import Backbone
+from ssl_audio.model.encoders import BiMamba, Transformer
+for kind, sizes, names in ((Transformer, {"heads": 2}, heavy), (BiMamba, {}, {"torch._dynamo"})):
+    with torch.device("meta"):
+        Backbone(frontend=Fbank(), encoder=kind(width=16, depth=1, **sizes), position_frames=64)
+    with torch.inference_mode():
+        Backbone(frontend=Fbank(), encoder=kind(width=16, depth=1, **sizes), position_frames=64)(torch.zeros(1, 9000))
+    assert not names & set(sys.modules), names & set(sys.modules)
+
+# Lightning asks for the class of compiled modules, which a stand-in answers for.
 from lightning.fabric.wrappers import OptimizedModule
 assert OptimizedModule.__module__ == "ssl_audio.cli.imports"
 linear = torch.nn.Linear(1, 1)

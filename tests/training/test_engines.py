@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_audio.model.encoders import BiMamba, Transformer
+from ssl_audio.scan.flops import FlopCounterMode
 from ssl_audio.scan.selective_scan import selective_scan
 from ssl_audio.tokens import Tokens
 from ssl_audio.training.engines import recompute_activations

@@ -60,20 +60,25 @@ class Direction(nn.Module):
         self.project = Linear(inner, rank + 2 * states, bias=False, parts={"dt": rank, "B": states, "C": states})
         self.dt = Linear(rank, inner)
         self.offsets: list[Offset] = []
-        self.A_log = nn.Parameter(torch.arange(1, states + 1, dtype=torch.float32).log().repeat(inner, 1))
+        self.A_log = nn.Parameter(torch.empty(inner, states))
         self.D = nn.Parameter(torch.ones(inner))
         for parameter in (self.A_log, self.D, self.taps_bias):
             parameter.no_weight_decay = True  # type: ignore[attr-defined]
-        # Source: state-spaces/mamba@e9594ce `Mamba.__init__`; torch's Conv1d for the taps.
+        if not self.A_log.is_meta:
+            self._begin(taps, rank, dt_bias)
+
+    @torch.no_grad()
+    def _begin(self, taps: int, rank: int, dt_bias: str) -> None:
+        """Initial values. Source: state-spaces/mamba@e9594ce `Mamba.__init__`; torch's Conv1d for the taps."""
+        self.A_log.copy_(torch.arange(1, self.A_log.shape[1] + 1, dtype=torch.float32).log())
         nn.init.uniform_(self.taps, -(taps**-0.5), taps**-0.5)
         nn.init.uniform_(self.taps_bias, -(taps**-0.5), taps**-0.5)
         nn.init.uniform_(self.dt.weight, -(rank**-0.5), rank**-0.5)
-        with torch.no_grad():
-            if dt_bias == "zero":
-                self.dt.bias.zero_()
-            else:
-                step = torch.exp(torch.empty(inner).uniform_(math.log(1e-3), math.log(1e-1))).clamp_min(1e-4)
-                self.dt.bias.copy_(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
+        if dt_bias == "zero":
+            self.dt.bias.zero_()
+        else:
+            step = torch.exp(torch.empty(len(self.D)).uniform_(math.log(1e-3), math.log(1e-1))).clamp_min(1e-4)
+            self.dt.bias.copy_(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
 
     def forward(
         self,
@@ -141,8 +146,9 @@ class Mixer(nn.Module):
         if not forward_only:
             self.back = Direction(inner, states=states, taps=taps, rank=rank, dt_bias=backward_dt_bias)
         self.out = Linear(inner, width, bias=False)
-        with torch.no_grad():
-            self.out.weight /= math.sqrt(depth)
+        if not self.out.weight.is_meta:
+            with torch.no_grad():
+                self.out.weight /= math.sqrt(depth)
 
     def forward(self, tokens: Tokens, context: Context) -> Mixed:
         x, gate = self.into(tokens.states).chunk(2, dim=-1)
