@@ -1,9 +1,11 @@
 """`ssl-audio audit`: what tells the labels of shards that should not."""
 
+import json
 from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
+from ssl_audio.cli.answers import tell
 from ssl_audio.cli.parser import call
 from ssl_audio.experiments.audit import FILE, PAGE, kept_in
 from ssl_audio.experiments.audit import audit as asked
@@ -41,5 +43,6 @@ def audit(
     print(found.text())
     folder = kept_in(runs, folders, target)
     print(f"\nresult      {folder / FILE}\nreport      {folder / PAGE}")
+    tell(json.loads(found.json()))
     if out is not None:
         write_text(out, found.json())

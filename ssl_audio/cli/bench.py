@@ -1,7 +1,6 @@
 """`ssl-audio bench`: speed, as ratios in one run."""
 
 import importlib
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Literal
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
+from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.parser import call
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.benchmark import interleaved, product_rate, training_steps
 from ssl_audio.evaluation.gpu_bounds import data_sheet_flops
 from ssl_audio.evaluation.memory import PeakMemory
 from ssl_audio.evaluation.report import ReportTable
-from ssl_audio.experiments.output_files import write_text
 from ssl_audio.names import suggest
 
 SIZES = {"mini": (64, 2, 1), "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
@@ -156,5 +155,4 @@ def step(
     )
     print(ReportTable(caption, head, rows).text())
     print(f"product bound in TFLOP/s, the model's own shapes alone: {bound}")
-    if out is not None:
-        write_text(out, json.dumps(figures, indent=1) + "\n")
+    tell_figures(figures, out)

@@ -1,15 +1,14 @@
 """`ssl-audio bench data`: reading and writing shards, beside what else one could do."""
 
-import json
 import tempfile
 from pathlib import Path
 
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
+from ssl_audio.cli.answers import tell_figures
 from ssl_audio.evaluation.benchmark import interleaved
 from ssl_audio.evaluation.report import ReportTable
-from ssl_audio.experiments.output_files import write_text
 
 
 def data(
@@ -67,5 +66,4 @@ def data(
                 f"{index_clips} clips", ["index", ""], [[n, f"{value:.3g}"] for n, value in found.items()]
             ).text()
         )
-    if out is not None:
-        write_text(out, json.dumps(figures, indent=1) + "\n")
+    tell_figures(figures, out)

@@ -2,17 +2,17 @@
 
 import dataclasses
 import itertools
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.bench import SIZES, device_named
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.encoder_benchmark import CONTENDERS, Measurement, Setting, crossover, measure_setting
 from ssl_audio.evaluation.report import ReportTable
-from ssl_audio.experiments.output_files import write_bytes, write_text
+from ssl_audio.experiments.output_files import write_bytes
 from ssl_audio.experiments.progress import bar
 
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384, 32768]
@@ -83,8 +83,7 @@ def encoders(
             from ssl_audio.evaluation.pictures import costs_picture  # matplotlib takes half a second
 
             write_bytes(picture, costs_picture(pictured))
-        if out is not None:
-            write_text(out, json.dumps(figures, indent=1) + "\n")
+        tell_figures(figures, out)
 
 
 def _measure(setting: Setting, contenders: list[str], lengths: list[int]) -> Costs:

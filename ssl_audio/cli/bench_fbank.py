@@ -1,6 +1,5 @@
 """`ssl-audio bench fbank`: log-mel spectrograms of a batch beside torchaudio's, one clip after the other."""
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -9,10 +8,10 @@ import torchaudio
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from ssl_audio.audio.fbank import Fbank
+from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.bench import device_named
 from ssl_audio.evaluation.benchmark import interleaved
 from ssl_audio.evaluation.report import ReportTable
-from ssl_audio.experiments.output_files import write_text
 
 
 def fbank(
@@ -61,6 +60,5 @@ def fbank(
     caption = f"log-mels, {clips} clips of {seconds:g} s, fp32, {where}, {rounds} rounds"
     print(ReportTable(caption, ["", "ms", "clips/s", "times torchaudio"], rows).text())
     print(f"largest difference: {off:.1e}")
-    if out is not None:
-        figures = {name: {"milliseconds": t.seconds * 1e3, "spread": t.spread} for name, t in times.items()}
-        write_text(out, json.dumps(figures | {"largest_difference": off}, indent=1) + "\n")
+    figures = {name: {"milliseconds": t.seconds * 1e3, "spread": t.spread} for name, t in times.items()}
+    tell_figures({**figures, "largest_difference": off}, out)

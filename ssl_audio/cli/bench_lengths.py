@@ -1,14 +1,13 @@
 """`ssl-audio bench lengths`: one model at any length or frame shift beside models trained at one."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
+from ssl_audio.cli.answers import tell_figures
 from ssl_audio.evaluation.report import ReportTable
-from ssl_audio.experiments.output_files import write_text
 
 
 def lengths(
@@ -80,8 +79,7 @@ def lengths(
         caption = f"{shards.name}, {target}, {encoder}: {len(task.test)} test clips, {seeds} seeds, {steps} steps"
         print("\n" + ReportTable(caption, ["trained at", *(f"{v * scale:g} {unit}" for v in values)], rows).text())
         sys.stdout.flush()
-        if out is not None:
-            write_text(out, json.dumps(figures, indent=1) + "\n")
+        tell_figures(figures, out)
 
 
 def _difference(mean: float, low: float, high: float) -> str:

@@ -1,18 +1,17 @@
 """`ssl-audio bench packing`: padded, bucketed and packed batches of clips of unequal lengths."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jsonargparse.typing import PositiveInt
 
+from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.bench import SIZES, device_named
 from ssl_audio.data.index import open_shards
 from ssl_audio.evaluation.packing_benchmark import librispeech_like, measure
 from ssl_audio.evaluation.report import ReportTable
-from ssl_audio.experiments.output_files import write_text
 
 
 def packing(
@@ -88,5 +87,4 @@ def packing(
         speed = ["clips/s", "times the first", "clips/CPU s", "times the first"]
         head = ["encoder", "batches", *speed, "padding", "states differ from alone", "gradients"]
         print("\n" + ReportTable(caption, head, rows).text(), flush=True)
-    if out is not None:
-        write_text(out, json.dumps(figures, indent=1) + "\n")
+    tell_figures(figures, out)

@@ -1,7 +1,6 @@
 """`ssl-audio bench peers`: our encoders beside those that people would use instead."""
 
 import importlib.util
-import json
 import logging
 import sys
 from functools import partial
@@ -11,11 +10,11 @@ from typing import Literal
 import torch
 from jsonargparse.typing import PositiveInt
 
+from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.bench import SIZES, device_named
 from ssl_audio.evaluation.benchmark import interleaved
 from ssl_audio.evaluation.peers import FRAMES, groups
 from ssl_audio.evaluation.report import ReportTable
-from ssl_audio.experiments.output_files import write_text
 
 
 def peers(
@@ -88,5 +87,4 @@ def peers(
         f"{size}, {clips} clips of 10.24 s, {precision}, {where}, {torch.get_num_threads()} threads, {rounds} rounds"
     )
     print(ReportTable(caption, head, rows).text())
-    if out is not None:
-        write_text(out, json.dumps(figures, indent=1) + "\n")
+    tell_figures(figures, out)

@@ -1,7 +1,6 @@
 """`ssl-audio bench pretraining`: a slice of real pretraining, and how long all of AudioSet would take."""
 
 import csv
-import json
 import math
 import statistics
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any
 
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
+from ssl_audio.cli.answers import tell_figures
 from ssl_audio.errors import SslAudioError
 from ssl_audio.evaluation.report import ReportTable
-from ssl_audio.experiments.output_files import write_text
 from ssl_audio.experiments.pretrain import pretrain
 from ssl_audio.training.run import METRICS
 
@@ -82,8 +81,7 @@ def pretraining(
     ]
     caption = f"{' + '.join(config)}, {figures['steps']} steps, {figures['precision']}"
     print(ReportTable(caption, ["", ""], rows).text())
-    if out is not None:
-        write_text(out, json.dumps(figures, indent=1) + "\n")
+    tell_figures(figures, out)
 
 
 def measured(path: Path) -> dict[str, float]:

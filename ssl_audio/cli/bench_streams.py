@@ -1,6 +1,5 @@
 """`ssl-audio bench streams`: what a bounded delay costs, and what a stream costs."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
+from ssl_audio.cli.answers import tell_figures
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.report import ReportTable
-from ssl_audio.experiments.output_files import write_text
 
 
 def streams(
@@ -56,8 +55,7 @@ def streams(
             shards, target=target, fold=fold, several=several, longest=clip_seconds, delays=delays, seeds=seeds,
             steps=steps,
         )  # fmt: skip
-    if out is not None:
-        write_text(out, json.dumps(figures, indent=1) + "\n")
+    tell_figures(figures, out)
 
 
 def _scores(

@@ -2,6 +2,7 @@
 
 import shlex
 
+from ssl_audio.cli.answers import tell
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.compare import compare
 from ssl_audio.experiments.comparison import Comparison, options_in
@@ -22,7 +23,9 @@ def run(words: list[str]) -> None:
     chosen = vars(parser.parse_args(_options_joined(words)))
     chosen.pop("config", None)
     plan = Comparison(**{**chosen, "options": options_in(_words_in(chosen["options"]))})
-    print(f"\n{compare(plan).text}")
+    finished = compare(plan)
+    tell({"folder": finished.folder, **finished.summary})
+    print(f"\n{finished.text}")
 
 
 def _options_joined(words: list[str]) -> list[str]:

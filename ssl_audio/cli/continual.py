@@ -6,6 +6,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from ssl_audio.cli.answers import tell
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.continual import continual
 from ssl_audio.experiments.continual_methods import Method, Sequential
@@ -32,7 +33,9 @@ def run(words: list[str]) -> None:
     options = {key: _plain(value) for key, value in vars(chosen).items() if key != "config"}
     options["tasks"] = {key: Task(**value) for key, value in options["tasks"].items()}
     options["methods"] = {key: _method(value) for key, value in options["methods"].items()}
-    print(f"\n{continual(Continual(**{**options, 'name': name})).text}")
+    finished = continual(Continual(**{**options, "name": name}))
+    tell({"folder": finished.folder, **finished.summary})
+    print(f"\n{finished.text}")
 
 
 def _about_methods(message: str) -> RecipeError:

@@ -6,6 +6,7 @@ from importlib import metadata
 import torch
 
 from ssl_audio import __version__
+from ssl_audio.cli.answers import tell
 from ssl_audio.cli.parser import call
 from ssl_audio.errors import ScanError
 from ssl_audio.scan import build, choice, cuda_convolution
@@ -37,10 +38,11 @@ def run(words: list[str]) -> None:
 def doctor() -> None:
     """Say what this machine has: devices, versions, and which scan backends work, each tested on the spot."""
     print(f"ssl_audio {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}\n")
-    for line in _devices():
+    devices, packages, chosen = _devices(), _packages(), {}
+    for line in devices:
         print(line)
     print("\npackages")
-    for name, version, advice in _packages():
+    for name, version, advice in packages:
         print(f"  {name:<16} {version:<11} {advice}".rstrip())
     kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     rows = [row for kind in kinds for row in _backends(kind)]
@@ -50,12 +52,22 @@ def doctor() -> None:
     print()
     for kind in kinds:
         try:
-            print(f"scans on {kind} use: {choice.choose('auto', kind, torch.float32)}")
+            chosen[kind] = choice.choose("auto", kind, torch.float32)
+            print(f"scans on {kind} use: {chosen[kind]}")
         except ScanError as error:
             print(f"scans on {kind}: {error}")
     if "cuda" in kinds:
         refused = cuda_convolution.refusal(16, 4, "cuda", torch.float32)
         print(f"convolutions on cuda use: {'causal-conv1d' if refused is None else f'torch ({refused})'}")
+    tell(
+        {
+            "versions": {"ssl_audio": __version__, "python": platform.python_version()},
+            "devices": dict(line.split(maxsplit=1) for line in devices),
+            "packages": {name: {"version": version, "advice": advice} for name, version, advice in packages},
+            "scans": [{"device": kind, "backend": name, "state": state} for kind, name, state in rows],
+            "chosen": chosen,
+        }
+    )
     print(f"{VARIABLE} chooses another; compiled kernels are kept in {build.cache_folder()}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
+from ssl_audio.cli.answers import tell
 from ssl_audio.cli.evaluate_suite import evaluate_suite
 from ssl_audio.cli.inputs import names_in
 from ssl_audio.cli.parser import call
@@ -179,7 +180,9 @@ def _finish(job: Job, out: Path, tables: Tables) -> None:
     write_bytes(out / _TABLE, scores.shown.parquet())
     found = scores.metrics(over=job.options["intervals"])
     checkpoint = {"checkpoints": names} if len(names) > 1 else {"checkpoint": names[0]}
-    write_text(out / "metrics.json", json_text({**checkpoint, "shards": facts["shards"], **found}))
+    metrics = {**checkpoint, "shards": facts["shards"], **found}
+    tell(metrics)
+    write_text(out / "metrics.json", json_text(metrics))
     for member in found.get("members", []):
         print(f"{member['checkpoint']}: {_shown(member, scores.members()[0].summary())}")
     which = f"mean of {len(names)}, " if len(names) > 1 else ""

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from ssl_audio.cli.answers import tell
 from ssl_audio.evaluation.evaluators.xares_suite import xares_scores
 
 
@@ -15,6 +16,9 @@ def evaluate_suite(suite: Literal["xares"], checkpoint: Path, tasks: list[str], 
         tasks: Names of its tasks, such as `esc50`.
         data: Its folder of data, with a folder a task.
     """
+    found = []
     for one in xares_scores(checkpoint, tasks, data=data):
         beside = "" if one.neighbours is None else f", nearest neighbours {one.neighbours:.3f}"
         print(f"{one.task}: MLP {one.mlp:.3f}{beside}")
+        found.append(one)
+    tell({"tasks": found})

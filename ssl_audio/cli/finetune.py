@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ssl_audio.cli.answers import tell
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.finetune import finetune_words
 from ssl_audio.experiments.finished import Finished
@@ -17,6 +18,7 @@ def run(words: list[str]) -> None:
     if not folders:
         finished = finetune_words(words)
         if finished is not None:
+            tell({"folder": finished.folder, **finished.summary})
             print(f"\n{finished.text}")
         return
     if len(recipes) > 1:
@@ -24,8 +26,11 @@ def run(words: list[str]) -> None:
             f"--config {' --config '.join(recipes)}: {folders[0]} is a folder of stages, over which no recipe can be "
             "laid; expected it alone, and what the recipe holds in each of its stages or as options"
         )
+    found = []
     for ended in stages(folders[0], **_chosen(folders[0], options)):
         print(f"\n{ended.text}" if isinstance(ended, Finished) else f"\n{ended.folder} had ended before")
+        found.append({"folder": ended.folder, **(ended.summary if isinstance(ended, Finished) else {})})
+    tell({"stages": found})
 
 
 def _chosen(folder: Path, words: list[str]) -> dict[str, Any]:

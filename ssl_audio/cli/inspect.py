@@ -1,5 +1,6 @@
 """`ssl-audio inspect`: say in a screenful what a thing is."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ssl_audio.checkpoints.imported import report
 from ssl_audio.checkpoints.opening import open_alone, open_checkpoint
 from ssl_audio.checkpoints.peft import is_peft
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
+from ssl_audio.cli.answers import tell
 from ssl_audio.cli.parser import call
 from ssl_audio.cli.shards import describe as describe_shards
 from ssl_audio.data.index import is_shard_folder, open_shards
@@ -38,6 +40,7 @@ def inspect(what: Path, *, hints: Hints = NO_HINTS, base: Path | None = None) ->
     if not what.exists():
         raise SslAudioError(f"{what}: nothing there; expected a run, a checkpoint or a folder of shards")
     if (what.is_file() and what.suffix != ".tar") or is_peft(what) or is_folder(what):
+        tell({"kind": "checkpoint"})
         _say(_checkpoint(_opened(what, hints, base)))
     elif (what / RECIPE).exists():
         _say(_run(Run(what)))
@@ -57,8 +60,11 @@ def _say(text: str) -> None:
 
 def _shards(folder: Path) -> str:
     if (folder / FILE_NAME).exists():
-        return describe_shards(folder, Manifest.load(folder))
+        manifest = Manifest.load(folder)
+        tell({"kind": "shards", "folder": folder, **dataclasses.asdict(manifest)})
+        return describe_shards(folder, manifest)
     index = open_shards([folder])
+    tell({"kind": "shards", "folder": folder, "clips": len(index), "seconds": float(index.seconds.sum())})
     return (
         f"shards      {folder}, without a manifest (not written by ssl-audio)\n"
         f"clips       {len(index)} in {len(index.paths)} tar files\n"
@@ -69,6 +75,7 @@ def _shards(folder: Path) -> str:
 def _run(this: Run) -> str:
     try:
         summary = this.summary()
+        tell({"kind": "run", "folder": this.folder, "finished": bool(summary), **(summary or {})})
         lines = _summary(this, summary)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise SslAudioError(
@@ -136,6 +143,11 @@ def _checkpoint(found: Checkpoint) -> str:
     parts = found.spec["init_args"]
     files = found.path.iterdir() if found.path.is_dir() else [found.path]
     size = sum(path.stat().st_size for path in files)
+    told = {
+        "path": found.path, "step": found.step, "kind": found.kind, "version": found.version, "model": model,
+        "task": found.task, "base": None if found.base is None else found.base.words,
+        "tensors": {fate.tensor: [fate.outcome, fate.note] for fate in found.fates},
+    }  # fmt: skip
     lines = [
         f"checkpoint  {found.path} ({size / 1e6:.{1 if size > 1e5 else 3}f} MB), step {found.step}, "
         f"{found.kind} {found.version}",
@@ -147,6 +159,7 @@ def _checkpoint(found: Checkpoint) -> str:
     if whole and not found.image:
         backbone = found.backbone()
         weights = sum(parameter.numel() for parameter in backbone.parameters())
+        told["parameters"] = weights
         table = backbone.positions.table
         lines += [
             f"backbone    {weights / 1e6:.2f} M parameters, width {backbone.width}, "
@@ -156,6 +169,7 @@ def _checkpoint(found: Checkpoint) -> str:
             f"positions for {table.shape[0]} bands x {table.shape[1]} columns "
             f"({table.shape[1] * backbone.column_seconds:.2f} s)",
         ]
+    tell({"checkpoint": told})
     lines.append(f"frontend    {_named(parts['frontend'])}")
     if "objective" in model:
         lines.append(f"objective   {_named(model['objective'])}")

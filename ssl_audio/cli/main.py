@@ -42,7 +42,8 @@ Self-supervised pretraining of audio encoders.
 {verbs}
 
 `ssl-audio <verb> --help` lists a verb's options; --version prints the version.
---quiet, with any verb: no messages, no progress; results and mistakes alone.
+With any verb: --quiet shows no messages and no progress, results and mistakes
+alone; --json prints the result as one JSON object.
 Exit codes: 0 done, 1 failed, 2 a mistake in the call or the recipe,
 75 stopped by the machine (the same call resumes), 130 interrupted.
 """
@@ -55,13 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no UTF-8
-    quiet = "--quiet" in words
+    quiet, answers = "--quiet" in words, "--json" in words
     try:
         with contextlib.ExitStack() as held:
             if quiet:
                 words.remove("--quiet")
                 nowhere = held.enter_context(open(os.devnull, "w"))  # noqa: PTH123 -- a device
                 held.enter_context(contextlib.redirect_stderr(nowhere))
+            if answers:
+                from ssl_audio.cli.answers import as_json
+
+                words.remove("--json")
+                if words[:1] == ["stream"]:
+                    raise RecipeError("stream --json: its rows have no end; expected --rows json, a line for each row")
+                held.enter_context(as_json())
             _run(words)
     except (Ended, SslAudioError) as error:
         print(f"ssl-audio: {printable(str(error))}", file=sys.stderr)

@@ -1,14 +1,13 @@
 """`ssl-audio probe`: what a frozen encoder knows of labelled shards."""
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from jsonargparse.typing import PositiveFloat
 
+from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.parser import call
 from ssl_audio.experiments.assessment import score_tables
-from ssl_audio.experiments.output_files import write_text
 from ssl_audio.experiments.probe import probe as frozen_scores
 
 
@@ -44,9 +43,8 @@ def probe(
     )
     for table in score_tables(scores):
         print(table.text() + "\n")
-    if out is not None:
-        rows = {
-            task: {name: {"linear": s.linear, "neighbours": s.neighbours} for name, s in row.items()}
-            for task, row in scores.items()
-        }
-        write_text(out, json.dumps(rows, indent=1) + "\n")
+    rows = {
+        task: {name: {"linear": s.linear, "neighbours": s.neighbours} for name, s in row.items()}
+        for task, row in scores.items()
+    }
+    tell_figures(rows, out)

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+from ssl_audio.cli.answers import tell
 from ssl_audio.errors import RecipeError
-from ssl_audio.experiments.recipe_files import copy, listing
+from ssl_audio.experiments.recipe_files import copy, listing, recipes_by_group
 from ssl_audio.names import suggest
 
 
 def run(words: list[str]) -> None:
     """List the recipes, write one out, or propose one for shards."""
     if not words:
-        print(listing())
+        groups = recipes_by_group()
+        tell(groups)
+        print(listing(groups))
         print("\n`ssl-audio recipes copy NAME` writes one out to edit: recipes/ here comes before the package's.")
         return
     if words[0] in ("-h", "--help"):

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from ssl_audio.audio.reading import Reading, summaries
+from ssl_audio.cli.answers import tell
 from ssl_audio.cli.parser import call
 from ssl_audio.cli.part_option import part_of
 from ssl_audio.data import corpora
@@ -103,7 +104,9 @@ def _write(words: list[str]) -> None:
     with bar(f"writing {out}") as progress:
         write_part(corpus, out, name=name, form=form, part=part, parts=parts, progress=progress, **options)
     if parts == 1:
-        print(describe(out, merge_shards(out)))
+        written = merge_shards(out)
+        tell({"folder": out, **dataclasses.asdict(written)})
+        print(describe(out, written))
     else:
         print(f"part {part} of {parts} of {out} is written; when all are: ssl-audio shards merge {out}")
 
@@ -128,7 +131,9 @@ def _merge(words: list[str]) -> None:
         Args:
             shards: Folder that the parts were to be written to.
         """
-        print(describe(shards, merge_shards(shards)))
+        written = merge_shards(shards)
+        tell({"folder": shards, **dataclasses.asdict(written)})
+        print(describe(shards, written))
 
     call(merge, words, prog="ssl-audio shards merge")
 
@@ -143,6 +148,7 @@ def _verify(words: list[str]) -> None:
         """
         with bar(f"verifying {shards}") as progress:
             manifest = verify_shards(shards, decoding=decoding, progress=progress)
+        tell({"folder": shards, "shards": len(manifest.shards), "clips": manifest.clips, "whole": True})
         print(
             f"{shards}: {len(manifest.shards)} shards, {manifest.clips} clips of "
             f"{manifest.sample_rate} Hz, all whole and unchanged"
@@ -162,11 +168,16 @@ def _show(words: list[str]) -> None:
         """
         index = open_shards([shards])
         if (shards / FILE_NAME).exists():
-            print(describe(shards, Manifest.load(shards)))
+            manifest = Manifest.load(shards)
+            tell(dataclasses.asdict(manifest))
+            print(describe(shards, manifest))
         else:
             print(f"shards      {shards}, without a manifest (not written by ssl-audio)")
             print(f"clips       {len(index)} in {len(index.paths)} tar files")
-        print(_durations(index.seconds))
+        seconds = index.seconds
+        tell({"durations": {"least": seconds.min(), "median": np.median(seconds), "most": seconds.max()}})
+        tell({"clips": len(index), "folder": shards})
+        print(_durations(seconds))
         if out is not None:
             from ssl_audio.evaluation.pictures import spectrograms_picture  # matplotlib takes a second
 

@@ -62,8 +62,8 @@ def expected(name: str, groups: list[str], *, option: str) -> Path:
     )
 
 
-def listing() -> str:
-    """All recipes by group, each with its first comment line."""
+def recipes_by_group() -> dict[str, dict[str, str]]:
+    """What each recipe is, by group and name: its first comment line."""
     groups: dict[str, dict[str, str]] = {}
     for folder in (PACKAGED, RECIPES):  # those of the working directory replace the package's
         for path in sorted([*folder.glob("*/*.yaml"), *folder.glob("*/*/*.yaml")]):
@@ -71,6 +71,11 @@ def listing() -> str:
             group = path.parent.relative_to(folder).as_posix()
             groups.setdefault(group, {})[path.stem] = here + _first_line(path)
     groups["shards"] = {path.stem: _first_line(path) for path in sorted(CORPORA.glob("*.yaml"))}
+    return groups
+
+
+def listing(groups: dict[str, dict[str, str]]) -> str:
+    """All recipes by group, in lines."""
     width = max((len(name) for rows in groups.values() for name in rows), default=0)
     lines = []
     for group, rows in sorted(groups.items()):
