@@ -198,7 +198,7 @@ def check_changes(asked: dict[str, tuple[Any, Any]], found: Checkpoint, *, measu
         option = name.removeprefix("init_args.encoder.init_args.").split(".")[0]
         if not name.startswith("init_args.encoder.") or option in free:
             continue
-        if name.endswith("class_path"):
+        if name == "init_args.encoder.class_path":
             what = f"holds a {kind}, not a {str(wanted).rsplit('.')[-1]}"
         else:
             what = f"holds a {kind} with {name.rsplit('.')[-1]} {had}, not {wanted}"

@@ -25,7 +25,7 @@ from ssl_audio.experiments.budget import HELP, WHOLE, Budget
 from ssl_audio.experiments.display import TERMINAL, Display, Silent
 from ssl_audio.experiments.panel_content import WatchOptions, device_peak, looker
 from ssl_audio.experiments.parsing import OneLine, add_runs_argument, one_line, quiet_warnings, unwrapped
-from ssl_audio.experiments.recipes import asked_alone, recipe_name, with_recipe_paths
+from ssl_audio.experiments.recipes import asked_alone, recipe_name, with_recipe_paths, with_whole_lists
 from ssl_audio.locking import BusyError, Lock
 from ssl_audio.storing import sweep
 from ssl_audio.training.alerts import Alerts
@@ -82,7 +82,7 @@ class RunBuilder(LightningCLI):
             self.module_class,
             self.data_class,
             run=False,
-            args=self.completed(with_recipe_paths(words, self.verb)),
+            args=with_whole_lists(self.completed(with_recipe_paths(words, self.verb))),
             parser_class=RecipeParser,
             parser_kwargs={"prog": f"ssl-audio {self.verb}", "description": self.description},
             save_config_callback=None,

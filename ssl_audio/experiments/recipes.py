@@ -1,5 +1,6 @@
 """Recipes by name: `--config demo` is `recipes/<verb>/demo.yaml`, `adapters/lora` is `recipes/adapters/lora.yaml`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,61 @@ def with_recipe_paths(words: list[str], verb: str) -> list[str]:
     """Options with the names of recipes replaced by their paths: `--config demo` is `recipes/pretrain/demo.yaml`.
 
     Recipes are moved before all other options, so that an option always overrides them.
+
+    Raises:
+        RecipeError: if there is no such recipe, or two of them list adapters.
     """
-    recipes = []
+    recipes: list[str] = []
+    adapters = ""
     named, options = recipes_among(words)
     for name in named:
         path = recipe_path(name, verb)
-        read_recipe(Path(path))
+        if "adapters" in read_recipe(Path(path)):
+            if adapters:
+                raise RecipeError(
+                    f"--config {adapters} and {name}: both list adapters, and the second would replace the first; "
+                    "take one of them, or put the adapters of both into the list of one recipe"
+                )
+            adapters = name
         recipes += ["--config", path]
     # The parser reports a flag without a value.
     return [*recipes, *map(_with_path, options), *(words[-1:] if words and words[-1] in _FLAGS else [])]
+
+
+def with_whole_lists(words: list[str]) -> list[str]:
+    """Options with a list of objects emptied before a later recipe or option replaces it.
+
+    Of two lists of one length jsonargparse gives the objects of the second what those of the first had.
+
+    Args:
+        words: Recipes by their paths, or in JSON, before options.
+    """
+    found: list[str] = []
+    seen: set[str] = set()
+    for before, word in zip(["", *words], words, strict=False):
+        if before == "--config":
+            recipe = load_yaml(word) if word.startswith("{") else read_recipe(Path(word))
+            options = list(_lists_in(recipe))
+            found[-1:-1] = [f"--{option}=[]" for option in options if _bare(option) in seen]
+            seen |= {_bare(option) for option in options}
+        elif word.startswith("--") and _bare(option := word[2:].split("=")[0]) in seen:
+            found.append(f"--{option}=[]")
+        found.append(word)
+    return found
+
+
+def _lists_in(recipe: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names of options that are lists of objects."""
+    for name, value in recipe.items():
+        if isinstance(value, dict):
+            yield from _lists_in(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
+            yield f"{prefix}{name}"
+
+
+def _bare(option: str) -> str:
+    """A dotted name as it is where `init_args` is left out."""
+    return option.replace("init_args.", "")
 
 
 def recipes_among(words: list[str]) -> tuple[list[str], list[str]]:

@@ -130,6 +130,26 @@ def test_null_is_null_in_an_object_within_an_object(tmp_path, monkeypatch, capsy
     assert "floor: null" in capsys.readouterr().out
 
 
+def test_a_list_of_objects_replaces_a_list_and_takes_nothing_from_it(tmp_path, monkeypatch, capsys):
+    """Its objects begin at the defaults of their class, whatever another class had under the same names."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", "adapters/pfeiffer_parallel", "--adapters", "[{class_path: LowRank, init_args: {rank: 2}}]"]
+    probes = [Path(f"{name}.yaml") for name in "ab"]
+    probes[0].write_text("probe: [{shards: one, targets: [event], protocol: fold}]\n")
+    probes[1].write_text("probe: [{shards: two, targets: [event]}]\n")
+    for call in (
+        ["finetune", "--config=few", "--checkpoint=none", *words, "--print_config"],
+        ["pretrain", "--config=demo", *(f"--config={path}" for path in probes), "--print_config"],
+    ):
+        with pytest.raises(SystemExit):
+            main(call)
+    shown = capsys.readouterr().out
+    assert "rank: 2\n" in shown
+    assert "reduction: null" in shown
+    assert "- shards: two\n" in shown
+    assert "protocol: fold" not in shown
+
+
 def test_an_object_in_the_backbone_of_a_checkpoint_can_be_replaced_or_dropped():
     def spec(pattern):
         encoder = {"class_path": "ssl_audio.model.encoders.Transformer", "init_args": {"pattern": pattern}}
@@ -177,6 +197,10 @@ def test_recipes_are_found_here_then_in_the_package(tmp_path, monkeypatch, capsy
         ("recipes copy ks3", "no recipe 'ks3'; did you mean 'ks2'"),
         ("recipes copy encoders/bimamba_tin", "did you mean 'encoders/bimamba_tiny'"),
         ("recipes copy esc50", "'esc50' is ambiguous: finetune/esc50, shards/esc50"),
+        (
+            "pretrain --config adapters/lora --config adapters/dora",
+            "lora and adapters/dora: both list adapters",
+        ),
         ("recipes copy ks2 --out kept.yaml", "kept.yaml: exists already and is not overwritten"),
         ("recipes copi ks2", "no action 'copi'; did you mean 'copy'"),
         ("pretrain --config adapters/lorra", "no such recipe; did you mean 'lora'"),

@@ -236,7 +236,7 @@ class BiMamba(Encoder):
         each member of the next pair.
     """
 
-    free = frozenset({"drop_path", "chunk"})
+    free = frozenset({"drop_path", "chunk", "pattern"})  # it says itself that it has no place for a pattern
     ordered = True
     merge_every = 2
     merges_behind = True
