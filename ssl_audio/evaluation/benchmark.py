@@ -190,12 +190,12 @@ def _our_step(
     return Step(name, module, loss, precision=precision, device=device)
 
 
-def product_rate(precision: torch.dtype, *, width: int, tokens: int, device: torch.device) -> float:
+def product_rate(precision: torch.dtype, *, width: int, tokens: int, device: torch.device, repeats: int = 30) -> float:
     """Floating-point operations a second of the model's own largest matrix product, run alone: the bound of a step."""
     a = torch.randn(tokens, width, device=device).to(precision)
     b = torch.randn(width, 4 * width, device=device).to(precision)
     best, began = float("inf"), time.perf_counter()
-    for _ in range(30):
+    for _ in range(repeats):
         if time.perf_counter() - began > 1.0:  # bf16 on a processor that has none
             break
         _wait(device)

@@ -47,7 +47,9 @@ class WatchOptions:
 def device_peak(device: torch.device, bf16: bool) -> float | None:
     """Operations per second: of a GPU from its data sheet, of a CPU measured now with a matrix product."""
     if device.type == "cpu":
-        return product_rate(torch.bfloat16 if bf16 else torch.float32, width=384, tokens=1024, device=device)
+        # A short measurement: every training waits for it, and `Watching` raises it to what a step reaches.
+        precision = torch.bfloat16 if bf16 else torch.float32
+        return product_rate(precision, width=384, tokens=256, device=device, repeats=5)
     if device.type != "cuda" or not bf16:
         return None
     return data_sheet_flops(torch.cuda.get_device_name(device))
