@@ -1,6 +1,7 @@
 """Options from a file held against the signature of the class that they are for, before anything is made of them."""
 
 import dataclasses
+import functools
 import inspect
 import math
 import types
@@ -72,10 +73,7 @@ def _options(kind: type, given: Any, where: str) -> dict[str, Any]:
     """Keyword arguments for a class, of the types that its signature says."""
     if not isinstance(given, Mapping):
         raise OptionError(f"{where}: init_args is {_shown(given)}; expected options by name")
-    types_of = typing.get_type_hints(inspect.unwrap(kind.__init__))  # type: ignore[misc]
-    # A class without a constructor of its own has that of `Module`, which takes anything and names nothing.
-    anything = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = {name: p for name, p in inspect.signature(kind).parameters.items() if p.kind not in anything}
+    types_of, parameters = _signature(kind)
     unknown = [name for name in given if name not in parameters]
     if unknown:
         raise OptionError(f"{where}: {kind.__name__} has no option {str(unknown[0])[:40]!r} in this version")
@@ -83,6 +81,15 @@ def _options(kind: type, given: Any, where: str) -> dict[str, Any]:
     if missing:
         raise OptionError(f"has no {missing[0]} in full: {where}: {kind.__name__} needs it")
     return {name: typed(value, types_of.get(name, Any), f"{where}.{name}") for name, value in given.items()}
+
+
+@functools.cache
+def _signature(kind: type) -> tuple[dict[str, Any], dict[str, inspect.Parameter]]:
+    """The types of the options of a class, and the options."""
+    # A class without a constructor of its own has that of `Module`, which takes anything and names nothing.
+    anything = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = {name: p for name, p in inspect.signature(kind).parameters.items() if p.kind not in anything}
+    return typing.get_type_hints(inspect.unwrap(kind.__init__)), parameters  # type: ignore[misc]
 
 
 def typed(value: Any, kind: Any, where: str) -> Any:

@@ -6,7 +6,8 @@ pairs of the other axes; rows with one show what goes with that use.
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -32,49 +33,97 @@ def pairs_in(row: Mapping[str, str]) -> Iterator[Pair]:
             yield frozenset({one, other})
 
 
-def rows_of(matrix: Matrix, found: Sequence[Found]) -> list[Row]:
-    """Rows that hold all pairs that work, found one after the other: each holds as many pairs as it can."""
-    works = {pair_of(one.one, one.other): one for one in found if one.outcome.works}
+def least_rows(matrix: Matrix, found: Sequence[Found]) -> dict[Pair, Row]:
+    """For each pair that works, what it was tried on: itself, and what it needs."""
+    return {
+        pair_of(one.one, one.other): _named(matrix, {**matrix.hosted[pair_of(one.one, one.other)],
+                                                     one.one.axis: one.one, one.other.axis: one.other})
+        for one in found if one.outcome.works
+    }  # fmt: skip
+
+
+def rows_of(matrix: Matrix, works: Mapping[Pair, Row], refused: Set[Pair]) -> list[Row]:
+    """Rows that hold all pairs that work, found one after the other: each holds as many new pairs as it can.
+
+    Args:
+        matrix: What tries rows.
+        works: See `least_rows`.
+        refused: Pairs that no row can have.
+    """
     left = dict.fromkeys(works)
     rows: list[Row] = []
     while left:
-        pair = works[next(iter(left))]
-        least = _named(matrix, {**matrix.hosted[pair_of(pair.one, pair.other)], pair.one.axis: pair.one,
-                                pair.other.axis: pair.other})  # fmt: skip
-        row = _extended(matrix, least, works.keys(), left)
-        extra = [axis for axis in row if axis not in least]
-        while extra and not works_alone(matrix, row):
-            for axis in extra[len(extra) // 2 :]:
-                del row[axis]
-            extra = extra[: len(extra) // 2]
-        for shown in pairs_in(row):
-            left.pop(shown, None)
-        left.pop(pair_of(pair.one, pair.other), None)
+        starts = [works[pair] for pair in itertools.islice(left, _STARTS)]
+        least, row = max(
+            ((one, _extended(matrix, one, refused, left)) for one in starts), key=lambda two: _gain(two[1], left)
+        )
+        if len(row) > len(least) and not works_alone(matrix, row):
+            row = _grown(matrix, least, refused, left)
+        before = len(left)
+        for pair in pairs_in(row):
+            left.pop(pair, None)
+        assert len(left) < before, f"{least} was said to work, and does not"
         rows.append(row)
-    return rows
+    return _needed(rows)
+
+
+_STARTS = 24
+"""Pairs that a row is begun with, to keep the one that becomes widest."""
 
 
 def _named(matrix: Matrix, parts: Mapping[str, Part]) -> Row:
     return {axis: part.name for axis, part in parts.items() if part != matrix.base[axis]}
 
 
-def _extended(matrix: Matrix, least: Row, works: Iterable[Pair], left: Mapping[Pair, Any]) -> Row:
-    """A row with parts on further axes, each the one that shows most pairs that no row has shown."""
-    known, row = set(works), dict(least)
+def _gain(row: Row, left: Mapping[Pair, Any]) -> int:
+    return sum(pair in left for pair in pairs_in(row))
+
+
+def _steps(matrix: Matrix, row: Row, refused: Set[Pair], left: Mapping[Pair, Any]) -> list[tuple[int, Row]]:
+    """A row with one more part, no pair of which is refused, and how many pairs that shows anew; the most first."""
+    found = []
     for axis in matrix.parts:
         if axis in row or axis == "use":
             continue
-        best, most = None, 0
         for part in matrix.parts[axis]:
             new = [frozenset({(axis, part.name), other}) for other in row.items()]
-            if part == matrix.base[axis] or any(pair not in known for pair in new):
-                continue
-            count = len(set(pairs_in({**row, axis: part.name})) & left.keys())
-            if count > most:
-                best, most = part.name, count
-        if best is not None and most > len(set(pairs_in(row)) & left.keys()):
-            row[axis] = best
+            if part != matrix.base[axis] and refused.isdisjoint(new):
+                wider = {**row, axis: part.name}
+                found.append((_gain(wider, left) - _gain(row, left), wider))
+    return sorted((one for one in found if one[0] > 0), key=lambda one: -one[0])
+
+
+def _extended(matrix: Matrix, row: Row, refused: Set[Pair], left: Mapping[Pair, Any]) -> Row:
+    """A row with parts on further axes, each the one that shows most pairs that no row has shown; not tried."""
+    while steps := _steps(matrix, row, refused, left):
+        row = steps[0][1]
     return row
+
+
+def _grown(matrix: Matrix, row: Row, refused: Set[Pair], left: Mapping[Pair, Any]) -> Row:
+    """The same, tried after each part; a part that is refused, or breaks, beside the others is left out."""
+    without: set[tuple[str, str]] = set()
+    while True:
+        steps = [one for _, one in _steps(matrix, row, refused, left) if without.isdisjoint(one.items())]
+        if not steps:
+            return row
+        if works_alone(matrix, steps[0]):
+            row = steps[0]
+        else:
+            without |= steps[0].items() - row.items()
+
+
+def _needed(rows: list[Row]) -> list[Row]:
+    """Without rows whose pairs are all in others."""
+    count = Counter(pair for row in rows for pair in pairs_in(row))
+    kept = []
+    for row in sorted(rows, key=len):
+        pairs = list(pairs_in(row))
+        if all(count[pair] > 1 for pair in pairs):
+            count.subtract(pairs)
+        else:
+            kept.append(row)
+    return [row for row in rows if row in kept]
 
 
 def host_of(matrix: Matrix, row: Row) -> Host:
@@ -102,7 +151,12 @@ def content(matrix: Matrix, found: Sequence[Found]) -> dict[str, Any]:
             refused.append({"pair": [[one.one.axis, one.one.name], [one.other.axis, one.other.name]],
                             "tried": tried, "line": one.line})  # fmt: skip
     stand = {axis: sorted({matrix.stands_for(part).name for part in parts}) for axis, parts in matrix.parts.items()}
-    return {"stand": stand, "rows": rows_of(matrix, found), "refused": refused}
+    rows = rows_of(matrix, least_rows(matrix, found), {_pair_in(one) for one in refused})
+    return {"stand": stand, "rows": rows, "refused": refused}
+
+
+def _pair_in(told: Mapping[str, Any]) -> Pair:
+    return frozenset(map(tuple, told["pair"]))
 
 
 def write(matrix: Matrix, found: Sequence[Found]) -> None:

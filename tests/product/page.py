@@ -10,6 +10,8 @@ from product.parts import Part
 from product.trial import Outcome
 
 _TO_DO = re.compile(r"\b(expected|set|use|take|leave|let|choose|keep|train|do not)\b")
+_FIRST_SECTION = "## Parts\n"
+_TRIPLES = re.compile(r"^## Three parts together\n.*?\n(?=## Parts$)", re.MULTILINE | re.DOTALL)
 _INTRODUCTION = """# Which parts combine
 
 Every pair of parts is built on a minute model, trained for one step, saved, read back and asked; clips must not
@@ -89,3 +91,15 @@ def text(found: Sequence[Found], parts: dict[str, list[Part]]) -> str:
     for reason, which in reasons.items():
         lines.append(f"| {'; '.join(which)} | {reason.replace('|', '/')} |")
     return "\n".join(lines)
+
+
+def with_triples(text: str, before: str) -> str:
+    """The page with the section of triples that it had before, if it had one."""
+    found = _TRIPLES.search(before)
+    return text if found is None else text.replace(_FIRST_SECTION, f"{found[0]}{_FIRST_SECTION}", 1)
+
+
+def told_of_triples(page: str, told: str) -> str:
+    """The page with what a run of triples found, in place of what one before found."""
+    plain = _TRIPLES.sub("", page)
+    return plain.replace(_FIRST_SECTION, f"## Three parts together\n\n{told}\n\n{_FIRST_SECTION}", 1)

@@ -50,7 +50,8 @@ def main() -> None:
         f"{matrix.tried} models in {spent:.0f} CPU s"
     )
     if options.out is not None:
-        options.out.write_text(page.text(found, parts) + "\n")
+        before = options.out.read_text() if options.out.exists() else ""
+        options.out.write_text(page.with_triples(page.text(found, parts) + "\n", before))
     sys.exit(bool(broken or unclear))
 
 

@@ -1,10 +1,11 @@
 """Soak: every three parts whose pairs work, on minute models; see combinations.py.
 
-    OMP_NUM_THREADS=1 .venv/bin/python tests/soak/triples.py [--seconds 600]
+    OMP_NUM_THREADS=1 .venv/bin/python tests/soak/triples.py [--seconds 600] [--page docs/product.md --on PROCESSOR]
 
 A model of `tests/product/rows.json` that holds two of three parts, with the third exchanged, shows all triples in it if
 it works. Three parts whose pairs work may be refused together by an error of ours; anything else ends this with 1. With
---seconds, so many CPU seconds are spent on triples in a random order that is the same in every call.
+--seconds, so many CPU seconds are spent on triples in a random order that is the same in every call; with --page, the
+counts become a section of that page.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import torch
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
-from product import covering, trial  # noqa: E402
+from product import covering, page, trial  # noqa: E402
 from product.matrix import Matrix  # noqa: E402
 from product.parts import every_part  # noqa: E402
 
@@ -50,6 +51,8 @@ def main() -> None:
     patterns.FEWEST_PATCHES = 0  # minute clips take the way of long ones
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=float, default=float("inf"), help="CPU seconds to spend")
+    parser.add_argument("--page", type=Path, help="write the counts into this page, which combinations.py wrote")
+    parser.add_argument("--on", default="one core", help="processor, for the page")
     options = parser.parse_args()
     rows = covering.read()["rows"]
     shown = {pair for row in rows for pair in covering.pairs_in(row)}
@@ -86,10 +89,14 @@ def main() -> None:
     for line, count in refused.most_common():
         print(f"refused {count}: {line}")
     tried, spent = len(every) - len(left), time.process_time() - begin
-    print(
-        f"{tried} of {len(every)} triples: {tried - refused.total() - len(broken)} work, "
-        f"{refused.total()} are refused, {len(broken)} broke; {matrix.tried} models in {spent:.0f} CPU s"
-    )
+    works = tried - refused.total() - len(broken)
+    counts = f"{refused.total()} are refused, {len(broken)} broke; {matrix.tried} models in {spent:.0f} CPU s"
+    print(f"{tried} of {len(every)} triples: {works} work, {counts}")
+    if options.page is not None:
+        call = f"`python tests/soak/triples.py --seconds {options.seconds:g}`"
+        told = f"Of {len(every)} triples whose pairs all work, {call}\ntried {tried} in a random order: "
+        told += f"**{works} work**, {counts} ({options.on})."
+        options.page.write_text(page.told_of_triples(options.page.read_text(), told))
     sys.exit(bool(broken))
 
 
