@@ -6,15 +6,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-# Whatever takes long to import is imported once, in the process that the others are forked from.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["ssl_audio.cli.pretrain", "ssl_audio.cli.finetune", "ssl_audio.training.checkpointing", "lightning.pytorch"]
-)
+# Whatever takes long to import is imported once, in the process that the others are forked from.
+PRELOAD = ["ssl_audio.cli.pretrain", "ssl_audio.cli.finetune", "ssl_audio.training.checkpointing", "lightning.pytorch"]
 ENCODERS = {
     "transformer": {
         "class_path": "ssl_audio.model.encoders.Transformer",
@@ -89,6 +88,7 @@ class Launched:
             shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
             shared |= {"TORCHELASTIC_RUN_ID": "test", "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0"}
         self.processes: list[Any] = []
+        begin_server()
         for rank in range(ranks):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
             given = (call, shared | own, str(folder), str(self.log), threads, fault)
@@ -119,6 +119,19 @@ class Launched:
             assert time.monotonic() < end, self.log.read_text()[-2000:]
             assert any(process.is_alive() for process in self.processes), self.log.read_text()[-2000:]
             time.sleep(0.002)
+
+
+def begin_server() -> None:
+    """Begin the server that `CONTEXT` forks from, without the checks of shapes.
+
+    One that the code under test began ends: each of these processes would import all of `PRELOAD` again.
+    """
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    if server._forkserver_pid is None or server._forkserver_pid != getattr(server, "of_these_tests", None):
+        server._stop()
+        CONTEXT.set_forkserver_preload(PRELOAD)
+        server.ensure_running()
+        server.of_these_tests = server._forkserver_pid
 
 
 def _run(

@@ -24,7 +24,7 @@ from ssl_audio.data.order import Order, Request
 from ssl_audio.errors import AudioError, ShardError
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     clips=st.integers(1, 60),
     batch=st.integers(1, 9),
@@ -96,13 +96,15 @@ def test_a_clip_shorter_than_a_frame_stops_with_its_name(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_clips_are_replaced_the_same_way_each_time_counted_and_limited(demo_shards, tmp_path, workers):
-    index = damaged(demo_shards, tmp_path / "damaged", [3, 50, 120])
+    (tmp_path / "few").mkdir()
+    shutil.copy(demo_shards / "shard-000000.tar", tmp_path / "few")
+    index = damaged(tmp_path / "few", tmp_path / "damaged", [3, 20, 50])
     reader = ClipReader(index, crop_seconds=0.5, seed=1)
     loader = BatchLoader(reader, Order(len(reader), 8, 1), workers=workers, max_replaced=0.05)
     keys = [key for batch in islice(iter(loader), 2 * len(index) // 8) for key in batch.keys]
-    assert set(loader.replaced) == {index.key[clip] for clip in (3, 50, 120)}
+    assert set(loader.replaced) == {index.key[clip] for clip in (3, 20, 50)}
     assert all("cannot be decoded" in reason for reason in loader.replaced.values())
-    whole = ClipReader(open_shards([demo_shards]), crop_seconds=0.5, seed=1)
+    whole = ClipReader(open_shards([tmp_path / "few"]), crop_seconds=0.5, seed=1)
     expected = [
         key
         for batch in islice(iter(BatchLoader(whole, Order(len(whole), 8, 1))), 2 * len(index) // 8)
@@ -111,9 +113,9 @@ def test_bad_clips_are_replaced_the_same_way_each_time_counted_and_limited(demo_
     changed = [place for place, (one, other) in enumerate(zip(keys, expected, strict=True)) if one != other]
     assert {expected[place] for place in changed} == set(loader.replaced)
     assert len(changed) == sum(key in loader.replaced for key in expected)
-    limited = BatchLoader(reader, Order(len(reader), 8, 1), workers=workers, max_replaced=0.01)
+    limited = BatchLoader(reader, Order(len(reader), 8, 1), workers=workers, max_replaced=0.04)
     with pytest.raises(
-        ShardError, match=r"3 of \d+ clips cannot be decoded, more than the 1.00% allowed; the last: .*tar"
+        ShardError, match=r"3 of 64 clips cannot be decoded, more than the 4.00% allowed; the last: .*tar"
     ):
         list(islice(iter(limited), len(index)))
 

@@ -16,36 +16,32 @@ def finished(launched: Launched) -> None:
 
 
 def test_killed_runs_go_on_to_the_bit(demo_shards, tmp_path):
-    # Every killed run reads with other workers than the one that was left alone. The soak tries both encoders with both
-    # numbers of threads.
-    for encoder, threads, kills in (("transformer", 2, (6,)), ("bimamba", 1, (9,))):
-        root = tmp_path / f"{encoder}-{threads}"
-        whole, cut = root / "whole", root / "cut"
-        finished(Launched(words(demo_shards, encoder, "--name=run"), whole, threads=threads))
-        for number, step in enumerate(kills):
-            call = words(demo_shards, encoder, "--name=run", f"--data.workers={1 + number}")
-            launched = Launched(call, cut, threads=threads)
-            launched.until(cut / STEP.format(step))
-            launched.kill()
-        finished(Launched(words(demo_shards, encoder, "--name=run", "--data.workers=2"), cut, threads=threads))
-        assert same(outcome(whole / RUN), outcome(cut / RUN)), (encoder, threads)
-
-
-def test_killed_finetunings_go_on_to_the_bit(demo_shards, tmp_path):
-    for encoder, ranks, kills in (("bimamba", 1, (6,)), ("transformer", 2, (9,))):
+    # Every killed run reads with other workers than the one that was left alone. The soak tries both encoders with all
+    # numbers of ranks, threads and workers.
+    for encoder, ranks, threads, kill in (("transformer", 1, 2, 6), ("bimamba", 2, 1, 9)):
         root = tmp_path / encoder
-        call = task_words(demo_shards, encoder, "--name=run", ranks=ranks)
-        finished(Launched(call, root / "whole", ranks=ranks))
-        for number, step in enumerate(kills):
-            launched = Launched([*call, f"--data.workers={1 + number}"], root / "cut", ranks=ranks)
-            launched.until(root / "cut" / STEP.format(step).replace("pretrain", "finetune"))
-            launched.kill()
-        finished(Launched([*call, "--data.workers=2"], root / "cut", ranks=ranks))
-        run = RUN.replace("pretrain", "finetune")
-        assert same(outcome(root / "whole" / run), outcome(root / "cut" / run)), (encoder, ranks)
-        for name in ("predictions.parquet", "outcome.json"):
-            one, other = (strip(root / each / run / name) for each in ("whole", "cut"))
-            assert one == other, name
+        call = words(demo_shards, encoder, "--name=run", "--model.objective.negatives=all", ranks=ranks)
+        finished(Launched(call, root / "whole", ranks=ranks, threads=threads))
+        launched = Launched([*call, "--data.workers=1"], root / "cut", ranks=ranks, threads=threads)
+        launched.until(root / "cut" / STEP.format(kill))
+        launched.kill()
+        finished(Launched([*call, "--data.workers=2"], root / "cut", ranks=ranks, threads=threads))
+        assert same(outcome(root / "whole" / RUN), outcome(root / "cut" / RUN)), (encoder, ranks, threads)
+
+
+def test_a_killed_finetuning_of_two_ranks_goes_on_to_the_bit(demo_shards, tmp_path):
+    # One rank that stops in the middle of a step: tests/end_to_end/test_finetune.py.
+    call = task_words(demo_shards, "bimamba", "--name=run", ranks=2)
+    finished(Launched(call, tmp_path / "whole", ranks=2))
+    launched = Launched([*call, "--data.workers=1"], tmp_path / "cut", ranks=2)
+    launched.until(tmp_path / "cut" / STEP.format(6).replace("pretrain", "finetune"))
+    launched.kill()
+    finished(Launched([*call, "--data.workers=2"], tmp_path / "cut", ranks=2))
+    run = RUN.replace("pretrain", "finetune")
+    assert same(outcome(tmp_path / "whole" / run), outcome(tmp_path / "cut" / run))
+    for name in ("predictions.parquet", "outcome.json"):
+        one, other = (strip(tmp_path / each / run / name) for each in ("whole", "cut"))
+        assert one == other, name
 
 
 def test_a_finetuning_in_shards_is_that_of_one_rank_to_rounding(demo_shards, tmp_path):
@@ -76,16 +72,6 @@ def test_a_finetuning_in_shards_is_that_of_one_rank_to_rounding(demo_shards, tmp
 def strip(path):
     """What a run leaves, without how long it took."""
     return re.sub(rb'"(seconds|clips_per_second)": [\d.]+', b"", path.read_bytes())
-
-
-def test_two_ranks_go_on_to_the_bit(demo_shards, tmp_path):
-    call = words(demo_shards, "transformer", "--name=run", "--model.objective.negatives=all", ranks=2)
-    finished(Launched(call, tmp_path / "whole", ranks=2))
-    cut = Launched([*call, "--data.workers=1"], tmp_path / "cut", ranks=2)
-    cut.until(tmp_path / "cut" / STEP.format(6))
-    cut.kill()
-    finished(Launched(call, tmp_path / "cut", ranks=2))
-    assert same(outcome(tmp_path / "whole" / RUN), outcome(tmp_path / "cut" / RUN))
 
 
 def test_another_number_of_ranks_goes_on_with_the_same_clips_to_rounding(demo_shards, tmp_path):

@@ -38,12 +38,19 @@ def told(page: str, kind: str = "") -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+DONE: set[str] = set()
+"""Commands that were run in this module's folder: pages begin with the same."""
+
+
 def run_commands(page: str, monkeypatch) -> None:
-    """Every command of a page; what is piped into one comes from `night.raw`."""
+    """Every command of a page that no page before it had; what is piped into one comes from `night.raw`."""
     lines = [line for block in told(page) for line in block.replace("\\\n", " ").splitlines()]
     commands = [line for line in lines if "ssl-audio " in line]
     assert commands
     for command in commands:
+        if command in DONE:
+            continue
+        DONE.add(command)
         before, _, words = command.rpartition("ssl-audio ")
         verb, *rest = shlex.split(words)
         if ">" in rest:
@@ -62,23 +69,22 @@ def tone(hertz: float, seconds: float) -> np.ndarray:
     return 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * RATE)) / RATE)
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """Folders as the pages name them: two recordings without labels, two labels with eight clips each."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_MODE", "disabled")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Folders as the pages name them: recordings without labels, two labels with eight clips each, marked events."""
+    tmp_path = tmp_path_factory.mktemp("stories")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     draws = np.random.default_rng(0)
     (tmp_path / "recordings").mkdir()
     for number in range(4):
-        soundfile.write(f"recordings/{number}.wav", draws.uniform(-0.3, 0.3, 30000), RATE)
+        soundfile.write(tmp_path / f"recordings/{number}.wav", draws.uniform(-0.3, 0.3, 30000), RATE)
     for folder in ("labelled", "sounds", "digits", "emotions"):
         (tmp_path / folder).mkdir()
         rows = ["path,label,split"]
         for number in range(16):
             split = "test" if number < 4 else "train"
             wave = tone((400, 3000)[number % 2], 2.0) + 0.01 * draws.standard_normal(2 * RATE)
-            soundfile.write(f"{folder}/{number}.wav", wave, RATE)
+            soundfile.write(tmp_path / f"{folder}/{number}.wav", wave, RATE)
             rows.append(f"{number}.wav,{folder}_{('low', 'high')[number % 2]},{split}")
         (tmp_path / folder / "meta.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "events").mkdir()
@@ -86,15 +92,24 @@ def here(tmp_path, monkeypatch) -> Path:
     for number in range(12):
         wave = 0.02 * draws.standard_normal(2 * RATE)
         wave[8000:17600] += tone((400, 3000)[number % 2], 0.6)
-        soundfile.write(f"events/{number}.wav", wave, RATE)
+        soundfile.write(tmp_path / f"events/{number}.wav", wave, RATE)
         rows.append(f"{number}.wav,{'train' if number < 8 else 'valid' if number < 10 else 'test'}")
         events.append(f"{number}.wav\t0.5\t1.1\t{('low', 'high')[number % 2]}")
     (tmp_path / "events/meta.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "events/events.tsv").write_text("\n".join(events) + "\n")
+    DONE.clear()
     return tmp_path
 
 
-def test_few_labels(here, monkeypatch):
+@pytest.fixture
+def here(folder, monkeypatch) -> None:
+    """The same folder for all pages."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+@pytest.mark.usefixtures("here")
+def test_few_labels(monkeypatch):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     run_commands("few_labels.md", monkeypatch)
@@ -116,7 +131,8 @@ def test_few_labels(here, monkeypatch):
         )
 
 
-def test_long_recordings(here, monkeypatch, capfd):
+@pytest.mark.usefixtures("here")
+def test_long_recordings(monkeypatch, capfd):
     night = np.concatenate([soundfile.read(f"events/{number}.wav", dtype="float32")[0] for number in range(6)])
     soundfile.write("night.wav", night, RATE)
     (32767 * night).astype("<i2").tofile("night.raw")
@@ -130,7 +146,8 @@ def test_long_recordings(here, monkeypatch, capfd):
     assert "stream: overlapping windows" in said.err
 
 
-def test_one_encoder_many_tasks(here, monkeypatch):
+@pytest.mark.usefixtures("here")
+def test_one_encoder_many_tasks(monkeypatch):
     run_commands("one_encoder_many_tasks.md", monkeypatch)
     soundfile.write("sound.wav", tone(440, 1.5), RATE)
     (code,) = told("one_encoder_many_tasks.md", "python")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from killing import begin_server
 from torch import multiprocessing, nn
 
 from ssl_audio.audio.fbank import Fbank
@@ -375,7 +376,7 @@ def compiled_and_eager(kind: type[Encoder]) -> list[tuple[torch.Tensor, torch.Te
     patterns.FEWEST_PATCHES = 0  # in this process alone
     found = []
     cases = [(rows, None) for rows in ([[1], [1]], ARRANGEMENTS["padded"])]
-    cases += [(ARRANGEMENTS["packed"], pattern) for pattern in PATTERNS[:2] if kind is Transformer]
+    cases += [(ARRANGEMENTS["packed"], pattern) for pattern in PATTERNS[:1] if kind is Transformer]
     for rows, encoder.pattern in cases:
         given = tokens_of(rows)
         torch._dynamo.reset()
@@ -406,7 +407,8 @@ def ranks(tmp_path_factory) -> list[tuple]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(one_rank, args=(port, answer), nprocs=2)
+    begin_server()
+    multiprocessing.start_processes(one_rank, args=(port, answer), nprocs=2, start_method="forkserver")
     return [torch.load(f"{answer}{rank}", weights_only=True) for rank in range(2)]
 
 

@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import torch
+from killing import begin_server
 from torch import multiprocessing, nn
 
 from ssl_audio.audio.fbank import Fbank
@@ -91,7 +92,8 @@ def test_two_ranks_make_the_gradients_of_one_and_leave_no_threads(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(one_rank, args=(port, tmp_path / "two"), nprocs=2)
+    begin_server()
+    multiprocessing.start_processes(one_rank, args=(port, tmp_path / "two"), nprocs=2, start_method="forkserver")
     ranks = [torch.load(tmp_path / f"two{rank}", weights_only=True) for rank in range(2)]
     for before, after in (rank["threads"] for rank in ranks):
         assert after == 0
