@@ -83,8 +83,8 @@ class Merging:
             encoder.check_merging()
             if not merging:
                 raise RecipeError(
-                    f"model.backbone.merging: none of {len(blocks)} blocks merges with every {every}; expected a "
-                    "smaller every"
+                    f"merging in a {type(encoder).__name__}: none of its {len(blocks)} blocks merges with every "
+                    f"{every}; expected a smaller model.backbone.merging.every, or more blocks"
                 )
         counts = dict(zip(merging, self.schedule(len(merging)) if merging else [], strict=True))
         self._choose_metric(encoder)

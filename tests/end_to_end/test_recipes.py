@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from hostile import watched
 
+from ssl_audio.checkpoints.checkpoint import Checkpoint
 from ssl_audio.cli import main
 from ssl_audio.cli.main import VERBS
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments import recipe_files
-from ssl_audio.experiments.backbone_choice import changed, changes, parsed
+from ssl_audio.experiments.backbone_choice import changed, changes, check_changes, parsed
 from ssl_audio.experiments.parsing import VerbParser
 from ssl_audio.experiments.recipes import read_recipe, recipe_path, with_recipe_paths
 from ssl_audio.experiments.yaml_limits import load_yaml
@@ -166,6 +167,22 @@ def test_an_object_in_the_backbone_of_a_checkpoint_can_be_replaced_or_dropped():
         assert changed(spec(had), asked).init_args.encoder.init_args.pattern == (
             parsed(spec(wanted)).init_args.encoder.init_args.pattern
         )
+
+
+def test_what_is_asked_of_the_encoder_of_a_checkpoint_is_said_as_what_it_is():
+    """A pattern is no encoder: the Mamba itself says that it has no place for one."""
+    encoder = {"class_path": "ssl_audio.model.encoders.BiMamba", "init_args": {"width": 16, "depth": 2}}
+    options = {"frontend": {"class_path": "ssl_audio.audio.fbank.Fbank", "init_args": {}}, "encoder": encoder}
+    spec = {"class_path": "ssl_audio.model.backbone.Backbone", "init_args": options}
+    found = Checkpoint(Path("m.ckpt"), {"model": {"backbone": spec}}, {}, 0, "")
+    inside = "init_args.encoder.init_args"
+    check_changes({f"{inside}.pattern.class_path": (None, "ssl_audio.model.patterns.SameTime")}, found)
+    for name, values, line in (
+        ("init_args.encoder.class_path", ("a.BiMamba", "a.Transformer"), "holds a BiMamba, not a Transformer"),
+        (f"{inside}.depth", (2, 3), "holds a BiMamba with depth 2, not 3"),
+    ):
+        with pytest.raises(RecipeError, match=line):
+            check_changes({name: values}, found)
 
 
 def test_recipes_are_found_here_then_in_the_package(tmp_path, monkeypatch, capsys):

@@ -224,7 +224,7 @@ def test_every_mistake_is_one_line():
             build(kind, **options)
         assert "\n" not in str(error.value)
     encoder = BiMamba(width=WIDTH, depth=2, states=4)
-    with pytest.raises(RecipeError, match="none of 2 blocks merges with every 2"):
+    with pytest.raises(RecipeError, match="in a BiMamba: none of its 2 blocks merges with every 2"):
         Backbone(frontend=FRONTEND, encoder=encoder, merging=Merging(r=1))
     paired = BiMamba(width=WIDTH, depth=4, states=4, paired_flips=True)
     with pytest.raises(RecipeError, match="set paired_flips to false"):
