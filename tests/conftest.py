@@ -91,6 +91,6 @@ def drawn() -> None:
 def _laid_out(request, monkeypatch) -> None:
     """In the other tests of whole verbs they are laid out and not drawn, which takes longer than the runs they show."""
     if request.path.parent.name == "end_to_end" and "drawn" not in request.fixturenames:
-        from matplotlib.figure import Figure
+        from drawing import lay_out
 
-        monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(b"\x89PNG"))
+        lay_out(monkeypatch)

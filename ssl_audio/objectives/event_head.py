@@ -174,7 +174,10 @@ class EventHead(nn.Module):
     def sees_more(self, *, hop_seconds: float) -> str | None:
         """Why it must see more than the tokens of a frame to score frames of this length; None if it need not."""
         if self.cnn is not None:
-            return f"the head's convolutions (branches {self.options.branches}) see spectrograms, not tokens alone"
+            return (
+                f"the head's convolutions (branches {self.options.branches}) see spectrograms, not tokens alone; "
+                "an exact stream needs branches encoder"
+            )
         if self.rnn is not None:
             return "the head's recurrent layers see whole clips, in both directions; an exact stream needs rnn_layers 0"
         frames = self.column_seconds / hop_seconds

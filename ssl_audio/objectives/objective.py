@@ -136,7 +136,7 @@ class Objective(nn.Module, ABC):
         """Why tokens are not enough for `answer_tokens`, in one line; None if they are."""
         if type(self).answer_tokens is not Objective.answer_tokens:
             return None
-        return f"{type(self).__name__} must see spectrograms, not tokens alone"
+        return f"{type(self).__name__} must see spectrograms, not tokens alone; an exact stream needs another objective"
 
     def before_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """See training clips, as they are, before the first step and before a resumed one.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from drawing import lay_out
 
 from ssl_audio.checkpoints.checkpoint import load_checkpoint
 from ssl_audio.cli import main
@@ -188,6 +189,7 @@ def test_from_shards_to_events_in_stages(here, tmp_path, monkeypatch, capsys, dr
     rows = {Path(row["path"]).name: row["events"] for row in json.loads((tmp_path / "events.json").read_text())}
     assert len(rows["long.wav"]) == sum(bool(row[1]) for row in table[1:] if row[0].endswith("long.wav"))
     assert "expected a name that ends in .tsv, .txt, .json" in fails(capsys, [*words, "--out", "events.csv"])
+    lay_out(monkeypatch)
     # `newest` in a stage is the newest pretraining of all; a frozen stage leaves an adapter file, whose base lies there.
     (tmp_path / "alone").mkdir()
     recipe = yaml.safe_load((here / "mine/1_head.yaml").read_text()) | {"checkpoint": "newest"}

@@ -79,7 +79,7 @@ def test_another_number_of_ranks_goes_on_with_the_same_clips_to_rounding(demo_sh
     options = (
         "--name=run", "--model.objective.negatives=all", "--data.validation_split=null",
         "--trainer.val_check_interval=null", "--model.optimizer=torch.optim.SGD",
-        "--model.optimizer.init_args={lr: 0.01, momentum: 0.9}", "--trainer.gradient_clip_val=1",
+        "--model.optimizer.init_args={lr: 0.01, momentum: 0.9, fused: false}", "--trainer.gradient_clip_val=1",
     )  # fmt: skip
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     finished(Launched(words(demo_shards, "transformer", *options), whole))
