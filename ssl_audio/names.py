@@ -1,7 +1,7 @@
 """Names from outside, as they may stand in a line, a table or a file, and what a misspelt one may have meant."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # Control characters move a terminal's cursor or end a line; a lone surrogate is a byte of a name that is not UTF-8;
 # U+202A and its like turn the order of letters round.
@@ -34,3 +34,21 @@ def suggest(word: str, known: Sequence[str] | dict[str, str]) -> str:
 
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def in_columns(rows: Mapping[str, str], *, width: int | None = None) -> str:
+    """Names and what they are, below one another, in lines as wide as the terminal, 80 if there is none.
+
+    Args:
+        rows: What each is, by its name.
+        width: Of the names; by default that of the longest.
+    """
+    import shutil
+    import textwrap
+
+    width = max(map(len, rows), default=0) if width is None else width
+    columns = max(60, min(shutil.get_terminal_size().columns, 120))
+    return "\n".join(
+        textwrap.fill(f"  {name:<{width}}  {what}".rstrip(), columns, subsequent_indent=" " * (width + 4))
+        for name, what in rows.items()
+    )

@@ -16,7 +16,7 @@ from ssl_audio.evaluation.benchmark import interleaved, product_rate, training_s
 from ssl_audio.evaluation.gpu_bounds import data_sheet_flops
 from ssl_audio.evaluation.memory import PeakMemory
 from ssl_audio.evaluation.report import ReportTable
-from ssl_audio.names import suggest
+from ssl_audio.names import in_columns, suggest
 
 SIZES = {"mini": (64, 2, 1), "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
 
@@ -41,8 +41,7 @@ BENCHES = {
 def run(words: list[str]) -> None:
     """Parse and run a benchmark."""
     if not words or words[0] in ("-h", "--help"):
-        width = max(map(len, BENCHES))
-        lines = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in BENCHES.items())
+        lines = in_columns({name: what for name, (_, what) in BENCHES.items()})
         print(f"usage: ssl-audio bench NAME [options]\n\n{lines}")
         return
     name, *rest = words

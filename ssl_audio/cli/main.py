@@ -10,7 +10,7 @@ from types import ModuleType
 
 from ssl_audio.cli.imports import light_imports
 from ssl_audio.errors import Ended, RecipeError, SslAudioError
-from ssl_audio.names import printable, suggest
+from ssl_audio.names import in_columns, printable, suggest
 
 # Verb: its module in this package, and what it does. Modules are imported only when their verb runs.
 VERBS = {
@@ -31,6 +31,7 @@ VERBS = {
     "inspect": "say what a run, a checkpoint or a folder of shards is",
     "recipes": "list the recipes, write one out to edit, or propose one for shards",
     "bench": "measure speed, as ratios in one run",
+    "completion": "a script by which bash, zsh or fish completes verbs and options",
     "doctor": "say what this machine has, what is missing and how to get it",
 }
 
@@ -84,11 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
-        width = max(map(len, VERBS))
-        print(
-            USAGE.format(verbs="\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())),
-            end="",
-        )
+        print(USAGE.format(verbs=in_columns(VERBS)), end="")
         return
     if words[0] in ("-V", "--version"):
         from ssl_audio import __version__

@@ -14,7 +14,7 @@ def run(words: list[str]) -> None:
         groups = recipes_by_group()
         tell(groups)
         print(listing(groups))
-        print("\n`ssl-audio recipes copy NAME` writes one out to edit: recipes/ here comes before the package's.")
+        print("\n`ssl-audio recipes copy NAME` writes one out to edit; recipes/ here comes first.")
         return
     if words[0] in ("-h", "--help"):
         print("usage: ssl-audio recipes")

@@ -25,7 +25,7 @@ from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.output_files import write_bytes
 from ssl_audio.experiments.parsing import VerbParser
 from ssl_audio.experiments.progress import bar
-from ssl_audio.names import printable, suggest
+from ssl_audio.names import in_columns, printable, suggest
 
 CORPORA: dict[str, type[Corpus]] = {
     kind.name or name.lower(): kind
@@ -33,13 +33,16 @@ CORPORA: dict[str, type[Corpus]] = {
     if isinstance(kind, type) and issubclass(kind, Corpus) and kind is not Corpus
 }
 HELP = """\
-usage: ssl-audio shards write --corpus NAME --out DIR [--root DIR] [--sample_rate HZ] [--part i/n] [options]
+usage: ssl-audio shards write --corpus NAME --out DIR [--root DIR] [options]
        ssl-audio shards merge DIR
        ssl-audio shards verify DIR [--decoding true]
        ssl-audio shards show DIR [--out FILE.png]
 
-Write a corpus as WebDataset shards, make a whole of parts, check shards against their manifest, or say what is in them.
-Corpora: {corpora}.
+Write a corpus as WebDataset shards, make a whole of parts, check shards against
+their manifest, or say what is in them.
+
+{corpora}
+
 `ssl-audio shards write --corpus NAME --help` lists a corpus' options.
 """
 
@@ -48,7 +51,7 @@ def run(words: list[str]) -> None:
     """Write, merge, verify or show shards."""
     actions = {"write": _write, "merge": _merge, "verify": _verify, "show": _show}
     if not words or words[0] in ("-h", "--help") or words in (["write", "-h"], ["write", "--help"]):
-        print(HELP.format(corpora=", ".join(sorted(CORPORA))), end="")
+        print(HELP.format(corpora=in_columns({"corpora": ", ".join(sorted(CORPORA)) + "."})), end="")
         return
     action, *rest = words
     if action not in actions:

@@ -19,7 +19,7 @@ from ssl_audio.errors import RecipeError
 
 
 class AudioShards(ShardModule):
-    """Endless batches of crops from shards, in an order that is a pure function of (seed, step).
+    """Endless batches of crops, whose order is a pure function of (seed, step).
 
     Args:
         shards: Folders written by `ssl-audio shards write`, or any WebDataset tars, or URLs of such.

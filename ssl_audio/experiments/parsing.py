@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ssl_audio.errors import RecipeError, own_cause
 from ssl_audio.experiments import yaml_limits  # noqa: F401 -- registers how values are read
+from ssl_audio.experiments.help_texts import PlainHelp
 from ssl_audio.names import suggest
 
 _TRUTHS = ("true", "false", "yes", "no", "null")
@@ -84,6 +85,9 @@ def _with_truths(words: Sequence[str], actions: Sequence[Any]) -> list[str]:
 
 class OneLine:
     """Mixin: report errors in one line and with exit code 2; an option that is true or false may stand alone."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"formatter_class": PlainHelp, **options})
 
     def parse_args(
         self,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ssl_audio.errors import RecipeError
-from ssl_audio.names import suggest
+from ssl_audio.names import in_columns, suggest
 from ssl_audio.storing import store
 
 RECIPES = Path("recipes")
@@ -79,7 +79,7 @@ def listing(groups: dict[str, dict[str, str]]) -> str:
     width = max((len(name) for rows in groups.values() for name in rows), default=0)
     lines = []
     for group, rows in sorted(groups.items()):
-        lines += ["", group] + [f"  {name:<{width}}  {rows[name]}".rstrip() for name in sorted(rows)]
+        lines += ["", group, in_columns({name: rows[name] for name in sorted(rows)}, width=width)]
     return "\n".join(lines[1:])
 
 

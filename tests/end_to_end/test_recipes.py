@@ -249,12 +249,16 @@ def test_a_summary_that_is_none_is_one_line(tmp_path, capsys, text):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_lists_its_options_and_does_nothing_without_any(verb, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
     for words in ([verb, "--help"], [verb]):
         with contextlib.suppress(SystemExit):
             main(words)
         told = capsys.readouterr()
         if "--help" in words:
             assert f"usage: ssl-audio {verb}" in told.out
+            # In plain words, on a terminal of 80 columns.
+            assert not re.findall(r"<class|Optional\[|Union\[|Literal\[", told.out)
+            assert not [line for line in told.out.splitlines() if len(line) > 80]
         elif told.err:
             assert re.fullmatch(r"ssl-audio: .*\n", told.err)
     assert not list(tmp_path.iterdir())
