@@ -170,7 +170,7 @@ def _built(plan: Comparison, name: str, seed: int, display: Display) -> Finetune
     """The task, for its data; nothing is trained."""
     chosen = {"checkpoint": "none", "runs": plan.folder / "cells", "name": name, "beside_scratch": False}
     words = words_of(plan.task, {**chosen, "seed_everything": seed, "data.seed": seed}, plan.options)
-    return FinetuneBuilder(with_demo(words, display=display), display=display)
+    return FinetuneBuilder(with_demo(words, check=FinetuneBuilder.check_options, display=display), display=display)
 
 
 def _baseline(plan: Comparison, baseline: Baseline, seed: int, display: Display) -> Predictions:

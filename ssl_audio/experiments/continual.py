@@ -151,7 +151,9 @@ class _Experiment:
             options = {**self._options(task, {}), "checkpoint": str(self.base)}
             chosen = {"runs": self.folder / "cells", "name": "parsed", "beside_scratch": False}
             words = words_of(self.plan.tasks[task].recipe, chosen, {**_ONE_DEVICE, **options, **_seeded(seed)})
-            built = FinetuneBuilder(with_demo(words, display=self.display), display=self.display)
+            built = FinetuneBuilder(
+                with_demo(words, check=FinetuneBuilder.check_options, display=self.display), display=self.display
+            )
             folds = built.folds()
             if len(folds) > 1 and "folds" in options:
                 raise RecipeError(f"tasks.{task}: folds is {options['folds']}; expected one fold, such as [0]")
@@ -202,7 +204,10 @@ class _Experiment:
         if not path.exists():
             chosen = {"name": "untrained", "runs": runs}
             words = words_of(plan.pretraining, chosen, {"probe": [], **_ONE_DEVICE, **plan.pretrain_options})
-            built = PretrainBuilder(with_demo(words, "pretrain", display=self.display), display=self.display)
+            built = PretrainBuilder(
+                with_demo(words, "pretrain", check=PretrainBuilder.check_options, display=self.display),
+                display=self.display,
+            )
             weights = {f"backbone.{name}": value for name, value in built.model.backbone.state_dict().items()}
             recipe = {"model": {"backbone": built.recipe["model"]["backbone"]}}
             content = {"state_dict": weights, "global_step": 0, "ssl_audio": describe(recipe)}

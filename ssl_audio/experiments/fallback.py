@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,21 @@ DEMOS = (DEMO, *SOUNDSCAPES.values())
 _QUESTIONS = ("--print_config", "--help")
 
 
-def with_demo(words: list[str], verb: str = "finetune", *, display: Display = TERMINAL) -> list[str]:
-    """The same call, or one of the recipe that the recipe names for when its shards are missing. It says so loudly."""
+def with_demo(
+    words: list[str],
+    verb: str = "finetune",
+    *,
+    check: Callable[[list[str]], None],
+    display: Display = TERMINAL,
+) -> list[str]:
+    """The same call, or one of the recipe that the recipe names for when its shards are missing. It says so loudly.
+
+    Args:
+        words: The call.
+        verb: What it calls.
+        check: Refuses wrong options; asked before minutes of synthesis.
+        display: Shows messages and progress.
+    """
     words = with_recipe_paths(words, verb)
     places = [place + 1 for place, word in enumerate(words) if word in ("--config", "-c") and place + 1 < len(words)]
     told: dict[str, Any] = {}
@@ -40,6 +54,7 @@ def with_demo(words: list[str], verb: str = "finetune", *, display: Display = TE
         start = asked_alone(words, "--checkpoint", str(told.get("checkpoint", NEWEST)))
         if verb == "finetune" and start == NEWEST:  # before minutes of synthesis
             chosen_checkpoint(NEWEST, Path(asked_alone(words, "--runs", "runs")))
+        check(words)
         for folder in missing:
             if folder in DEMOS:
                 _write_demo(folder, display)
@@ -62,7 +77,7 @@ def with_demo(words: list[str], verb: str = "finetune", *, display: Display = TE
     rest = [word for number, word in enumerate(words) if number not in dropped]
     named = any(word == "--name" or word.startswith("--name=") for word in rest)
     return with_demo(
-        ["--config", demo, *([] if named else ["--name", f"{task}-on-demo"]), *rest], verb, display=display
+        ["--config", demo, *([] if named else ["--name", f"{task}-on-demo"]), *rest], verb, check=check, display=display
     )
 
 

@@ -127,7 +127,11 @@ def finetune(
 def finetune_words(words: list[str], *, display: Display = TERMINAL) -> Finished | None:
     """The same, with options as on the command line."""
     with quiet_training(), contextlib.ExitStack() as held:
-        return finetune_built(FinetuneBuilder(with_demo(words, display=display), held=held, display=display))
+        return finetune_built(
+            FinetuneBuilder(
+                with_demo(words, check=FinetuneBuilder.check_options, display=display), held=held, display=display
+            )
+        )
 
 
 def finetune_built(cli: FinetuneBuilder) -> Finished | None:

@@ -112,16 +112,18 @@ class OneLine:
         known = [action.dest for action in self._actions]  # type: ignore[attr-defined]
         if (cause := own_cause(ex)) is not None:
             raise cause
-        options = {action.dest: action.option_strings[0] for action in self._actions if action.option_strings}  # type: ignore[attr-defined]
         told = one_line(message, known)
+        # Of parts of a recipe jsonargparse makes parsers of their own, which have no verb and no help.
+        prog = self.prog  # type: ignore[attr-defined]
+        if " " not in prog:
+            raise RecipeError(told)
+        options = {action.dest: action.option_strings[0] for action in self._actions if action.option_strings}  # type: ignore[attr-defined]
         key = told.partition(": expected ")[0]
         told = options.get(key, key) + told[len(key) :]
         lacks = re.fullmatch(r"the following arguments are required: (.*)", told)
         if lacks:
             told = f"needs {', '.join(options.get(name, name) for name in lacks[1].split(', '))}"
-        # Of parts of a recipe jsonargparse makes parsers of their own, which have no help.
-        prog = self.prog  # type: ignore[attr-defined]
-        raise RecipeError(told if prog == "-" else f"{told} (see `{prog} --help`)")
+        raise RecipeError(f"{told} (see `{prog} --help`)")
 
 
 @contextlib.contextmanager

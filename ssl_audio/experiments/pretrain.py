@@ -105,7 +105,11 @@ def pretrain_words(words: list[str], *, display: Display = TERMINAL) -> Finished
     """The same, with options as on the command line."""
     with quiet_training(), contextlib.ExitStack() as held:
         return pretrain_built(
-            PretrainBuilder(with_demo(words, "pretrain", display=display), held=held, display=display)
+            PretrainBuilder(
+                with_demo(words, "pretrain", check=PretrainBuilder.check_options, display=display),
+                held=held,
+                display=display,
+            )
         )
 
 

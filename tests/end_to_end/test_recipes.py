@@ -264,6 +264,14 @@ def test_every_verb_lists_its_options_and_does_nothing_without_any(verb, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_wrong_option_is_told_before_the_demo_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["pretrain", "--config", "demo", "--trainer.max_steps", "many"])
+    assert "--trainer.max_steps: expected a whole number, found many" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_recipe_comes_before_a_folder_of_its_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ks2").mkdir()
