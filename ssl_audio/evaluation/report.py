@@ -5,6 +5,7 @@ import dataclasses
 import html
 from collections.abc import Mapping, Sequence
 
+from ssl_audio.evaluation.terminal_tables import laid_out, terminal_columns
 from ssl_audio.names import printable
 
 _STYLE = """
@@ -60,15 +61,7 @@ class ReportTable:
     def text(self) -> str:
         """As columns for a terminal."""
         cells = [list(map(printable, self.head)), *([shown(cell) for cell in row] for row in self.rows)]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(self.head))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if not column else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in cells
-        ]
-        return "\n".join([self.caption, *lines])
+        return laid_out(self.caption, cells, terminal_columns())
 
 
 def shown(cell: str | float) -> str:

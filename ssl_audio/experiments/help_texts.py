@@ -37,7 +37,7 @@ class PlainHelp(DefaultHelpFormatter):
         needed = [action for action in actions if action.required or not action.option_strings]
         return super()._format_usage(usage, needed, [], prefix).rstrip() + " [options]\n\n"
 
-    def _metavar_formatter(self, action: Action, default_metavar: str) -> Any:
+    def _metavar_formatter(self, action: Action, default_metavar: Any) -> Any:
         # Of lists of paths jsonargparse says in how many ways they may be written.
         if str(action.metavar).startswith("'["):
             return lambda count: (default_metavar,) * count
