@@ -275,7 +275,7 @@ def test_the_verb_learns_tasks_of_different_kinds_from_a_recipe(shards, tmp_path
             "--methods={a: {class_path: Sequentia}}",
             "no class 'Sequentia'; did you mean 'Sequential'?; expected one of A",
         ),
-        ("--methods={a: {class_path: Adapters}}", "required: adapters (see `ssl-audio continual --help`)"),
+        ("--methods={a: {class_path: Adapters}}", "required: adapters"),
     ):
         with pytest.raises(SystemExit) as caught:
             main([*words, *(["--steps=2"] if "steps" not in changed else []), changed, "--name=mine"])

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import yaml
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from ssl_audio.experiments.pretrain import PretrainBuilder
 from ssl_audio.training.resuming import flatten
@@ -20,6 +19,8 @@ def first_of(described: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes/sweeps").glob("*.yaml")), ids=lambda path: path.stem)
 def test_an_agent_calls_what_we_understand(path, monkeypatch, tmp_path):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args  # takes seconds to import
+
     monkeypatch.chdir(ROOT)
     sweep = yaml.safe_load(path.read_text())
     drawn = {name: {"value": first_of(described)} for name, described in sweep["parameters"].items()}
