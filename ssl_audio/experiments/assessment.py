@@ -97,7 +97,7 @@ def assess(
         this.write("reconstruction.png", drawn[1])
     curves = curves_picture(read_rows(this.folder / METRICS), module.objective.titles)
     if curves is not None:
-        pictures["Training"] = curves
+        pictures["Training curves"] = curves
         this.write("curves.png", curves)
     command = f"{_program()} inspect {this.folder}"
     recipe = yaml.safe_dump(module.recipe, sort_keys=False, allow_unicode=True)
@@ -114,7 +114,7 @@ def assess(
         pictures[f"At step {int(panels[-1].stem.split('-')[1])}"] = panels[-1].read_bytes()
     watched = watch_picture(read_rows(this.folder / METRICS))
     if watched is not None:
-        pictures["Watched"] = watched
+        pictures["Training diagnostics"] = watched
     details = {"Recipe": recipe, "Summary": json.dumps(summary, indent=1)}
     report = page(
         f"Pretraining: {summary['name']}",

@@ -98,7 +98,7 @@ def write_comparison(
     # The same objective on the same clips in the same order: what differs is the encoder.
     curves = beside_picture({encoder: read_rows(path.parent.parent / METRICS) for encoder, path in checkpoints.items()})
     if curves is not None:
-        pictures["Pretraining"] = curves
+        pictures["Pretraining curves"] = curves
         this.write("pretraining.png", curves)
     report = page(
         f"Comparison: {plan.folder.name}", budget, tables=tables, pictures=pictures, details=details, command=command
@@ -161,4 +161,4 @@ def _table_of(
             ]
         )
     caption = f"differences on the same clips, intervals over {plan.intervals}"
-    return ReportTable(caption, ["", "gain", "95 % interval", "p", "a difference?"], rows)
+    return ReportTable(caption, ["", "gain", "95 % interval", "p", "significant"], rows)

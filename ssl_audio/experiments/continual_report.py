@@ -271,7 +271,7 @@ def _tasks_table(plan: Continual, found: list[Learnt], draws: Draws) -> ReportTa
     rows.append(cells)
     kinds = {task: "mAP" if found[0].before[task].several else "accuracy" for task in plan.tasks}
     head = ["", *(f"{task} ({kinds[task]})" for task in plan.tasks)]
-    return ReportTable("each task: when it was learnt, at the end", head, rows)
+    return ReportTable("score of each task: after learning it, and at the end", head, rows)
 
 
 def _at(one: Learnt, task: str, step: str, draws: Draws) -> float:

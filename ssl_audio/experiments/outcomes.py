@@ -166,7 +166,7 @@ def write_report(
         pictures["Timelines of the best and the worst test clips"] = drawn.read_bytes()
     curves = _curves(this)
     if curves is not None:
-        pictures["Training"] = curves
+        pictures["Training curves"] = curves
     best = next(iter(sorted(this.folder.glob("**/best.ckpt"))), None)
     command = (
         f"ssl-audio predict --checkpoint {best}{_base_option(best)} "
@@ -248,7 +248,7 @@ def _score_table(scores: dict[str, dict[str, Any]], head: str, *, several: bool)
 
 
 def _label_table(predictions: Predictions) -> ReportTable:
-    return ReportTable("each label", *predictions.label_table())
+    return ReportTable("scores by label", *predictions.label_table())
 
 
 def _number(value: float) -> str:

@@ -68,25 +68,25 @@ class Audit:
             interval = f"{one.told.low:.2f} to {one.told.high:.2f}"
             rows.append([one.name, one.verdict, f"{one.told.score:.3f}", interval, f"{one.told.p:.3f}", one.lies])
         caption = (
-            f"how well {self.target} is told, by what should not tell it: {self.clips} clips, no {self.groups[:-1]} on "
-            "both sides"
+            f"how well shortcuts predict {self.target}: {self.clips} clips, no {self.groups[:-1]} in both training and "
+            "test"
         )
         tables = [
-            ReportTable(caption, ["shortcut", "verdict", measure, "95 % interval", "p", "labels furthest apart"], rows)
+            ReportTable(caption, ["shortcut", "verdict", measure, "95 % interval", "p", "most different labels"], rows)
         ]
         spoken: list[list[str | float]] = [[one.name, one.speakers_lie] for one in self.shortcuts if one.speakers_lie]
         if spoken:
-            tables.append(ReportTable("speakers furthest apart, medians", ["shortcut", "where they lie"], spoken))
+            tables.append(ReportTable("most different speakers, medians", ["shortcut", "values"], spoken))
         kept: list[list[str | float]] = []
         for part in self.shared:
             shared = f"{part.shared} of {part.total}"
             kept.append([f"{part.what} in several {part.parts}", shared, str(part.clips), "; ".join(part.examples)])
         if kept:
-            tables.append(ReportTable("what parts share", ["", "shared", "clips", "such as"], kept))
+            tables.append(ReportTable("overlap of the parts", ["", "shared", "clips", "examples"], kept))
         todo: list[list[str | float]] = [[one.name, one.advice] for one in self.shortcuts if one.advice]
         todo += [[f"{part.what} in several {part.parts}", part.advice] for part in self.shared if part.advice]
         if todo:
-            tables.append(ReportTable("what to do", ["found", "unless it belongs to the label"], todo))
+            tables.append(ReportTable("advice", ["found", "what to do, unless it is part of the label"], todo))
         return tables
 
     def text(self) -> str:
