@@ -262,7 +262,7 @@ def test_other_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
     assert "no such recipe; did you mean 'demo'? recipes of recipes/pretrain: altered_frames, causal, " in nowhere
     assert "--corpus is missing" in fails(capsys, ["shards", "write", "--out", "x"], code=2)
     main(["shards", "write", "--help"])
-    assert "Corpora: audioset, audioset_strong, demo, desed, esc50" in capsys.readouterr().out
+    assert "corpora  audioset, audioset_strong, demo, desed, esc50" in capsys.readouterr().out
     assert "did you mean 'folder'" in fails(capsys, ["shards", "write", "--corpus", "foldr", "--out", "x"], code=2)
     assert "no action 'wirte'; did you mean 'write'" in fails(capsys, ["shards", "wirte"], code=2)
     (tmp_path / "empty").mkdir()
