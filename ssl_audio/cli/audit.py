@@ -1,4 +1,4 @@
-"""`ssl-audio audit`: what tells the labels of shards that should not."""
+"""`ssl-audio audit`: shortcuts that give the labels of shards away."""
 
 import json
 from pathlib import Path
@@ -26,8 +26,8 @@ def audit(
     out: Path | None = None,
     runs: Path = Path("runs"),
 ) -> None:
-    """How well labels are told by level, bandwidth, noise, silence, coding, duration, the ends and the order of clips,
-    and what the parts of the data share: speakers, files, duplicates.
+    """Find shortcuts that give labels away (level, bandwidth, noise, silence, coding, duration, order of clips), and what
+    training and test share: speakers, files, duplicates.
 
     Args:
         shards: A folder of labelled shards, or several.

@@ -11,7 +11,10 @@ from ssl_audio.experiments.parsing import VerbParser
 
 def run(words: list[str]) -> None:
     """Parse, compare, and print the tables."""
-    parser = VerbParser(prog="ssl-audio compare", description="Encoders x starts (or adapters) x seeds, one budget.")
+    parser = VerbParser(
+        prog="ssl-audio compare",
+        description="Compare encoders, pretrained and from scratch, or adapters, on one task: several seeds, one budget.",
+    )
     parser.add_class_arguments(Comparison, None, as_positional=False, skip={"options"})
     parser.add_argument(
         "--options",

@@ -20,7 +20,7 @@ def run(words: list[str]) -> None:
     """Parse, learn, and print the tables."""
     parser = VerbParser(
         prog="ssl-audio continual",
-        description="Learn tasks one after the other by several methods, and test all of them after each.",
+        description="Learn tasks in sequence by several methods, and test on all of them after each.",
     )
     parser.add_argument("--config", action="config", help="A recipe of recipes/continual, or the file of one.")
     parser.add_class_arguments(Continual, None, as_positional=False)

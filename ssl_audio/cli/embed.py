@@ -24,7 +24,7 @@ def run(words: list[str]) -> None:
         return
     parser = VerbParser(
         prog="ssl-audio embed",
-        description="Embed recordings of any length; `ssl-audio embed merge OUT` makes a whole of parts (--part).",
+        description="Embed recordings of any length; `ssl-audio embed merge OUT` merges parts (--part).",
     )
     add_common(parser, out="A .parquet or .npz file.")
     parser.add_argument("--frames", type=bool, default=False, help="A vector for every patch column too, and its time.")

@@ -49,26 +49,27 @@ def export(
     base: Path | None = None,
     hints: Hints = NO_HINTS,
 ) -> None:
-    """Write a checkpoint in another form: whole, with adapters merged into plain weights, or as others open it.
+    """Convert a checkpoint: a whole file, adapters merged into plain weights, or a folder for other libraries.
 
     Args:
-        checkpoint: Ours, whole or adapters alone, or a folder of peft's; for `huggingface` a published file too.
-        out: A file that ends in .ckpt or .safetensors; for the other formats a folder.
-        format: `ssl_audio` and `safetensors` write a whole checkpoint; `peft` a folder that peft reads, with what it
-            has no place for beside it; `huggingface` a folder for transformers, timm or PyTorch alone, adapters merged,
-            and then compares what those make of it with the checkpoint; `onnx` a folder with a file for onnxruntime.
-        merge: Fold every adapter into the weights of its base; one that cannot be is refused.
-        layout: Of a `huggingface` folder: `ast` opens in transformers, `timm` in timm, `torch` needs PyTorch alone and
-            holds anything; `auto` takes the first that has a place for everything.
-        head: Of `huggingface` and `onnx`: whether the head goes with it, if there is one.
-        seconds: Of `ast` and `timm`: the length of clips; by default as long as the positions.
-        input: Of `onnx`: whether the file begins with waveforms or with log-mel spectrograms.
-        int8: Of `onnx`: also write a file whose weights have 8 bits, and say what that costs.
+        checkpoint: A checkpoint of ssl-audio (whole, or adapters alone) or a folder of peft; for `huggingface` and
+            `onnx` also a published file.
+        out: A file that ends in .ckpt or .safetensors; for the other formats a folder, new or empty.
+        format: `ssl_audio` and `safetensors` write one whole file. `huggingface` writes a folder for transformers,
+            timm or PyTorch, `onnx` one for onnxruntime: adapters are merged, and the outputs compared with those of
+            the checkpoint. `peft` writes LoRA as peft reads it.
+        merge: Merge the adapters into the weights; an adapter that cannot be merged is refused.
+        layout: Layout of `huggingface`: `ast` for transformers, `timm` for timm, `torch` for PyTorch alone, which has
+            a place for everything; `auto` takes the first of these that fits.
+        head: Include the head, if there is one (`huggingface`, `onnx`).
+        seconds: Length of clips (`ast`, `timm`); by default as long as the positions.
+        input: Input of the `onnx` model: waveforms, or log-mel spectrograms.
+        int8: Also write an `onnx` model with 8-bit weights, and print the loss of precision.
         audio: Recordings to compare on; by default sounds of the demo corpus.
-        shards: Folders of shards that it was trained on, for corpora and licences in the model card.
-        push: Repository on Hugging Face's hub, owner/name, that an exported folder is uploaded to once it agrees, for
-            whoever is logged in; a new one is private.
-        base: What an adapter checkpoint was trained on; by default looked for below runs/ and beside the file.
+        shards: Folders of shards that it was trained on: the model card names their corpora and licences.
+        push: Repository on Hugging Face's hub (owner/name) to upload the folder to after a passed comparison; needs
+            a login, and a new repository is private.
+        base: The base of an adapter checkpoint; by default looked for below runs/ and beside the file.
         hints: What a published checkpoint does not say.
     """
     if format in ("huggingface", "onnx"):

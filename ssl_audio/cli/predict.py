@@ -40,7 +40,7 @@ def run(words: list[str]) -> None:
         return
     parser = VerbParser(
         prog="ssl-audio predict",
-        description="Label recordings with fine-tuned checkpoints; `ssl-audio predict merge OUT` makes a whole of "
+        description="Label recordings with fine-tuned checkpoints; `ssl-audio predict merge OUT` merges "
         "parts (--part).",
     )
     add_common(

@@ -236,7 +236,7 @@ def merge(words: list[str], finish: Callable[[Job, Path, Tables], None], *, verb
     """
     parser = VerbParser(
         prog=f"ssl-audio {verb} merge",
-        description=f"Make a whole of what `ssl-audio {verb} --part i/n` wrote: to the bit what it is without --part.",
+        description=f"Merge what `ssl-audio {verb} --part i/n` wrote; the same to the bit as without --part.",
     )
     parser.add_argument("out", type=Path, help="What --out was for the parts.")
     out = parser.parse_args(words).out
