@@ -26,8 +26,8 @@ def audit(
     out: Path | None = None,
     runs: Path = Path("runs"),
 ) -> None:
-    """Find shortcuts that give labels away (level, bandwidth, noise, silence, coding, duration, order of clips), and what
-    training and test share: speakers, files, duplicates.
+    """Find shortcuts that give labels away (level, bandwidth, noise, silence, coding, duration, order of clips), and
+    what training and test share: speakers, files, duplicates.
 
     Args:
         shards: A folder of labelled shards, or several.

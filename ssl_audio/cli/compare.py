@@ -13,7 +13,7 @@ def run(words: list[str]) -> None:
     """Parse, compare, and print the tables."""
     parser = VerbParser(
         prog="ssl-audio compare",
-        description="Compare encoders, pretrained and from scratch, or adapters, on one task: several seeds, one budget.",
+        description="Compare encoders, pretrained and from scratch, or adapters, on one task with one budget.",
     )
     parser.add_class_arguments(Comparison, None, as_positional=False, skip={"options"})
     parser.add_argument(

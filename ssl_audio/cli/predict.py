@@ -40,8 +40,8 @@ def run(words: list[str]) -> None:
         return
     parser = VerbParser(
         prog="ssl-audio predict",
-        description="Label recordings with fine-tuned checkpoints; `ssl-audio predict merge OUT` merges "
-        "parts (--part).",
+        description="Label recordings with fine-tuned checkpoints; `ssl-audio predict merge OUT` merges parts "
+        "(--part).",
     )
     add_common(
         parser,
