@@ -1,6 +1,7 @@
 """What objectives teach in equal CPU time: frozen encoders on tasks whose test clips no pretraining has had.
 
     python tests/soak/objectives.py --shards /data/shards --out objectives.jsonl --budget 360 --seeds 3
+    python tests/soak/objectives.py --out objectives.jsonl --independent independent   # see independent.py
     python tests/soak/objectives.py --out objectives.jsonl --show true
 
 Every pretraining and every probe writes a line into --out as it ends; a call that was cut off resumes there. The steps
@@ -51,6 +52,7 @@ TASKS = {  # shards, kind of label, which clips are tested
     "speakers": ("fsdd", "speaker", "splits"),
     "emotions": ("emodb4", "label", "folds"),
 }
+INDEPENDENT = {name: (name, "label", "every fold") for name in ("letters", "percussion", "words")}
 FEW, DRAWS, WINDOW = 10, 3, 1.295
 
 
@@ -71,24 +73,27 @@ def cepstra_with_deltas(frontend: Fbank) -> Embedder:
     return embed
 
 
-def probed(shards: Path, embedders: dict[str, Embedder]) -> dict[tuple[str, str, str], list[str]]:
+def probed(shards: Path, embedders: dict[str, Embedder], tasks=TASKS) -> dict[tuple[str, str, str], list[str]]:
     """Which test clips each embedder's probe gets right, by embedder, task and labels: a string of digits a draw."""
     found: dict[tuple[str, str, str], list[str]] = {}
-    for folder in {folder for folder, _, _ in TASKS.values()}:
+    for folder in {folder for folder, _, _ in tasks.values()}:
         index = open_shards([shards / folder])
         chosen = np.sort(np.random.default_rng(0).permutation(len(index))[:1500])
         index = index.select(chosen)
         features = embed_clips(index, embedders, sample_rate=16000, bf16=True)
-        for task, (name, kind, held) in TASKS.items():
+        for task, (name, kind, held) in tasks.items():
             if name != folder:
                 continue
             names, labels = labels_in(index, kind)
             codes = labels.codes.astype(np.int64)
-            tested = np.isin(index.fold, LEFT_OUT[folder]["folds"]) if held == "folds" else index.split == "test"
+            if held == "every fold":
+                parts = [index.fold == fold for fold in np.unique(index.fold)]
+            else:
+                parts = [np.isin(index.fold, LEFT_OUT[folder]["folds"]) if held == "folds" else index.split == "test"]
             for embedder, rows in features.items():
                 for amount in ("few", "all"):
                     found[embedder, task, amount] = [
-                        answers(rows, codes, ~tested, tested, len(names), draw, amount)
+                        "".join(answers(rows, codes, ~part, part, len(names), draw, amount) for part in parts)
                         for draw in range(DRAWS if amount == "few" else 1)
                     ]
     return found
@@ -152,7 +157,7 @@ def pretrain(objective: str, encoder: str, seed: int, steps: int, name: str, sha
         name=name,
         display=ssl_audio.Silent(),
         options={
-            "model.backbone.encoder": f"recipes/encoders/{encoder}_demo.yaml",
+            "model.backbone.encoder": f"recipes/encoders/{encoder}.yaml",
             "data.leave_out": {str(shards / source): left for source, left in LEFT_OUT.items()},
             "data.workers": 0,
             "probe": [],
@@ -163,17 +168,21 @@ def pretrain(objective: str, encoder: str, seed: int, steps: int, name: str, sha
 
 
 def main(shards: Path = Path("shards"), out: Path = Path("objectives.jsonl"), budget: int = 360, seeds: int = 3,
-         encoders: list[str] = ["transformer", "bimamba"], objectives: list[str] = list(OBJECTIVES),  # noqa: B006
-         show: bool = False) -> None:  # fmt: skip
+         encoders: list[str] = ["transformer_demo", "bimamba_wide"], objectives: list[str] = list(OBJECTIVES),  # noqa: B006
+         independent: Path | None = None, show: bool = False) -> None:  # fmt: skip
     log = Log(out)
     if show:
-        return print_table(log)
+        for tasks in (TASKS, INDEPENDENT):
+            print_table(log, tasks)
+        return
     torch.set_num_threads(1)
     if not Path("recipes").exists():
         Path("recipes").symlink_to(Path(__file__).parents[2] / "recipes")
     plain = Fbank(level_db=-26, floor=-10)
     statistics = {"mel": frame_statistics(plain), "cepstra": frame_statistics(plain, cepstra=20),
                   "cepstra with deltas": cepstra_with_deltas(plain)}  # fmt: skip
+    if independent is not None:
+        return report(log, independent, statistics)
     if log.get(what="plain") is None:
         keep(log, probed(shards, statistics), what="plain", seed=0)
     for seed in range(seeds):
@@ -186,15 +195,34 @@ def main(shards: Path = Path("shards"), out: Path = Path("objectives.jsonl"), bu
                     log, objective, encoder, shards
                 )
                 steps = max(1, round((budget - rate["fixed"]) / rate["step"]))
-                checkpoint, spent = pretrain(
-                    objective, encoder, seed, steps, f"{objective}_{encoder}_{budget}_{seed}", shards
-                )
+                checkpoint, spent = pretrain(objective, encoder, seed, steps, name_of(key), shards)
                 opened = open_checkpoint(checkpoint)
                 ways = readings("pretrained", opened.backbone().eval())
                 if log.get(what="untrained", objective=objective, encoder=encoder, seed=seed) is None:
                     before = readings("untrained", opened.untrained(seed=seed).eval())
                     keep(log, probed(shards, before), what="untrained", objective=objective, encoder=encoder, seed=seed)
                 keep(log, probed(shards, ways), **key, steps=steps, cpu=round(spent))
+
+
+def name_of(line) -> str:
+    """The name of a pretraining's run."""
+    return "{objective}_{encoder}_{budget}_{seed}".format_map(line)
+
+
+def report(log: Log, independent: Path, statistics: dict[str, Embedder]) -> None:
+    """Probe what has been pretrained on sets that nothing was chosen on."""
+    if log.get(what="plain", set="independent") is None:
+        keep(log, probed(independent, statistics, INDEPENDENT), what="plain", seed=0, set="independent")
+    for line in [line for line in log.lines if line["what"] == "pretrained" and "set" not in line]:
+        key = {name: line[name] for name in ("what", "objective", "encoder", "budget", "seed")} | {"set": "independent"}
+        before = {name: key[name] for name in ("objective", "encoder", "seed", "set")} | {"what": "untrained"}
+        if log.get(**key):
+            continue
+        opened = open_checkpoint(Path("runs/pretrain") / name_of(line) / "0/checkpoints/last.ckpt")
+        if log.get(**before) is None:
+            ways = readings("untrained", opened.untrained(seed=line["seed"]).eval())
+            keep(log, probed(independent, ways, INDEPENDENT), **before)
+        keep(log, probed(independent, readings("pretrained", opened.backbone().eval()), INDEPENDENT), **key)
 
 
 def measure(log: Log, objective: str, encoder: str, shards: Path):
@@ -212,7 +240,7 @@ def keep(log: Log, found, **key) -> None:
     log.add(**key, found=told)
 
 
-def print_table(log: Log) -> None:
+def print_table(log: Log, tasks) -> None:
     """Means over seeds, and differences from the same encoder untrained with 95 % intervals over test clips."""
     rows: dict[tuple, dict[int, np.ndarray]] = {}
     spent: dict[tuple, list[tuple[int, int]]] = {}
@@ -220,6 +248,8 @@ def print_table(log: Log) -> None:
         for reading, task, amount, strings in line.get("found", []):
             right = np.mean([[int(one) for one in string] for string in strings], axis=0)
             name = (line["what"], line.get("objective", ""), line.get("encoder", ""), line.get("budget", 0))
+            if task not in tasks:
+                continue
             rows.setdefault((*name, reading, task, amount), {})[line["seed"]] = right
         if "steps" in line:
             spent.setdefault((line["objective"], line["encoder"], line["budget"]), []).append(
@@ -227,7 +257,7 @@ def print_table(log: Log) -> None:
             )
     for (objective, encoder, budget), found in sorted(spent.items()):
         print(f"{objective} {encoder} {budget} s: {len(found)} seeds, steps and CPU s {found}")
-    columns = [(task, amount) for task in TASKS for amount in ("few", "all")]
+    columns = [(task, amount) for task in tasks for amount in ("few", "all")]
     print(
         "| | "
         + " | ".join(f"{task}, {amount}" for task, amount in columns)
