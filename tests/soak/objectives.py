@@ -28,18 +28,30 @@ from ssl_audio.objectives.linear_fit import fit_linear
 OBJECTIVES = {
     "default": ["demo", "real_audio"],
     "units": ["demo", "real_audio", "units"],
+    "open_units": ["demo", "real_audio", "units"],
+    "units_and_clips": ["demo", "real_audio", "units"],
     "published": ["demo", "real_audio"],
 }
-PUBLISHED = {  # SSAST's losses and direction, mask tokens through the encoder; batch, crops and rate are the default's
-    "model.objective.decoder": None,
-    "model.objective.direction": "published",
-    "model.objective.targets": "raw",
-    "model.objective.temperature": None,
-    "model.objective.generative_weight": 10.0,
-    "model.objective.clip_weight": 0.0,
-    "model.objective.sketch_weight": 0.0,
-    "model.views": None,
-    "data.crops_per_clip": 1,
+OPTIONS = {
+    "open_units": {"model.objective.masking": None},
+    "units_and_clips": {
+        "model.objective.masking": None,
+        "model.objective.clip_weight": 0.3,
+        "data.crops_per_clip": 2,
+        "data.batch_clips": 8,
+    },
+    # SSAST's losses and direction, mask tokens through the encoder; batch, crops and rate are the default's.
+    "published": {
+        "model.objective.decoder": None,
+        "model.objective.direction": "published",
+        "model.objective.targets": "raw",
+        "model.objective.temperature": None,
+        "model.objective.generative_weight": 10.0,
+        "model.objective.clip_weight": 0.0,
+        "model.objective.sketch_weight": 0.0,
+        "model.views": None,
+        "data.crops_per_clip": 1,
+    },
 }
 LEFT_OUT = {
     "esc10": {"folds": [1, 2]},
@@ -161,7 +173,7 @@ def pretrain(objective: str, encoder: str, seed: int, steps: int, name: str, sha
             "data.leave_out": {str(shards / source): left for source, left in LEFT_OUT.items()},
             "data.workers": 0,
             "probe": [],
-            **(PUBLISHED if objective == "published" else {}),
+            **OPTIONS.get(objective, {}),
         },
     )
     return run.checkpoint, time.process_time() - begun
