@@ -21,6 +21,7 @@ from ssl_audio.training.optimisation import Schedule
 # their manifests show that they are the same.
 _FREE_DATA = ("shards", "batch_clips", "workers", "max_replaced")
 _FREE_MODEL = ("recompute", "compile")
+_FREE_OPTIMIZER = ("fused", "foreach", "capturable", "differentiable")  # torch's: the same step by other kernels
 _BOUND_TRAINER = ("gradient_clip_val", "gradient_clip_algorithm", "precision")
 _SHOWN = 3
 
@@ -164,7 +165,11 @@ def _alias(name: str) -> str:
 
 def bound(recipe: dict[str, Any]) -> dict[str, Any]:
     """The part of a recipe that decides what is computed."""
-    trainer, data, model = (recipe.get(name) or {} for name in ("trainer", "data", "model"))
+    trainer, data, model = (dict(recipe.get(name) or {}) for name in ("trainer", "data", "model"))
+    optimizer = model.get("optimizer")
+    if isinstance(optimizer, dict) and isinstance(options := optimizer.get("init_args"), dict):
+        kept = {name: value for name, value in options.items() if name not in _FREE_OPTIMIZER}
+        model["optimizer"] = {**optimizer, "init_args": kept}
     return {
         "model": _named_alike({name: value for name, value in model.items() if name not in _FREE_MODEL}),
         "data": {name: value for name, value in data.items() if name not in _FREE_DATA},

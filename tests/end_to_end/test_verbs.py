@@ -317,7 +317,8 @@ def test_shards_from_a_folder_to_statistics(tmp_path, capsys, monkeypatch):
     assert std == pytest.approx(manifest["log_mel"]["std"], abs=0.05)
 
 
-def test_bench_step_prints_ratios(capsys, tmp_path):
+def test_bench_step_prints_ratios(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")  # workers of xdist set 80
     out = tmp_path / "bench.json"
     main(["bench", "step", "--size", "mini", "--clips", "1", "--rounds", "1", "--out", str(out)])
     figures = json.loads(out.read_text())
