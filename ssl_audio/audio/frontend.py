@@ -133,7 +133,7 @@ class Frontend(nn.Module, ABC):
             RecipeError: if the frames of this frontend depend on what is still to come.
         """
         raise RecipeError(
-            f"{type(self).__name__}: its frames depend on the whole clip; a stream needs Fbank, or overlapping windows"
+            f"{type(self).__name__}: its frames depend on the whole clip, and a stream has no end; expected Fbank"
         )
 
     def at_hop(self, hop_seconds: float) -> "Frontend":

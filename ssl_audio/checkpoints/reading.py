@@ -90,7 +90,10 @@ def _first_bytes(path: Path) -> bytes:
     """
     try:
         if path.is_dir():
-            raise CheckpointError(f"{path} is a folder; expected a checkpoint file such as checkpoints/last.ckpt")
+            raise CheckpointError(
+                f"{path} is a folder without a config.json; expected a checkpoint file such as checkpoints/last.ckpt, "
+                "or a folder that transformers or timm wrote"
+            )
         if path.exists() and not path.is_file():
             raise CheckpointError(f"{path}: is {kind_of_file(path)}; expected a checkpoint file")
         with path.open("rb") as file:

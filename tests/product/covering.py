@@ -14,7 +14,9 @@ from typing import Any
 from product.matrix import Host, Matrix, Name
 from product.page import Found, line_of
 from product.parts import Part
+from product.trial import BASE
 
+ENCODER = BASE["encoder"]
 FILE = Path(__file__).parent / "rows.json"
 Pair = frozenset[Name]
 Row = dict[str, str]
@@ -27,8 +29,8 @@ def pair_of(one: Part, other: Part) -> Pair:
 
 
 def pairs_in(row: Mapping[str, str]) -> Iterator[Pair]:
-    """The pairs that a row shows."""
-    for one, other in itertools.combinations(row.items(), 2):
+    """The pairs that a row shows; without an encoder, it has the base's."""
+    for one, other in itertools.combinations({"encoder": ENCODER, **row}.items(), 2):
         if "use" not in row or "use" in (one[0], other[0]):
             yield frozenset({one, other})
 
@@ -86,7 +88,8 @@ def _steps(matrix: Matrix, row: Row, refused: Set[Pair], left: Mapping[Pair, Any
         if axis in row or axis == "use":
             continue
         for part in matrix.parts[axis]:
-            new = [frozenset({(axis, part.name), other}) for other in row.items()]
+            beside = row if axis == "encoder" else {"encoder": ENCODER, **row}
+            new = [frozenset({(axis, part.name), other}) for other in beside.items()]
             if part != matrix.base[axis] and refused.isdisjoint(new):
                 wider = {**row, axis: part.name}
                 found.append((_gain(wider, left) - _gain(row, left), wider))

@@ -126,7 +126,7 @@ class Matrix:
             if not meet(one, other):
                 continue
             for a, b in itertools.product(self.parts[one], self.parts[other]):
-                if self.base[one] == a or self.base[other] == b:
+                if self.base[other] == b or (one != "encoder" and self.base[one] == a):
                     continue
                 if one == "encoder" or (self.stands_for(a) == a and self.stands_for(b) == b):
                     yield a, b

@@ -21,7 +21,9 @@ both parts and says what to do.
 This page is written by `python tests/soak/combinations.py --out docs/product.md`, which finds the parts (subclasses,
 and variants that recipes have) and ends with 1 where anything else happens. Every part is tried on every encoder;
 between other axes one part stands for those of its group. A variant stands in brackets behind its class. Pairs with a
-use (the last axis) are trained, saved and put to that use."""
+use (the last axis) are trained, saved and put to that use; FILE is their checkpoint. Methods of continual learning
+choose adapters and objectives themselves: `python tests/soak/methods.py` tries each with every part of the other axes,
+merging among them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Found:
 
 def line_of(reason: str) -> str:
     """A reason without the path of a trial's file."""
-    return re.sub(r"\S*/\S+?\.ckpt: ", "", reason)
+    return re.sub(r"\S*/\S+?\.ckpt: ", "FILE: ", reason)
 
 
 def names(parts: Sequence[Part]) -> str:

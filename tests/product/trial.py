@@ -340,7 +340,7 @@ def workplace() -> Iterator[Path]:
         yield files
 
 
-_BASE = {
+BASE = {
     "encoder": "Transformer",
     "frontend": "Fbank",
     "positions": "plain",
@@ -357,7 +357,7 @@ _BASE = {
 
 def base(parts: dict[str, list[Part]]) -> dict[str, Part]:
     """What pairs are exchanged in."""
-    found = {axis: next(one for one in parts[axis] if one.name == name) for axis, name in _BASE.items()}
+    found = {axis: next(one for one in parts[axis] if one.name == name) for axis, name in BASE.items()}
     return {**found, "pattern": Part("pattern", "none", None, ())}
 
 
