@@ -84,14 +84,19 @@ def test_contracts_and_a_short_clip_beside_a_long_one(path, monkeypatch):
 
 def test_mteb_itself(path, monkeypatch):
     if importlib.util.find_spec("datasets") is None or importlib.util.find_spec("mteb") is None:
-        module = types.ModuleType("mteb.models.abs_encoder")
-        module.AbsEncoder = object
-        for name in ("mteb", "mteb.models"):
+        for name in ("mteb", "mteb.models", "mteb.models.abs_encoder", "mteb.models.model_meta"):
             monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+        sys.modules["mteb.models.abs_encoder"].AbsEncoder = object
+        sys.modules["mteb.models.model_meta"].ModelMeta = types.SimpleNamespace(
+            create_empty=lambda told: types.SimpleNamespace(**told)
+        )
+        sys.modules["mteb.models.model_meta"].ScoringFunction = types.SimpleNamespace(COSINE="cosine")
     rows = [{"audio": {"array": np.stack([sound(1.0).numpy()] * 2), "sampling_rate": 16000}}, {"audio": {
         "array": sound(2.0).numpy(), "sampling_rate": 22050}}]  # fmt: skip
-    found = mteb.encoder(path).encode(torch.utils.data.DataLoader(rows, batch_size=2, collate_fn=list))
+    model = mteb.encoder(path)
+    assert list(model.mteb_model_meta.modalities) == ["audio"]
+    assert model.mteb_model_meta.revision == ssl_audio.pretrained(path).digest
+    found = model.encode(torch.utils.data.DataLoader(rows, batch_size=2, collate_fn=list))
     assert found.shape == (2, 32)
     assert cosine(found[0], ssl_audio.pretrained(path).embed(sound(1.0), sample_rate=16000)[0]) > 1 - 1e-6
 

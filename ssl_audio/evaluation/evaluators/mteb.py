@@ -4,7 +4,7 @@
     from ssl_audio.evaluation.evaluators.mteb import encoder
     mteb.evaluate(encoder("best.ckpt"), mteb.get_tasks(["ESC50"]))
 
-Source: mteb 2.26, `models/abs_encoder.py` and `models/model_implementations/ast_model.py`.
+Source: mteb 2.26, `models/abs_encoder.py`, `models/model_meta.py` and `models/model_implementations/ast_model.py`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,6 +47,7 @@ def encoder(checkpoint: str | Path | None = None) -> Any:
     """
     try:
         from mteb.models.abs_encoder import AbsEncoder
+        from mteb.models.model_meta import ModelMeta, ScoringFunction
     except ImportError as error:
         raise RecipeError("an encoder of mteb needs it; install it with pip install mteb") from error
 
@@ -55,6 +56,18 @@ def encoder(checkpoint: str | Path | None = None) -> Any:
 
         def __init__(self) -> None:
             self.model = Frozen(checkpoint)
+            found = self.model.encoder
+            # Without these mteb takes it for a model of texts, and mixes up the cached results of checkpoints.
+            self.mteb_model_meta = ModelMeta.create_empty(
+                {
+                    "name": "ssl_audio/checkpoint",
+                    "revision": found.digest,
+                    "modalities": ["audio"],
+                    "framework": ["PyTorch"],
+                    "similarity_fn_name": ScoringFunction.COSINE,
+                    "embed_dim": found.width,
+                }
+            )
 
         def encode(self, inputs: Any, **options: Any) -> Float[np.ndarray, "clip width"]:
             """Vectors of the clips of a loader."""
