@@ -152,10 +152,10 @@ class Lock:
             if state == "free" and taking:
                 return self._take(file, sure=bool(mine) and self._is_here(holder))
             os.close(file)
-            # Nobody there and no lock for us: another looks too, or has just begun and will look for us.
+            # Nobody there and no lock for us: another looks too, or has just started and will look for us.
             if not taking and (state == "free" or holder is None):
                 return None
-            who = holder or "it has just begun"
+            who = holder or "it has just started"
             if state == "busy" and not self.waiting:
                 raise BusyError(
                     f"another process ({who}) is writing {self.what}; wait until it is done, stop it, or choose "

@@ -36,7 +36,7 @@ def hang_and_slow_down(run: str, step: int, times: float) -> None:
     from ssl_audio.training.module import Training
 
     read, train, hung = ShardIndex.audio_bytes, Training.training_step, multiprocessing.Value("b", 0)
-    begun: list[float] = []
+    started: list[float] = []
 
     def read_slowly(index: Any, clip: int) -> bytes:
         with hung.get_lock():
@@ -48,9 +48,9 @@ def hang_and_slow_down(run: str, step: int, times: float) -> None:
 
     def train_slowly(module: Any, *given: Any) -> Any:
         if module.trainer.global_step < step:
-            begun.append(time.monotonic())
+            started.append(time.monotonic())
         else:
-            time.sleep(times * statistics.median(b - a for a, b in itertools.pairwise(begun)))
+            time.sleep(times * statistics.median(b - a for a, b in itertools.pairwise(started)))
         return train(module, *given)
 
     ShardIndex.audio_bytes = read_slowly  # type: ignore[method-assign]

@@ -171,7 +171,7 @@ class Fbank(Frontend):
         self.low_hz, self.high_hz = low_hz, top_hz
         self.n_fft = 1 << (self.frame_samples - 1).bit_length()
         window, filters = torch.empty(self.frame_samples), torch.empty(bins, self.n_fft // 2 + 1)
-        # On the device without memory torch would import its compiler to compute what nobody reads.
+        # On the meta device torch would import its compiler for values that are not used.
         if not window.is_meta:
             window = torch.hann_window(self.frame_samples, periodic=False)
             filters = mel_filters(bins, n_fft=self.n_fft, sample_rate=sample_rate, low_hz=low_hz, high_hz=top_hz)

@@ -50,7 +50,9 @@ def open_checkpoint(
         if base is not None:
             raise CheckpointError(f"{path}: is whole and needs no base; leave {base} out")
         if hints != NO_HINTS and not found.fates:
-            raise CheckpointError(f"{path}: is a checkpoint of ours, which says all that by itself; leave --hints out")
+            raise CheckpointError(
+                f"{path}: is a checkpoint of ssl_audio, which holds these options itself; leave --hints out"
+            )
         return found
     if base is None:
         assert found is not None

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
-from ssl_audio.cli.answers import tell
 from ssl_audio.cli.parser import call
+from ssl_audio.cli.results import add_result
 from ssl_audio.experiments.audit import FILE, PAGE, kept_in
 from ssl_audio.experiments.audit import audit as asked
 from ssl_audio.experiments.output_files import write_text
@@ -43,6 +43,6 @@ def audit(
     print(found.text())
     folder = kept_in(runs, folders, target)
     print(f"\nresult      {folder / FILE}\nreport      {folder / PAGE}")
-    tell(json.loads(found.json()))
+    add_result(json.loads(found.json()))
     if out is not None:
         write_text(out, found.json())

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.parser import call
+from ssl_audio.cli.results import add_figures
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.benchmark import interleaved, product_rate, training_steps
 from ssl_audio.evaluation.gpu_bounds import data_sheet_flops
@@ -154,4 +154,4 @@ def step(
     )
     print(ReportTable(caption, head, rows).text())
     print(f"product bound in TFLOP/s, the model's own shapes alone: {bound}")
-    tell_figures(figures, out)
+    add_figures(figures, out)

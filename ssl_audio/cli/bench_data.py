@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from ssl_audio.cli.answers import tell_figures
+from ssl_audio.cli.results import add_figures
 from ssl_audio.evaluation.benchmark import interleaved
 from ssl_audio.evaluation.report import ReportTable
 
@@ -66,4 +66,4 @@ def data(
                 f"{index_clips} clips", ["index", ""], [[n, f"{value:.3g}"] for n, value in found.items()]
             ).text()
         )
-    tell_figures(figures, out)
+    add_figures(figures, out)

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.bench import SIZES, device_named
+from ssl_audio.cli.results import add_figures
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.encoder_benchmark import CONTENDERS, Measurement, Setting, crossover, measure_setting
 from ssl_audio.evaluation.report import ReportTable
@@ -83,7 +83,7 @@ def encoders(
             from ssl_audio.evaluation.pictures import costs_picture  # matplotlib takes half a second
 
             write_bytes(picture, costs_picture(pictured))
-        tell_figures(figures, out)
+        add_figures(figures, out)
 
 
 def _measure(setting: Setting, contenders: list[str], lengths: list[int]) -> Costs:

@@ -8,8 +8,8 @@ import torchaudio
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from ssl_audio.audio.fbank import Fbank
-from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.bench import device_named
+from ssl_audio.cli.results import add_figures
 from ssl_audio.evaluation.benchmark import interleaved
 from ssl_audio.evaluation.report import ReportTable
 
@@ -61,4 +61,4 @@ def fbank(
     print(ReportTable(caption, ["", "ms", "clips/s", "times torchaudio"], rows).text())
     print(f"largest difference: {off:.1e}")
     figures = {name: {"milliseconds": t.seconds * 1e3, "spread": t.spread} for name, t in times.items()}
-    tell_figures({**figures, "largest_difference": off}, out)
+    add_figures({**figures, "largest_difference": off}, out)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from ssl_audio.cli.answers import tell_figures
+from ssl_audio.cli.results import add_figures
 from ssl_audio.evaluation.report import ReportTable
 
 
@@ -79,7 +79,7 @@ def lengths(
         caption = f"{shards.name}, {target}, {encoder}: {len(task.test)} test clips, {seeds} seeds, {steps} steps"
         print("\n" + ReportTable(caption, ["trained at", *(f"{v * scale:g} {unit}" for v in values)], rows).text())
         sys.stdout.flush()
-        tell_figures(figures, out)
+        add_figures(figures, out)
 
 
 def _difference(mean: float, low: float, high: float) -> str:

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.bench import SIZES
+from ssl_audio.cli.results import add_figures
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.report import ReportTable
 from ssl_audio.experiments.output_files import write_bytes
@@ -78,7 +78,7 @@ def merging(
             rows += [[encoder, str(n), *_speed(each, found[0])] for n, each in found.items()]
         head = ["encoder", "r", *_SPEED]
         print(ReportTable(f"{size}, 1,212 patches, from waveform to scores", head, rows).text())
-        tell_figures(figures, out)
+        add_figures(figures, out)
         return
     task = load_task(shards, target=target, fold=fold, seconds=seconds)
 
@@ -135,7 +135,7 @@ def merging(
         head = ["trained on", "", "r", "accuracy", "against r=0", *_SPEED]
         caption = f"{shards.name}, {target}, {encoder}: {len(task.test)} test clips, {seeds} seeds, {steps} steps"
         print("\n" + ReportTable(caption, head, rows).text(), flush=True)
-        tell_figures(figures, out)
+        add_figures(figures, out)
     if picture is not None:
         from ssl_audio.evaluation.pictures import trade_picture  # matplotlib takes half a second
 

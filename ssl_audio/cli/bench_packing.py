@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from jsonargparse.typing import PositiveInt
 
-from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.bench import SIZES, device_named
+from ssl_audio.cli.results import add_figures
 from ssl_audio.data.index import open_shards
 from ssl_audio.evaluation.packing_benchmark import librispeech_like, measure
 from ssl_audio.evaluation.report import ReportTable
@@ -87,4 +87,4 @@ def packing(
         speed = ["clips/s", "times the first", "clips/CPU s", "times the first"]
         head = ["encoder", "batches", *speed, "padding", "states differ from alone", "gradients"]
         print("\n" + ReportTable(caption, head, rows).text(), flush=True)
-    tell_figures(figures, out)
+    add_figures(figures, out)

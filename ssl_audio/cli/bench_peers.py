@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from jsonargparse.typing import PositiveInt
 
-from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.bench import SIZES, device_named
+from ssl_audio.cli.results import add_figures
 from ssl_audio.evaluation.benchmark import interleaved
 from ssl_audio.evaluation.peers import FRAMES, groups
 from ssl_audio.evaluation.report import ReportTable
@@ -87,4 +87,4 @@ def peers(
         f"{size}, {clips} clips of 10.24 s, {precision}, {where}, {torch.get_num_threads()} threads, {rounds} rounds"
     )
     print(ReportTable(caption, head, rows).text())
-    tell_figures(figures, out)
+    add_figures(figures, out)

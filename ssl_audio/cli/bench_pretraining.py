@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from ssl_audio.cli.answers import tell_figures
+from ssl_audio.cli.results import add_figures
 from ssl_audio.errors import SslAudioError
 from ssl_audio.evaluation.report import ReportTable
 from ssl_audio.experiments.pretrain import pretrain
@@ -81,7 +81,7 @@ def pretraining(
     ]
     caption = f"{' + '.join(config)}, {figures['steps']} steps, {figures['precision']}"
     print(ReportTable(caption, ["", ""], rows).text())
-    tell_figures(figures, out)
+    add_figures(figures, out)
 
 
 def measured(path: Path) -> dict[str, float]:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from jsonargparse.typing import PositiveInt
 
-from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.bench import device_named
+from ssl_audio.cli.results import add_figures
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.gpu_bounds import measure_bounds, scan_bounds
 from ssl_audio.evaluation.report import ReportTable
@@ -88,7 +88,7 @@ def scan(
     seconds = build_seconds()
     if seconds is not None:
         print(f"compiling the CPU kernels from nothing took {seconds:.1f} s")
-    tell_figures(figures | {"build_seconds": seconds}, out)
+    add_figures(figures | {"build_seconds": seconds}, out)
 
 
 def _parsed(shape: str) -> tuple[int, int]:

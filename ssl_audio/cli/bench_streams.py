@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from ssl_audio.cli.answers import tell_figures
+from ssl_audio.cli.results import add_figures
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.report import ReportTable
 
@@ -55,7 +55,7 @@ def streams(
             shards, target=target, fold=fold, several=several, longest=clip_seconds, delays=delays, seeds=seeds,
             steps=steps,
         )  # fmt: skip
-    tell_figures(figures, out)
+    add_figures(figures, out)
 
 
 def _scores(

@@ -2,7 +2,7 @@
 
 import shlex
 
-from ssl_audio.cli.answers import tell
+from ssl_audio.cli.results import add_result
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.compare import compare
 from ssl_audio.experiments.comparison import Comparison, options_in
@@ -27,7 +27,7 @@ def run(words: list[str]) -> None:
     chosen.pop("config", None)
     plan = Comparison(**{**chosen, "options": options_in(_words_in(chosen["options"]))})
     finished = compare(plan)
-    tell({"folder": finished.folder, **finished.summary})
+    add_result({"folder": finished.folder, **finished.summary})
     print(f"\n{finished.text}")
 
 

@@ -13,7 +13,7 @@ from ssl_audio.cli.parser import call
 from ssl_audio.experiments.recipe_files import recipes_by_group
 
 _BASH = """\
-# Completion of ssl-audio, by `ssl-audio completion {shell}`; write it anew after an update.
+# Completion of ssl-audio, by `ssl-audio completion {shell}`; generate it again after an update.
 {begin}_ssl_audio() {{
     local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} found=
     case "${{COMP_WORDS[1]}} $before" in
@@ -98,7 +98,7 @@ def _bash(found: dict[tuple[str, ...], dict[str, list[str]]], shell: str) -> str
 def _fish(found: dict[tuple[str, ...], dict[str, list[str]]]) -> str:
     verbs = " ".join(dict.fromkeys(words[0] for words in found))
     lines = [
-        "# Completion of ssl-audio, by `ssl-audio completion fish`; write it anew after an update.",
+        "# Completion of ssl-audio, by `ssl-audio completion fish`; generate it again after an update.",
         f"complete -c ssl-audio -n __fish_use_subcommand -f -a '{verbs}'",
     ]
     for words, options in found.items():

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ssl_audio.cli.answers import tell
+from ssl_audio.cli.results import add_result
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.continual import continual
 from ssl_audio.experiments.continual_methods import Method, Sequential
@@ -34,7 +34,7 @@ def run(words: list[str]) -> None:
     options["tasks"] = {key: Task(**value) for key, value in options["tasks"].items()}
     options["methods"] = {key: _method(value) for key, value in options["methods"].items()}
     finished = continual(Continual(**{**options, "name": name}))
-    tell({"folder": finished.folder, **finished.summary})
+    add_result({"folder": finished.folder, **finished.summary})
     print(f"\n{finished.text}")
 
 

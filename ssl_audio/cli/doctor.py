@@ -6,8 +6,8 @@ from importlib import metadata
 import torch
 
 from ssl_audio import __version__
-from ssl_audio.cli.answers import tell
 from ssl_audio.cli.parser import call
+from ssl_audio.cli.results import add_result
 from ssl_audio.errors import ScanError
 from ssl_audio.scan import build, choice, cuda_convolution
 from ssl_audio.scan.choice import BACKENDS, PREFERENCE, TOLERANCE, VARIABLE
@@ -59,7 +59,7 @@ def doctor() -> None:
     if "cuda" in kinds:
         refused = cuda_convolution.refusal(16, 4, "cuda", torch.float32)
         print(f"convolutions on cuda use: {'causal-conv1d' if refused is None else f'torch ({refused})'}")
-    tell(
+    add_result(
         {
             "versions": {"ssl_audio": __version__, "python": platform.python_version()},
             "devices": dict(line.split(maxsplit=1) for line in devices),

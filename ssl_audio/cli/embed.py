@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from ssl_audio.cli.answers import tell
+from ssl_audio.cli.results import add_result
 from ssl_audio.cli.rows import add_common, checkpoints_in, grids, kept_rows, merge, models_in, recordings_in, share_of
 from ssl_audio.errors import RecipeError
 from ssl_audio.evaluation.parts import WHOLE, Job, Share
@@ -125,5 +125,5 @@ def _finish(job: Job, out: Path, tables: Tables) -> None:
     _check_name(out)
     write_vectors(out, tables, _schema(frames))
     rows = sum(len(table) for table in tables())
-    tell({"out": out, "recordings": rows, "channels": job.facts["width"], "frames": frames})
+    add_result({"out": out, "recordings": rows, "channels": job.facts["width"], "frames": frames})
     print(f"{out}: {rows} recordings, {job.facts['width']} channels" + (", with frames" if frames else ""))

@@ -8,10 +8,10 @@ from typing import Any
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
-from ssl_audio.cli.answers import tell
 from ssl_audio.cli.evaluate_suite import evaluate_suite
 from ssl_audio.cli.inputs import names_in
 from ssl_audio.cli.parser import call
+from ssl_audio.cli.results import add_result
 from ssl_audio.cli.rows import checkpoints_in, grids, kept_rows, merge, paths_in, say, share_of
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.shard_rates import check_rates
@@ -181,7 +181,7 @@ def _finish(job: Job, out: Path, tables: Tables) -> None:
     found = scores.metrics(over=job.options["intervals"])
     checkpoint = {"checkpoints": names} if len(names) > 1 else {"checkpoint": names[0]}
     metrics = {**checkpoint, "shards": facts["shards"], **found}
-    tell(metrics)
+    add_result(metrics)
     write_text(out / "metrics.json", json_text(metrics))
     for member in found.get("members", []):
         print(f"{member['checkpoint']}: {_shown(member, scores.members()[0].summary())}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from ssl_audio.cli.answers import tell
+from ssl_audio.cli.results import add_result
 from ssl_audio.evaluation.evaluators.xares_suite import xares_scores
 
 
@@ -21,4 +21,4 @@ def evaluate_suite(suite: Literal["xares"], checkpoint: Path, tasks: list[str], 
         beside = "" if one.neighbours is None else f", nearest neighbours {one.neighbours:.3f}"
         print(f"{one.task}: MLP {one.mlp:.3f}{beside}")
         found.append(one)
-    tell({"tasks": found})
+    add_result({"tasks": found})

@@ -14,8 +14,8 @@ from ssl_audio.checkpoints.opening import open_checkpoint
 from ssl_audio.checkpoints.peft_writing import write_peft
 from ssl_audio.checkpoints.safetensors_files import write_safetensors
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
-from ssl_audio.cli.answers import tell
 from ssl_audio.cli.parser import call
+from ssl_audio.cli.results import add_result
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.export import LayoutName
 from ssl_audio.experiments.export import export as export_folder
@@ -95,7 +95,7 @@ def export(
             hints=hints,
             say=lambda line: print(printable(line)),
         )
-        tell(dataclasses.asdict(found))
+        add_result(dataclasses.asdict(found))
         print(f"{printable(str(out))}: opens with {found.opens} ({found.megabytes:.1f} MB)")
         return
     given = (

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ssl_audio.cli.answers import tell
+from ssl_audio.cli.results import add_result
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.finetune import finetune_words
 from ssl_audio.experiments.finished import Finished
@@ -18,7 +18,7 @@ def run(words: list[str]) -> None:
     if not folders:
         finished = finetune_words(words)
         if finished is not None:
-            tell({"folder": finished.folder, **finished.summary})
+            add_result({"folder": finished.folder, **finished.summary})
             print(f"\n{finished.text}")
         return
     if len(recipes) > 1:
@@ -30,7 +30,7 @@ def run(words: list[str]) -> None:
     for ended in stages(folders[0], **_chosen(folders[0], options)):
         print(f"\n{ended.text}" if isinstance(ended, Finished) else f"\n{ended.folder} had ended before")
         found.append({"folder": ended.folder, **(ended.summary if isinstance(ended, Finished) else {})})
-    tell({"stages": found})
+    add_result({"stages": found})
 
 
 def _chosen(folder: Path, words: list[str]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from ssl_audio.checkpoints.imported import report
 from ssl_audio.checkpoints.opening import open_alone, open_checkpoint
 from ssl_audio.checkpoints.peft import is_peft
 from ssl_audio.checkpoints.sizes import NO_HINTS, Hints
-from ssl_audio.cli.answers import tell
 from ssl_audio.cli.parser import call
+from ssl_audio.cli.results import add_result
 from ssl_audio.cli.shards import describe as describe_shards
 from ssl_audio.data.index import is_shard_folder, open_shards
 from ssl_audio.data.manifest import FILE_NAME, Manifest
@@ -40,7 +40,7 @@ def inspect(what: Path, *, hints: Hints = NO_HINTS, base: Path | None = None) ->
     if not what.exists():
         raise SslAudioError(f"{what}: nothing there; expected a run, a checkpoint or a folder of shards")
     if (what.is_file() and what.suffix != ".tar") or is_peft(what) or is_folder(what):
-        tell({"kind": "checkpoint"})
+        add_result({"kind": "checkpoint"})
         _say(_checkpoint(_opened(what, hints, base)))
     elif (what / RECIPE).exists():
         _say(_run(Run(what)))
@@ -61,10 +61,10 @@ def _say(text: str) -> None:
 def _shards(folder: Path) -> str:
     if (folder / FILE_NAME).exists():
         manifest = Manifest.load(folder)
-        tell({"kind": "shards", "folder": folder, **dataclasses.asdict(manifest)})
+        add_result({"kind": "shards", "folder": folder, **dataclasses.asdict(manifest)})
         return describe_shards(folder, manifest)
     index = open_shards([folder])
-    tell({"kind": "shards", "folder": folder, "clips": len(index), "seconds": float(index.seconds.sum())})
+    add_result({"kind": "shards", "folder": folder, "clips": len(index), "seconds": float(index.seconds.sum())})
     return (
         f"shards      {folder}, without a manifest (not written by ssl-audio)\n"
         f"clips       {len(index)} in {len(index.paths)} tar files\n"
@@ -75,7 +75,7 @@ def _shards(folder: Path) -> str:
 def _run(this: Run) -> str:
     try:
         summary = this.summary()
-        tell({"kind": "run", "folder": this.folder, "finished": bool(summary), **(summary or {})})
+        add_result({"kind": "run", "folder": this.folder, "finished": bool(summary), **(summary or {})})
         lines = _summary(this, summary)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise SslAudioError(
@@ -169,7 +169,7 @@ def _checkpoint(found: Checkpoint) -> str:
             f"positions for {table.shape[0]} bands x {table.shape[1]} columns "
             f"({table.shape[1] * backbone.column_seconds:.2f} s)",
         ]
-    tell({"checkpoint": told})
+    add_result({"checkpoint": told})
     lines.append(f"frontend    {_named(parts['frontend'])}")
     if "objective" in model:
         lines.append(f"objective   {_named(model['objective'])}")

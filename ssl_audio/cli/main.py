@@ -57,15 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no UTF-8
-    quiet, answers = "--quiet" in words, "--json" in words
+    quiet, wants_json = "--quiet" in words, "--json" in words
     try:
         with contextlib.ExitStack() as held:
             if quiet:
                 words.remove("--quiet")
                 nowhere = held.enter_context(open(os.devnull, "w"))  # noqa: PTH123 -- a device
                 held.enter_context(contextlib.redirect_stderr(nowhere))
-            if answers:
-                from ssl_audio.cli.answers import as_json
+            if wants_json:
+                from ssl_audio.cli.results import as_json
 
                 words.remove("--json")
                 if words[:1] == ["stream"]:

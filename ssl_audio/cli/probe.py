@@ -5,8 +5,8 @@ from typing import Literal
 
 from jsonargparse.typing import PositiveFloat
 
-from ssl_audio.cli.answers import tell_figures
 from ssl_audio.cli.parser import call
+from ssl_audio.cli.results import add_figures
 from ssl_audio.experiments.assessment import score_tables
 from ssl_audio.experiments.probe import probe as frozen_scores
 
@@ -47,4 +47,4 @@ def probe(
         task: {name: {"linear": s.linear, "neighbours": s.neighbours} for name, s in row.items()}
         for task, row in scores.items()
     }
-    tell_figures(rows, out)
+    add_figures(rows, out)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ssl_audio.cli.answers import tell
+from ssl_audio.cli.results import add_result
 from ssl_audio.errors import RecipeError
 from ssl_audio.experiments.recipe_files import copy, listing, recipes_by_group
 from ssl_audio.names import suggest
@@ -12,7 +12,7 @@ def run(words: list[str]) -> None:
     """List the recipes, write one out, or propose one for shards."""
     if not words:
         groups = recipes_by_group()
-        tell(groups)
+        add_result(groups)
         print(listing(groups))
         print("\n`ssl-audio recipes copy NAME` writes one out to edit; recipes/ here comes first.")
         return

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from ssl_audio.audio.reading import Reading, summaries
-from ssl_audio.cli.answers import tell
 from ssl_audio.cli.parser import call
 from ssl_audio.cli.part_option import part_of
+from ssl_audio.cli.results import add_result
 from ssl_audio.data import corpora
 from ssl_audio.data.corpora import Corpus
 from ssl_audio.data.index import open_shards
@@ -108,7 +108,7 @@ def _write(words: list[str]) -> None:
         write_part(corpus, out, name=name, form=form, part=part, parts=parts, progress=progress, **options)
     if parts == 1:
         written = merge_shards(out)
-        tell({"folder": out, **dataclasses.asdict(written)})
+        add_result({"folder": out, **dataclasses.asdict(written)})
         print(describe(out, written))
     else:
         print(f"part {part} of {parts} of {out} is written; when all are: ssl-audio shards merge {out}")
@@ -135,7 +135,7 @@ def _merge(words: list[str]) -> None:
             shards: Folder that the parts were to be written to.
         """
         written = merge_shards(shards)
-        tell({"folder": shards, **dataclasses.asdict(written)})
+        add_result({"folder": shards, **dataclasses.asdict(written)})
         print(describe(shards, written))
 
     call(merge, words, prog="ssl-audio shards merge")
@@ -151,7 +151,7 @@ def _verify(words: list[str]) -> None:
         """
         with bar(f"verifying {shards}") as progress:
             manifest = verify_shards(shards, decoding=decoding, progress=progress)
-        tell({"folder": shards, "shards": len(manifest.shards), "clips": manifest.clips, "whole": True})
+        add_result({"folder": shards, "shards": len(manifest.shards), "clips": manifest.clips, "whole": True})
         print(
             f"{shards}: {len(manifest.shards)} shards, {manifest.clips} clips of "
             f"{manifest.sample_rate} Hz, all whole and unchanged"
@@ -172,14 +172,14 @@ def _show(words: list[str]) -> None:
         index = open_shards([shards])
         if (shards / FILE_NAME).exists():
             manifest = Manifest.load(shards)
-            tell(dataclasses.asdict(manifest))
+            add_result(dataclasses.asdict(manifest))
             print(describe(shards, manifest))
         else:
             print(f"shards      {shards}, without a manifest (not written by ssl-audio)")
             print(f"clips       {len(index)} in {len(index.paths)} tar files")
         seconds = index.seconds
-        tell({"durations": {"least": seconds.min(), "median": np.median(seconds), "most": seconds.max()}})
-        tell({"clips": len(index), "folder": shards})
+        add_result({"durations": {"least": seconds.min(), "median": np.median(seconds), "most": seconds.max()}})
+        add_result({"clips": len(index), "folder": shards})
         print(_durations(seconds))
         if out is not None:
             from ssl_audio.evaluation.pictures import spectrograms_picture  # matplotlib takes a second

@@ -8,8 +8,8 @@ from jsonargparse.typing import PositiveInt
 from ssl_audio.audio.fbank import Fbank
 from ssl_audio.audio.frontend import Frontend
 from ssl_audio.audio.statistics import Moments
-from ssl_audio.cli.answers import tell
 from ssl_audio.cli.parser import call
+from ssl_audio.cli.results import add_result
 from ssl_audio.data.index import open_shards
 from ssl_audio.data.loading import whole_clips
 from ssl_audio.data.rates import check_rate
@@ -51,5 +51,5 @@ def stats(
         for done, batch in enumerate(whole_clips(index, sample_rate=rate, batch_clips=1), start=1):
             moments.update(frontend.unnormalised(batch.waveforms))
             progress(done, len(index))
-    tell({"mean": moments.mean, "std": moments.std, "sample_rate": rate, "clips": len(index)})
+    add_result({"mean": moments.mean, "std": moments.std, "sample_rate": rate, "clips": len(index)})
     print(f"mean: {moments.mean:.6f}\nstd: {moments.std:.6f}\nsample_rate: {rate}")

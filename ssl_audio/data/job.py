@@ -178,7 +178,7 @@ class WritingJob:
 
     @property
     def plan(self) -> ShardPlan | None:
-        """What was begun here, if anything was."""
+        """What was started here, if anything was."""
         path = self.folder / PLAN
         if not path.exists():
             return None
@@ -189,14 +189,14 @@ class WritingJob:
         """Make the folder, or go on in the one that is there.
 
         Raises:
-            ShardError: if what was begun there is something else, or nothing can be written.
+            ShardError: if what was started there is something else, or nothing can be written.
         """
-        begun = self.plan
-        if begun is None:
+        started = self.plan
+        if started is None:
             (self.folder / JOURNAL).mkdir(parents=True, exist_ok=True)
             store(self.folder / PLAN, json.dumps(dataclasses.asdict(plan)))
-        elif begun != plan:
-            before, now = dataclasses.asdict(begun), dataclasses.asdict(plan)
+        elif started != plan:
+            before, now = dataclasses.asdict(started), dataclasses.asdict(plan)
             changed = ", ".join(
                 f"{name} was {before[name]}, is {now[name]}" for name in now if before[name] != now[name]
             )

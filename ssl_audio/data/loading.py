@@ -375,11 +375,11 @@ class BatchLoader:
         batches = _without_handler(self.loader)
         stall = Stall(self._where, self.stall_seconds, self.on_stall)
         while True:
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 with stall:
                     loaded = next(batches)
-                self.waited += time.monotonic() - begun
+                self.waited += time.monotonic() - started
             except StopIteration:
                 return
             except (RuntimeError, SslAudioError) as error:

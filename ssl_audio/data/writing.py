@@ -269,9 +269,9 @@ def _prepare_all(
     corpus: Corpus, form: Form, recordings: list[Wanted], processes: int
 ) -> Iterator[list[Written | Rejected]]:
     """What comes of each recording, in order; only so much is held as keeps the processes busy."""
-    begun_at, place = time.monotonic(), 0
+    started_at, place = time.monotonic(), 0
     for place, (recording, measure) in enumerate(recordings):
-        late = time.monotonic() - begun_at >= _ALONE_SECONDS
+        late = time.monotonic() - started_at >= _ALONE_SECONDS
         if processes > 1 and late and len(recordings) - place > _CHUNK:
             break
         yield prepare(corpus, form, recording, measure=measure)
@@ -281,14 +281,14 @@ def _prepare_all(
     processes = min(processes, len(chunks))
     context = multiprocessing.get_context("spawn")
     # A corpus that the script itself defines is found only there.
-    begun = contextlib.nullcontext if type(corpus).__module__ == "__main__" else without_script
+    started = contextlib.nullcontext if type(corpus).__module__ == "__main__" else without_script
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=begin_process)
     waiting: deque[Future[list[list[Written | Rejected]]]] = deque()
     ahead = iter(chunks)
     try:
         while True:
             while len(waiting) < 3 * processes and (chunk := next(ahead, None)) is not None:
-                with deaf_to_interrupts(), begun():
+                with deaf_to_interrupts(), started():
                     waiting.append(pool.submit(_prepare_chunk, corpus, form, chunk))
             if not waiting:
                 return

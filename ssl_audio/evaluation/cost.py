@@ -118,9 +118,9 @@ def _median_seconds(step: Callable[[], None]) -> float:
     step()
     seconds = []
     for _ in range(_ROUNDS):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         step()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
 
 

@@ -125,8 +125,8 @@ def _measure(setting: Setting) -> Measurement:
     with PeakMemory(device) as peak:
         try:
             spent = [_timed(encoder, states, setting)]
-            begun = time.perf_counter()
-            while len(spent) < 9 and time.perf_counter() - begun < setting.patience_seconds:
+            started = time.perf_counter()
+            while len(spent) < 9 and time.perf_counter() - started < setting.patience_seconds:
                 spent.append(_timed(encoder, states, setting))
         except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
             return Measurement(failure="out of memory" if "memory" in str(error) else type(error).__name__)

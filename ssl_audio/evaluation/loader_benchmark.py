@@ -197,14 +197,14 @@ def _start(path: Path) -> dict[str, float]:
     before = _memory()
     found: dict[str, float] = {}
     for name, step in (("start, seconds", 0), ("resume, seconds", 50_000)):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         columns = load_columns(path)
         index = ShardIndex(tuple(map(Path, columns.tars)), (columns,)).of_split("train")
         reader = ClipReader(index, crop_seconds=10.0)
         requests: list[Any] = next(Order(Shuffled(index.shard, seed=0), BATCH, rank=1, world=8).batches(step))
         for request in requests:
             reader.index.where(request.clip)
-        found[name] = time.perf_counter() - begun
+        found[name] = time.perf_counter() - started
     found["memory, MB"] = _memory() - before
     return found
 

@@ -264,7 +264,7 @@ def confusion_picture(matrix: Any, labels: list[str]) -> bytes:
             colour = "white" if shares[row, column] > 0.5 else "black"
             axis.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
     axis.set_xlabel("predicted")
-    axis.set_ylabel("is")
+    axis.set_ylabel("true")
     figure.colorbar(image, ax=axis, shrink=0.6)
     return png(figure)
 

@@ -214,9 +214,9 @@ def stream_cost(
     blocks = round(seconds * rate) // block
     for number in range(blocks):
         come, place = (number + 1) * block / rate, number * block % rate
-        begun = time.perf_counter()
+        started = time.perf_counter()
         heard = stream.feed(noise[place : place + block])
-        took = time.perf_counter() - begun
+        took = time.perf_counter() - started
         spent += took
         done = max(done, come) + took
         frames += (done - (heard.seconds + grid.reach / 2 / grid.rate)).tolist()

@@ -62,7 +62,7 @@ def audit(
     Raises:
         SslAudioError: if shards or labels are missing, or no clip can be read.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     folders = [Path(folder) for folder in shards]
     every = open_shards(folders)
     for folder in folders:
@@ -113,7 +113,7 @@ def audit(
         refused=heard.refused,
         notes=notes,
         manifests=[manifest_digest(folder) for folder in folders],
-        seconds=round(time.monotonic() - begun, 1),
+        seconds=round(time.monotonic() - started, 1),
     )
     if runs is not None:
         folder = kept_in(Path(runs), folders, target)

@@ -141,7 +141,7 @@ def finetune_built(cli: FinetuneBuilder) -> Finished | None:
     if cli.config.keep_head and cli.source is None:
         raise RecipeError("--keep_head true, but there is no checkpoint; give one with --checkpoint")
     numbers = cli.folds()
-    if whole.begun:
+    if whole.started:
         check_unchanged(recipe_of(whole), cli.recipe, _BOUND, whole.folder)
     if cli.source is not None and FOLD not in cli.config.checkpoint:
         _check_start(whole, cli.source, write=cli.trainer.is_global_zero)
@@ -299,7 +299,7 @@ def _check_start(this: Run, source: Checkpoint, *, write: bool) -> None:
         RecipeError: if it has a checkpoint or a result that began with others.
     """
     now = {"checkpoint": str(source.path), "digest": tensors_digest(source.weights)}
-    before = this.read(START) if this.begun else None
+    before = this.read(START) if this.started else None
     if before is not None:
         if before.get("digest") != now["digest"]:
             raise RecipeError(

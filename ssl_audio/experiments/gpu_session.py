@@ -144,7 +144,7 @@ def _run(part: Part, out: Path, limit: float, *, rehearsal: bool) -> Outcome:
         "time": f"00:{training // 3600:02d}:{training % 3600 // 60:02d}:{training % 60:02d}",
         "demo": out / "demo",
     }
-    begun = time.monotonic()
+    started = time.monotonic()
     root = str(Path(ssl_audio.__file__).parents[1])
     inherited = os.environ.get("PYTHONPATH")
     environment = os.environ | {
@@ -158,9 +158,9 @@ def _run(part: Part, out: Path, limit: float, *, rehearsal: bool) -> Outcome:
         write = [sys.executable, "-m", "ssl_audio", "shards", "write", "--corpus=demo", "--size=small"]
         code = _within([*write, f"--out={out / 'demo'}"], log, environment, limit)
     if code == 0:
-        rest = limit - (time.monotonic() - begun)
+        rest = limit - (time.monotonic() - started)
         code = _within([word.format(**filled) for word in part.words], log, environment, rest)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     if code is None:
         return Outcome(state="out of time", seconds=seconds, reason=f"stopped after {limit:.0f} s")
     if code != 0:

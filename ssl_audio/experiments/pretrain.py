@@ -129,11 +129,11 @@ def pretrain_built(built: PretrainBuilder) -> Finished | None:
     if trainer.is_global_zero:
         this.save_recipe(built.recipe)
     module.recipe = built.recipe
-    begun = "resuming" if this.resume else "starting"
+    action = "resuming" if this.resume else "starting"
     if trainer.is_global_zero:
         weights = sum(parameter.numel() for parameter in module.backbone.parameters())
         built.display.line(
-            f"{begun} {this.folder}: {type(module.backbone.encoder).__name__} with {weights / 1e6:.1f} M parameters, "
+            f"{action} {this.folder}: {type(module.backbone.encoder).__name__} with {weights / 1e6:.1f} M parameters, "
             f"{clips} clips, {built.length_words}, {trainer.precision} on {trainer.strategy.root_device}"
         )
     if this.resume is None:  # else the checkpoint has them

@@ -54,8 +54,8 @@ class _Rate:
         now = time.monotonic()
         if self._first is None:
             self._first = now, done
-        begun, before = self._first
-        return (done - before) / max(now - begun, 1e-3)
+        started, before = self._first
+        return (done - before) / max(now - started, 1e-3)
 
 
 def _lines(title: str) -> Any:

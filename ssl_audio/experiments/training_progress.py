@@ -26,7 +26,7 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._begun: float | None = None
+        self._started: float | None = None
         self._first_step = 0
         self._last_line = 0.0
         self.seconds = 0.0
@@ -54,11 +54,11 @@ class TrainingProgress(ProgressBar):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        if self._begun is None:
+        if self._started is None:
             # The first step warms up: it is not counted.
-            self._begun, self._first_counted = now, trainer.global_step
+            self._started, self._first_counted = now, trainer.global_step
             return
-        self.seconds = now - self._begun
+        self.seconds = now - self._started
         self._clips += batch.clips * trainer.world_size
         self.clips_per_second = self._clips / max(self.seconds, 1e-9)
         if not self._enabled or trainer.global_step % 5:

@@ -92,7 +92,7 @@ def waves(grid: tuple[int, int], width: int) -> Float[Tensor, "band column {widt
     """
     table = torch.empty(*grid, width)
     if table.is_meta:
-        # On the device without memory torch would import its compiler to compute what nobody reads.
+        # On the meta device torch would import its compiler for values that are not used.
         return table
     halves = []
     for places, channels in zip(grid, (width - width // 2, width // 2), strict=True):

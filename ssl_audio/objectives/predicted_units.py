@@ -1,4 +1,4 @@
-"""Predicting units of sound: of each patch, which typical stretches of cepstra its frames are like."""
+"""Prediction of units of sound: k-means clusters of short segments of cepstra, for each patch."""
 
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -22,15 +22,17 @@ from ssl_audio.objectives.objective import Losses
 
 
 class PredictedUnits(ClipQuestions):
-    """From the state of each patch, by one linear layer, the soft assignments of its frames to units that k-means found
-    in the training clips; the targets are of the clean spectrogram, whatever the views are.
+    """Predict from the state of each patch, by one linear layer, the soft assignments of its frames to k-means units.
 
-    `units` is the mean squared error of standardised assignments: 1 is what guessing their mean gives.
+    Targets are computed from the spectrogram before views and disturbances.
+
+    The loss `units` is the mean squared error of standardised assignments; predicting their mean gives 1.
 
     Args:
-        units: How many units.
-        centred: Cepstra lose their mean over the clip before units are found: what is said counts, not who says it.
-        masking: Patches that are replaced by a mask embedding, and whose units are predicted as well; None hides none.
+        units: Number of units.
+        centred: Whether the mean of the cepstra over the clip is subtracted first, which removes most of speaker and
+            channel.
+        masking: Which patches are replaced by a mask embedding; their units are predicted as well. None hides none.
         units_weight: Weight of the units; 0 leaves them out.
         clip_weight: Weight of the InfoNCE over clips; 0 leaves it out. It needs the data's `crops_per_clip`.
         sketch_weight: Weight of the squared error of the sketch of a clip; 0 leaves it out.
@@ -42,7 +44,7 @@ class PredictedUnits(ClipQuestions):
         negatives: Rivals in the InfoNCE over clips: views of this `rank`'s batch, or of `all` ranks' batches.
 
     Source: arXiv 2106.07447 (HuBERT: targets are k-means units of cepstra); see `FrameUnits` for these units.
-    Differs: assignments are soft, and patches that are seen are asked too.
+    Differs: assignments are soft, and the loss covers visible patches too.
     """
 
     score = None
@@ -103,7 +105,7 @@ class PredictedUnits(ClipQuestions):
             self.codebook.find(self._look(batch.to(device)) for batch in batches())
 
     def forward(self, backbone: Backbone, batch: Batch, spectrogram: Spectrogram) -> Losses:
-        """The losses of a batch: `loss`, and what it is made of, as far as it has weight."""
+        """The losses of a batch: `loss`, and its terms with non-zero weight."""
         patches = backbone.cut(spectrogram)
         if self.masking is None:
             tokens = backbone.encode(backbone.embed(patches))
@@ -123,7 +125,7 @@ class PredictedUnits(ClipQuestions):
 
     @torch.no_grad()
     def targets(self, backbone: Backbone, batch: Batch, patches: Patches) -> Float[Tensor, "clip patch unit"]:
-        """What each patch is asked: the mean assignments of the frames of its column."""
+        """Targets of each patch: the mean assignments of the segments of its column."""
         size, step = backbone.patch[1], backbone.stride[1]
         every = every_of(size, step)
         near = self.codebook(clean(backbone, batch), every=every)
@@ -132,6 +134,6 @@ class PredictedUnits(ClipQuestions):
 
 
 def clean(backbone: Backbone, batch: Batch) -> Spectrogram:
-    """Log-mel spectrograms of a batch, as they are before views are made of them."""
+    """Log-mel spectrograms of a batch before views and disturbances."""
     found = batch.clean
     return backbone.frontend.spectrum(backbone.spectrogram(batch.waveforms, batch.samples) if found is None else found)

@@ -85,7 +85,7 @@ def proceed(
 ) -> tuple[Float[Tensor, "row token channel"], State]:
     """A scan from the first token to the last that goes on from where another ended; without gradients.
 
-    The outputs of stretches, each begun with the state that the one before left, are those of `selective_scan` over
+    The outputs of stretches, each started with the state that the one before left, are those of `selective_scan` over
     all of them to rounding, whatever the lengths of the stretches.
 
     Args:

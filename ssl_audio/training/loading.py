@@ -92,11 +92,11 @@ def _within(home: Path, path: Any) -> str:
     return str(home / name) if name not in ("", ".", "..") and (home / name).is_file() else ""
 
 
-class _Begun(Callback):
+class _Started(Callback):
     """Records that everything was loaded, and finds mistakes that would only show in the first step."""
 
     def __init__(self) -> None:
-        self.begun = False
+        self.started = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for optimizer in trainer.optimizers:
@@ -105,7 +105,7 @@ class _Begun(Callback):
                     found = state.get(name) if isinstance(state, Mapping) else None
                     if isinstance(found, Tensor) and found.shape != parameter.shape:
                         raise ValueError(f"{name} is {tuple(found.shape)}, its parameter {tuple(parameter.shape)}")
-        self.begun = True
+        self.started = True
 
 
 @contextmanager
@@ -115,14 +115,14 @@ def resuming(trainer: L.Trainer, path: Path | None) -> Iterator[None]:
     Raises:
         CheckpointError: if loading fails.
     """
-    begun = _Begun()
-    trainer.callbacks.append(begun)  # type: ignore[attr-defined]
+    started = _Started()
+    trainer.callbacks.append(started)  # type: ignore[attr-defined]
     try:
         yield
     except SslAudioError:
         raise
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if path is None or begun.begun:
+        if path is None or started.started:
             raise
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(

@@ -48,11 +48,11 @@ class StepsInTime(Callback):
         self.seconds = seconds
         self._decided = decided
         self._pace: Pace | None = None
-        self._begun = 0.0
+        self._started = 0.0
         self._counted = (0.0, 0)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._first = trainer.global_step
 
     def on_train_batch_end(
@@ -61,7 +61,7 @@ class StepsInTime(Callback):
         if self._pace is not None or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         # One clock for all ranks.
-        now, done = trainer.strategy.broadcast(time.monotonic() - self._begun), trainer.global_step - self._first
+        now, done = trainer.strategy.broadcast(time.monotonic() - self._started), trainer.global_step - self._first
         late = now > _LARGEST_SHARE * self.seconds
         if done == 1 or (done <= _UNCOUNTED and not late):
             self._counted = now, done

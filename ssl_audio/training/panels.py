@@ -49,11 +49,11 @@ class Panels(Callback):
         self.alerts = alerts
         self.every_steps = int(every_steps)
         self.share = share
-        self._begun = 0.0
+        self._started = 0.0
         self._spent = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._begun, self._spent = time.monotonic(), 0.0
+        self._started, self._spent = time.monotonic(), 0.0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
@@ -63,8 +63,8 @@ class Panels(Callback):
             return
         if not trainer.is_global_zero or isinstance(trainer.strategy, FullySharded):
             return
-        begun = time.monotonic()
-        if self._spent > self.share * (begun - self._begun):
+        started = time.monotonic()
+        if self._spent > self.share * (started - self._started):
             return
         training = {inner: inner.training for inner in pl_module.modules()}
         pl_module.eval()
@@ -72,7 +72,7 @@ class Panels(Callback):
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=devices), torch.compiler.set_stance("force_eager"):
                 scores = self.look(pl_module, step)
-            scores["seconds"] = time.monotonic() - begun
+            scores["seconds"] = time.monotonic() - started
             for logger in trainer.loggers:
                 logger.log_metrics({f"panel/{name}": value for name, value in scores.items()}, step - 1)
         except (SslAudioError, OSError, RuntimeError, ValueError) as error:
@@ -80,4 +80,4 @@ class Panels(Callback):
         finally:
             for inner, mode in training.items():
                 inner.training = mode
-            self._spent += time.monotonic() - begun
+            self._spent += time.monotonic() - started

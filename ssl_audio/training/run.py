@@ -54,7 +54,7 @@ class Run:
         return self.checkpoints / "last.ckpt"
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether anything was computed that resuming would keep: a checkpoint or a result."""
         return any(True for name in ("last.ckpt", "step-*.ckpt", "outcome.json") for _ in self.folder.rglob(name))
 

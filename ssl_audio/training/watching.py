@@ -35,7 +35,7 @@ class Watching(Callback):
         self.peak = peak
         self.flops_per_clip = 0.0
         self._peak: float | None = None
-        self._begun = 0.0
+        self._started = 0.0
         self._waited = 0.0
         self._clips = 0
         self._aside = 0.0
@@ -92,7 +92,7 @@ class Watching(Callback):
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if step % every or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        seconds = max(time.monotonic() - self._begun - self._aside, 1e-9)
+        seconds = max(time.monotonic() - self._started - self._aside, 1e-9)
         speed = self._clips / seconds
         found: dict[str, Any] = {f"watch/gradient/{name}": norm for name, norm in self._norms.items()}
         found["watch/learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
@@ -117,7 +117,7 @@ class Watching(Callback):
         self._aside += time.monotonic() - self._paused
 
     def _mark(self, trainer: L.Trainer) -> None:
-        self._begun, self._aside, self._clips = time.monotonic(), 0.0, 0
+        self._started, self._aside, self._clips = time.monotonic(), 0.0, 0
         self._waited = getattr(trainer.datamodule, "waited", 0.0)  # type: ignore[attr-defined]
 
 

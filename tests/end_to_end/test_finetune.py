@@ -106,11 +106,11 @@ def test_every_recipe_is_understood(task, pretraining_of, demo_shards, monkeypat
     monkeypatch.setattr("sys.argv", ["ssl-audio"])
     recipe = yaml.safe_load((ROOT / f"recipes/finetune/{task}.yaml").read_text())
     wanted = recipe.get("adaptation", {})
-    begun = pretraining_of([128, 2] if wanted.get("stride") == [128, 1] else [16, 16])
+    base = pretraining_of([128, 2] if wanted.get("stride") == [128, 1] else [16, 16])
     fresh = wanted.get("stride") is not None or task == "demo_event"
-    for checkpoint in (str(begun), *(["none"] if fresh else [])):
+    for checkpoint in (str(base), *(["none"] if fresh else [])):
         words = ["--config", task, f"--checkpoint={checkpoint}", f"--data.shards=[{demo_shards}]", "--resume=never"]
-        words += [f"--runs={begun.parent / 'runs'}"]
+        words += [f"--runs={base.parent / 'runs'}"]
         cli = FinetuneBuilder(words)
         assert recipe["model"].get("head", {}).items() <= cli.recipe["model"]["head"].items()
         options = cli.recipe["model"]["backbone"]["init_args"]
@@ -264,9 +264,9 @@ def test_frozen_methods_leave_the_backbone_as_it_was(finetune):
 
 def test_what_is_said_beside_a_checkpoint_is_kept_or_refused_with_both_values(finetune, pretraining_of, capsys):
     """The checkpoint's recipe says nothing of `position_rule`; adapters are put on it, and alone are trained."""
-    begun = pretraining_of([16, 16])
+    base = pretraining_of([16, 16])
     adapters = [{"class_path": "LowRank", "init_args": {"rank": 2, "targets": ["qkv[query]", "expand"]}}]
-    words = [f"--checkpoint={begun}", "--model.backbone.position_rule=centre", f"--adapters={json.dumps(adapters)}"]
+    words = [f"--checkpoint={base}", "--model.backbone.position_rule=centre", f"--adapters={json.dumps(adapters)}"]
     words += ["--model.tuning.train=[adapters.*]", "--trainer.max_epochs=1", "--average_from_epoch=null"]
     words += ["--beside_scratch=false"]
     folder = finetune(*words)
@@ -276,8 +276,8 @@ def test_what_is_said_beside_a_checkpoint_is_kept_or_refused_with_both_values(fi
     assert options["position_rule"] == "centre"
     assert [adapter["init_args"]["targets"] for adapter in options["adapters"]] == [["qkv[query]", "expand"]]
     assert json.loads((folder / "summary.json").read_text())["trained"] == "adapters.* train"
-    tested = open_checkpoint(folder / "checkpoints/best.ckpt", base=begun).part("backbone")
-    before = load_checkpoint(begun).part("backbone")
+    tested = open_checkpoint(folder / "checkpoints/best.ckpt", base=base).part("backbone")
+    before = load_checkpoint(base).part("backbone")
     assert all(torch.equal(value, tested[name]) for name, value in before.items()), "the base is as it was"
     assert any(name.endswith("up") and value.any() for name, value in tested.items()), "and the adapters learnt"
     heads = [*words, "--model.backbone.encoder.init_args.heads=4"]
@@ -493,7 +493,7 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     assert "--encoders smal: no such recipe; did you mean 'small'?" in fails(
         capsys, [*words[:3], "--encoders=[smal]", *words[4:]], code=2
     )
-    begun = next(folder.glob("pretrained/**/last.ckpt"))
+    base = next(folder.glob("pretrained/**/last.ckpt"))
     given = [
         *words[:4],
         "--seeds=1",
@@ -502,14 +502,14 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
         f"--options={' '.join(options)} --model.head.kind=knn",
     ]
     assert "--checkpoints smll: is not one of --encoders small; did you mean 'small'?" in fails(
-        capsys, [*given, f"--checkpoints={{smll: {begun}}}"], code=2
+        capsys, [*given, f"--checkpoints={{smll: {base}}}"], code=2
     )
     (tmp_path / "recipes/encoders/other.yaml").write_text('{"class_path": "ssl_audio.model.encoders.BiMamba"}')
-    assert f"--checkpoints other: {begun} is a Transformer; expected a BiMamba" in fails(
-        capsys, [*given, "--encoders=[other]", f"--checkpoints={{other: {begun}}}"], code=2
+    assert f"--checkpoints other: {base} is a Transformer; expected a BiMamba" in fails(
+        capsys, [*given, "--encoders=[other]", f"--checkpoints={{other: {base}}}"], code=2
     )
     given[-1] = given[-1].replace("--model.head.begin=probe", "")
-    main([*given, f"--checkpoints={{small: {begun}}}"])
+    main([*given, f"--checkpoints={{small: {base}}}"])
     neighbours = json.loads((tmp_path / "runs/compare/z/summary.json").read_text())
     assert neighbours["cost"] == {}, "nothing was trained"
     assert set(neighbours["scores"]) == {"small scratch", "small pretrained"}
@@ -523,7 +523,7 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
         *given[:-2],
         "--name=a",
         f"--options={' '.join(options)}",
-        f"--checkpoints={{small: {begun}}}",
+        f"--checkpoints={{small: {base}}}",
         "--steps=2",
     ]
     main([*given, "--adapters=[linear,lora,mamba_lora]"])
@@ -536,6 +536,6 @@ def test_a_comparison_is_one_table_and_goes_on_where_it_was(finetune, tmp_path, 
     assert "small lora - small linear" in (tmp_path / "runs/compare/a/report.md").read_text()
     assert "no such recipe" in fails(capsys, [*given, "--adapters=[lorra]"], code=2)
     other = json.dumps({**BACKBONE, "encoder": {"class_path": "ssl_audio.model.encoders.BiMamba"}})
-    assert f"{begun} holds a Transformer, not a BiMamba; expected" in fails(
-        capsys, finetune.words(f"--checkpoint={begun}", f"--model.backbone={other}"), code=2
+    assert f"{base} holds a Transformer, not a BiMamba; expected" in fails(
+        capsys, finetune.words(f"--checkpoint={base}", f"--model.backbone={other}"), code=2
     )

@@ -67,10 +67,10 @@ def test_parts_have_limits_are_kept_and_go_on(tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(gpu_session, "parts", lambda **_: planned)
     monkeypatch.setattr(gpu_session, "SHORTEST_SECONDS", 0.05)
-    begun = time.monotonic()
+    started = time.monotonic()
     out = tmp_path / "session"
     found = gpu_session.measure_gpu(out, minutes=1.0, device="cpu", display=Silent())
-    assert time.monotonic() - begun < 40
+    assert time.monotonic() - started < 40
     assert {name: one.state for name, one in found.items()} == {
         "broken": "failed", "good": "done", "slow": "out of time", "absent": "missing",
     }  # fmt: skip

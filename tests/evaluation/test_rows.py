@@ -122,15 +122,15 @@ def test_parts_and_kills_give_the_bytes_of_one_process(model, folder, tmp_path, 
     def embed_part(out: Path, share: Share) -> Callable[[], None]:
         return lambda: embed(model, recordings, out=out, frames=True, share=share)
 
-    begun = []
+    started = []
     for share, out in ((Share(), cut), *((Share(part, 3), merged) for part in (1, 2, 3))):
         hidden = share.file(out).with_name(f".{share.file(out).name}.rows")
         while dies_at_the_fourth(embed_part(out, share)):
-            begun.append(hidden.stat().st_size)
-            assert len(begun) < 20
+            started.append(hidden.stat().st_size)
+            assert len(started) < 20
             with hidden.open("ab") as file:
                 file.write(b"torn")
-    assert len(begun) >= 4
+    assert len(started) >= 4
     main(["embed", "merge", str(merged)])
     assert whole.read_bytes() == cut.read_bytes() == merged.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(

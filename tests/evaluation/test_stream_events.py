@@ -43,8 +43,8 @@ def test_tracked_events_are_those_of_the_whole_sound(frames, smoothing):
         found += tracker.finish(np.zeros((2, 3)), seconds=seconds)  # frames behind the end of the sound
         ended = sorted((one.onset, one.offset, one.label, one.confidence) for one in found if one.offset is not None)
         assert ended == expected
-        begun = sorted((one.onset, one.label) for one in found if one.offset is None)
-        assert begun == sorted((onset, label) for onset, _, label, _ in expected)
+        started = sorted((one.onset, one.label) for one in found if one.offset is None)
+        assert started == sorted((onset, label) for onset, _, label, _ in expected)
         assert max(map(len, tracker._waiting)) <= 2 * 5 + block
 
 

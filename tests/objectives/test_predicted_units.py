@@ -34,7 +34,7 @@ def clips(count: int = 6, frames: int = 80, bins: int = 40) -> Spectrogram:
 
 
 def rewritten(clip: np.ndarray) -> np.ndarray:
-    """Stretches of one clip round every frame, statement by statement."""
+    """Segments around every frame of one clip, statement by statement."""
     cepstra = dct(clip, type=2, norm="ortho", axis=1)[:, :24]
     cepstra = cepstra - cepstra.mean(axis=0)
     rows = []
@@ -111,7 +111,7 @@ def test_states_learn_to_tell_units(encoder, patch):
 
 
 def test_targets_are_of_the_spectrogram_before_views(monkeypatch):
-    """Training hands it over, stretched as the views are; only without it are the waveforms looked at again."""
+    """Training hands it over, stretched in time as the views are; only without it are the waveforms looked at again."""
     torch.manual_seed(0)
     backbone = Backbone(frontend=Fbank(), encoder=ENCODERS["transformer"](), patch=(128, 4), position_frames=128)
     objective = PredictedUnits(units=8, sketch_weight=0)

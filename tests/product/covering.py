@@ -70,7 +70,7 @@ def rows_of(matrix: Matrix, works: Mapping[Pair, Row], refused: Set[Pair]) -> li
 
 
 _STARTS = 24
-"""Pairs that a row is begun with, to keep the one that becomes widest."""
+"""How many pairs are tried as the start of a row; the start that gives the widest row is kept."""
 
 
 def _named(matrix: Matrix, parts: Mapping[str, Part]) -> Row:
@@ -82,7 +82,7 @@ def _gain(row: Row, left: Mapping[Pair, Any]) -> int:
 
 
 def _steps(matrix: Matrix, row: Row, refused: Set[Pair], left: Mapping[Pair, Any]) -> list[tuple[int, Row]]:
-    """A row with one more part, no pair of which is refused, and how many pairs that shows anew; the most first."""
+    """Rows with one more part and no refused pair, each with the number of pairs that it adds; most pairs first."""
     found = []
     for axis in matrix.parts:
         if axis in row or axis == "use":

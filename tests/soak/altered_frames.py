@@ -163,7 +163,7 @@ def run(shards: Path, out: Path, seeds: int, minutes: float) -> None:
                                 continue
                             if time.monotonic() > end:
                                 return
-                            begun, backbone = time.process_time(), backbone_of(frontend, encoder, seed)
+                            started, backbone = time.process_time(), backbone_of(frontend, encoder, seed)
                             extra = {}
                             if start == "altered":
                                 if weights is None:
@@ -175,7 +175,7 @@ def run(shards: Path, out: Path, seeds: int, minutes: float) -> None:
                                 if way == "frozen"
                                 else tuned(backbone, train, test, wanted, truth, seed)
                             )
-                            line = {"key": key, "score": score, "cpu": time.process_time() - begun, **extra}
+                            line = {"key": key, "score": score, "cpu": time.process_time() - started, **extra}
                             with out.open("a") as file:
                                 file.write(json.dumps(line) + "\n")
 

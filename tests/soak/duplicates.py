@@ -67,7 +67,7 @@ def main(shards: Path, clips: int, most: int) -> None:
     print(f"{shards.name}: {len(waves)} clips, copies of {len(chosen)}")
     prints = [fingerprint(wave, STORED) for wave in waves]
     print("| copy | found | likeness, least | 5th percentile | median |\n|---|--:|--:|--:|--:|")
-    begun = time.process_time()
+    started = time.process_time()
     for kind, change in COPIES.items():
         copies = [np.ascontiguousarray(change(waves[clip], int(clip))) for clip in chosen]
         everything = waves + copies
@@ -90,7 +90,7 @@ def main(shards: Path, clips: int, most: int) -> None:
     for pair in sorted(own, key=lambda pair: -pair.likeness)[:12]:
         names = [index.key[int(rows[clip])] for clip in (pair.first, pair.second)]
         print(f"  {pair.likeness:.2f}  {names[0]}  {names[1]}")
-    print(f"{time.process_time() - begun:.0f} CPU s")
+    print(f"{time.process_time() - started:.0f} CPU s")
 
 
 if __name__ == "__main__":

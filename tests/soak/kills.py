@@ -30,14 +30,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbs", nargs="+", default=list(WORDS), choices=list(WORDS))
     chosen = parser.parse_args()
-    draws, begun, kills, runs = random.Random(chosen.seed), time.monotonic(), 0, 0
+    draws, started, kills, runs = random.Random(chosen.seed), time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         shards = write_demo(root)
         alone: dict[tuple[str, str, int, int], tuple[Path, float]] = {}
         cells = list(itertools.product(chosen.verbs, ("transformer", "bimamba"), (1, 2), (1, 2), range(5)))
         draws.shuffle(cells)
-        while kills < chosen.kills and time.monotonic() - begun < chosen.seconds:
+        while kills < chosen.kills and time.monotonic() - started < chosen.seconds:
             verb, encoder, ranks, threads, workers = cells[runs % len(cells)]
             if (verb, encoder, ranks, threads) not in alone:
                 alone[verb, encoder, ranks, threads] = _whole(root, shards, verb, encoder, ranks, threads)
@@ -68,7 +68,7 @@ def main() -> None:
                 print(codes, launched.log.read_text()[-3000:])
                 raise SystemExit(1)
     print(
-        f"{kills} kills of {runs} runs in {time.monotonic() - begun:.0f} s, {min(runs, len(cells))} of {len(cells)} "
+        f"{kills} kills of {runs} runs in {time.monotonic() - started:.0f} s, {min(runs, len(cells))} of {len(cells)} "
         "combinations of verb, encoder, ranks, threads and workers: every run equal to the bit"
     )
 
@@ -83,12 +83,12 @@ def write_demo(root: Path) -> Path:
 
 
 def _whole(root: Path, shards: Path, verb: str, encoder: str, ranks: int, threads: int) -> tuple[Path, float]:
-    begun, folder = time.monotonic(), root / f"{verb}-{encoder}-{ranks}-{threads}"
+    started, folder = time.monotonic(), root / f"{verb}-{encoder}-{ranks}-{threads}"
     call = WORDS[verb](shards, encoder, "--name=run", steps=24, ranks=ranks)
     launched = Launched(call, folder, ranks=ranks, threads=threads)
     if launched.wait(300.0) != [0] * ranks:
         raise SystemExit(launched.log.read_text()[-3000:])
-    return folder / f"runs/{verb}/run/0", time.monotonic() - begun
+    return folder / f"runs/{verb}/run/0", time.monotonic() - started
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def start(folder: Path, protocol: str, aside: bool) -> dict[str, float]:
     from ssl_audio.data.streams import Shuffled
 
     found = {"MB after imports": resident()}
-    begun = time.perf_counter()
+    started = time.perf_counter()
     data = LabelledShards(
         shards=[folder],
         target="event",
@@ -84,14 +84,14 @@ def start(folder: Path, protocol: str, aside: bool) -> dict[str, float]:
         validation_split=None if aside else "valid",
     )
     parts = data.parts
-    found["seconds to the parts"] = time.perf_counter() - begun
+    found["seconds to the parts"] = time.perf_counter() - started
     order = Order(Shuffled(parts.train.index.shard, seed=0), 32)
     for place in range(0, 320, 32):
         rows = np.array([request.clip for request in order.batch(place)])
         targets = parts.train.packed.rows(rows)
         assert targets.shape == (32, _LABELS)
         assert all(parts.train.index.where(int(row)) for row in rows)
-    found["seconds to ten batches"] = time.perf_counter() - begun
+    found["seconds to ten batches"] = time.perf_counter() - started
     return found | {"MB at most": resident()}
 
 
@@ -119,9 +119,9 @@ def main() -> None:
         for _ in range(chosen.rounds):
             words = [sys.executable, __file__, "--folder", str(folder), "--protocol", chosen.protocol]
             words += ["--aside"] * chosen.aside
-            begun = time.perf_counter()
+            started = time.perf_counter()
             answer = subprocess.run(words, check=True, capture_output=True, text=True)
-            rounds.append(json.loads(answer.stdout) | {"seconds of the process": time.perf_counter() - begun})
+            rounds.append(json.loads(answer.stdout) | {"seconds of the process": time.perf_counter() - started})
         for name in rounds[0]:
             print(f"{name}: {min(one[name] for one in rounds):.2f}")
 

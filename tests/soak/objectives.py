@@ -160,7 +160,7 @@ class Log:
 def pretrain(objective: str, encoder: str, seed: int, steps: int, name: str, shards: Path) -> tuple[Path, float]:
     """A pretraining without the test clips; returns its checkpoint and its CPU seconds."""
     sources = ["librispeech_mini", "esc10", "fsdd", "emodb4"]
-    begun = time.process_time()
+    started = time.process_time()
     run = ssl_audio.pretrain(
         OBJECTIVES[objective],
         shards=[shards / source for source in sources],
@@ -176,7 +176,7 @@ def pretrain(objective: str, encoder: str, seed: int, steps: int, name: str, sha
             **OPTIONS.get(objective, {}),
         },
     )
-    return run.checkpoint, time.process_time() - begun
+    return run.checkpoint, time.process_time() - started
 
 
 def main(shards: Path = Path("shards"), out: Path = Path("objectives.jsonl"), budget: int = 360, seeds: int = 3,

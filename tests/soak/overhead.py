@@ -20,7 +20,7 @@ _BLOCK = 10
 _WARM = 2 * _BLOCK
 HOOKS = {"on_train_batch_start": 0, "on_before_optimizer_step": 0, "on_train_batch_end": 1}
 """Hooks of a step, and how many steps the trainer has counted too many by then."""
-begun: list[float] = []
+started: list[float] = []
 inside: list[float] = []
 
 
@@ -41,7 +41,7 @@ def timed(hook: Callable[..., None]) -> Callable[..., None]:
     """The hook, with the time at which a step begins."""
 
     def call(self: Any, *given: Any) -> None:
-        begun.append(time.perf_counter())
+        started.append(time.perf_counter())
         hook(self, *given)
 
     return call
@@ -49,7 +49,7 @@ def timed(hook: Callable[..., None]) -> Callable[..., None]:
 
 def report(*_: Any, **__: Any) -> None:
     """In place of probes and pictures."""
-    blocks = [b - a for a, b in zip(begun[_WARM::_BLOCK], begun[_WARM + _BLOCK :: _BLOCK], strict=False)]
+    blocks = [b - a for a, b in zip(started[_WARM::_BLOCK], started[_WARM + _BLOCK :: _BLOCK], strict=False)]
     ratios = [on / off for on, off in zip(blocks[::2], blocks[1::2], strict=False)]
     print(f"inside the hooks: {sum(inside) / sum(blocks[::2]):.2%} of the time of the steps that were watched")
     low, middle, high = statistics.quantiles(ratios, n=4)

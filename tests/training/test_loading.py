@@ -102,22 +102,22 @@ def test_states_of_other_types_are_one_line(tmp_path, changed, line):
 def test_what_fails_while_it_is_loaded_is_said_of_the_checkpoint_and_what_fails_later_is_not(tmp_path, trainer):
     path, module = tmp_path / "x.ckpt", L.LightningModule()
 
-    def fails(*, begun: bool = False, resumed: bool = True) -> None:
+    def fails(*, started: bool = False, resumed: bool = True) -> None:
         with resuming(trainer, path if resumed else None):
-            if begun:
+            if started:
                 trainer.callbacks[-1].on_train_start(trainer, module)
             raise KeyError("loops")
 
     with pytest.raises(CheckpointError, match=r"x.ckpt: cannot be resumed from \(KeyError: 'loops'\)"):
         fails()
-    for given in ({"begun": True}, {"resumed": False}):
+    for given in ({"started": True}, {"resumed": False}):
         with pytest.raises(KeyError):
             fails(**given)
     weight = torch.nn.Parameter(torch.zeros(3))
     trainer.strategy._optimizers = [torch.optim.Adam([weight])]
     trainer.optimizers[0].state[weight] = {"exp_avg": torch.zeros(2)}
     with pytest.raises(CheckpointError, match=r"exp_avg is \(2,\)"):
-        fails(begun=True)
+        fails(started=True)
 
 
 @pytest.mark.parametrize("state", [1, [1], [{}], [{**capture(), "python": [3, "x", None]}]])

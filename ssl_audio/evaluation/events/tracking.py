@@ -16,7 +16,7 @@ class StreamEvent:
 
     Args:
         onset: Where it begins, in seconds since the begin of the stream.
-        offset: Where it ends; None if it has only begun.
+        offset: Where it ends; None if it has only started.
         label: Number of its label.
         confidence: The largest score in it so far.
     """
@@ -109,8 +109,8 @@ class EventTracker:
         """What begins and ends in the next smoothed scores of a label."""
         found = []
         active = scores > self.decision.thresholds[label]
-        begun = self._onsets[label] is not None
-        edges = np.flatnonzero(np.diff(active.astype(np.int8), prepend=np.int8(begun)))
+        started = self._onsets[label] is not None
+        edges = np.flatnonzero(np.diff(active.astype(np.int8), prepend=np.int8(started)))
         place = 0
         for edge in [*edges.tolist(), len(scores)]:
             onset = self._onsets[label]
@@ -137,5 +137,5 @@ def _rounded(seconds: float) -> float:
 
 
 def _time(event: StreamEvent) -> tuple[float, float, int]:
-    """Of its end, or of its begin if it has only begun."""
+    """Of its end, or of its onset if it has only started."""
     return (event.onset if event.offset is None else event.offset), event.onset, event.label

@@ -1,4 +1,4 @@
-"""What a verb found, as values: with `--json` they are printed in place of its text, whatever the verb."""
+"""The result of a verb as values: `--json` prints them as one JSON object instead of text, for any verb."""
 
 import contextlib
 import dataclasses
@@ -10,47 +10,47 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-_told: dict[str, Any] | None = None
+_result: dict[str, Any] | None = None
 
 
-def tell(values: Mapping[str, Any]) -> None:
-    """What the verb found, beside what it prints; seen with `--json` alone."""
-    if _told is not None:
-        _told.update(values)
+def add_result(values: Mapping[str, Any]) -> None:
+    """Add values to the result of the verb; without `--json` they are not used."""
+    if _result is not None:
+        _result.update(values)
 
 
-def tell_figures(figures: Mapping[str, Any], out: Path | None) -> None:
-    """The same, and into a JSON file if one is wanted.
+def add_figures(figures: Mapping[str, Any], out: Path | None) -> None:
+    """Add figures to the result, and write them to a JSON file if `out` is given.
 
     Raises:
         SslAudioError: if it cannot be written.
     """
     from ssl_audio.experiments.output_files import write_text
 
-    tell(figures)
+    add_result(figures)
     if out is not None:
         write_text(out, json.dumps(_plain(figures), indent=1, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager
 def as_json() -> Iterator[None]:
-    """Print one JSON object at the end, and nothing else on the standard output.
+    """Print the result as one JSON object at the end, and nothing else on the standard output.
 
-    It holds what was told; of a verb that tells nothing, `lines`: those that it printed.
+    Without added values it holds `lines`: what the verb printed.
     """
-    global _told
-    _told, printed = {}, io.StringIO()
+    global _result
+    _result, printed = {}, io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
             yield
-        found = _told or {"lines": printed.getvalue().strip("\n").split("\n")}
+        found = _result or {"lines": printed.getvalue().strip("\n").split("\n")}
         print(json.dumps(_plain(found), indent=1, ensure_ascii=False))
     except SystemExit:
-        # Of help, which is no result.
+        # --help has no result.
         sys.stdout.write(printed.getvalue())
         raise
     finally:
-        _told = None
+        _result = None
 
 
 def _plain(value: Any) -> Any:
