@@ -51,6 +51,10 @@ class RecipeParser(OneLine, LightningArgumentParser):  # type: ignore[misc]
     """A parser for the verbs that train from a recipe."""
 
 
+class _Parsed(Exception):  # noqa: N818 -- no error: all options were parsed
+    pass
+
+
 class RunBuilder(LightningCLI):
     """Builds module, data and trainer from recipes and options: three typed sections, `model`, `data` and `trainer`,
     and the name of the run.
@@ -69,6 +73,7 @@ class RunBuilder(LightningCLI):
     watch: ClassVar[WatchOptions] = WatchOptions()
     best_name: ClassVar[str] = "best.ckpt"
     open: Run
+    parse_only: ClassVar[bool] = False
 
     def __init__(
         self, words: list[str], *, held: contextlib.ExitStack | None = None, display: Display = TERMINAL
@@ -102,13 +107,14 @@ class RunBuilder(LightningCLI):
 
     @classmethod
     def check_options(cls, words: list[str]) -> None:
-        """Parse options, and build nothing.
+        """Parse options and check their values; nothing is built.
 
         Raises:
-            RecipeError: if the verb does not have them.
+            RecipeError: if the verb does not have an option, or an option cannot have its value.
         """
-        with quiet_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-            cls([*words, "--print_config"], display=Silent())
+        only = type(cls.__name__, (cls,), {"parse_only": True})
+        with quiet_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(_Parsed, SystemExit):
+            only(words, display=Silent())
 
     def completed(self, words: list[str]) -> list[str]:
         """The options with those that the verb adds; recipes come first, with their full paths."""
@@ -146,19 +152,27 @@ class RunBuilder(LightningCLI):
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         super().parse_arguments(parser, args)
-        seed = self.config.seed_everything
+        self._check_values()
+        if self.parse_only:
+            raise _Parsed
+
+    def _check_values(self) -> None:
+        config = self.config
+        seed = config.seed_everything
         if isinstance(seed, int) and not 0 <= seed < 2**32:
             raise RecipeError(f"seed_everything is {seed}; expected 0 to {2**32 - 1}")
-
-    def before_instantiate_classes(self) -> None:
-        config = self.config
         if config.remote != self._remote:
             raise RecipeError(
                 f"remote: {config.remote} is set in a recipe; a recipe cannot give itself this permission: give "
                 f"--remote {config.remote} on the command line"
             )
+        check_name(config.name or recipe_name(config))
+        Budget.read(config.budget)
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config
         allow(config.remote)
-        name = check_name(config.name or recipe_name(config))
+        name = config.name or recipe_name(config)
         self.recipe = self.plain_config()
         for outside in ("config", "resume", "remote", "verb"):
             self.recipe.pop(outside, None)

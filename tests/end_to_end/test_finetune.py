@@ -427,6 +427,9 @@ def test_a_missing_corpus_falls_back_on_the_demo_and_says_so(finetune, capsys, t
     assert "no pretrained checkpoint" in fails(
         capsys, ["finetune", f"--config={ROOT}/recipes/finetune/desed.yaml"], code=1
     )
+    wrong = ([f"--config={ROOT}/recipes/pretrain/demo.yaml", f"--{option}"] for option in ("budget=3x", "name=a/b"))
+    assert all("; expected a time" in (line := fails(capsys, ["pretrain", *words], code=2)) or "slashes" in line
+               for words in wrong)  # fmt: skip
     assert not (tmp_path / "shards").exists(), "found out before the demo is synthesised"
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards/demo").symlink_to(demo_shards)
