@@ -113,6 +113,15 @@ class Checkpoint:
         if self.task is not None:
             check_task(self.path, self.task, self.recipe, self.weights, backbone)
 
+    def check_finite(self) -> None:
+        """Refuse to train on with tensors that are not finite.
+
+        Raises:
+            CheckpointError: naming the first of them.
+        """
+        for name in ("backbone", "objective"):
+            self.part(name)
+
     def part(self, name: str) -> dict[str, Tensor]:
         """The tensors of `backbone` or `objective`, under their names within it.
 

@@ -49,7 +49,7 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
         if not path.exists():
             continue
         try:
-            load_checkpoint(path)
+            load_checkpoint(path).check_finite()
         except CheckpointError as error:
             damaged.append(str(error))
             continue
@@ -77,7 +77,9 @@ def check_resume(checkpoint: Path | None, recipe: dict[str, Any]) -> None:
     """
     if checkpoint is None:
         return
-    told = load_checkpoint(checkpoint).recipe
+    found = load_checkpoint(checkpoint)
+    found.check_finite()
+    told = found.recipe
     named = unknown(told["model"], (*MODEL_BASES, Schedule), asked=recipe)
     if named is not None:
         raise CheckpointError(

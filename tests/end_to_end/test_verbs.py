@@ -156,6 +156,13 @@ def test_a_longer_run_goes_on_from_a_finished_one_but_not_with_another_model(pre
         pretrain("--trainer.max_steps=5", "--name=a", f"--resume={last}", "--model.objective.direction=published")
     assert caught.value.code == 2
     assert "is of another model (objective" in capsys.readouterr().err
+    content = torch.load(last, weights_only=False)
+    next(value for name, value in content["state_dict"].items() if name.startswith("objective.")).fill_(torch.nan)
+    torch.save(content, last)
+    with pytest.raises(SystemExit) as caught:
+        pretrain("--trainer.max_steps=7", "--name=a", f"--resume={last}")
+    assert caught.value.code == 1
+    assert "holds numbers that are not finite" in capsys.readouterr().err
 
 
 def test_a_run_resumed_twice_with_other_batches_counts_the_clips_it_has_seen(pretrain, tmp_path, demo_shards):
